@@ -1,0 +1,73 @@
+# Everything here works on a machine with nothing but Python 3.11 and pip:
+# the first target that needs it makes .venv and installs what is missing.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint format bench soak clean
+
+help:
+	@echo "make demo    train on real photographs and complete others, about 5 minutes"
+	@echo "make test    lint, formatting, types and all tests"
+	@echo "make lint    lint, formatting and types only"
+	@echo "make format  format and sort imports"
+	@echo "make bench   speed and memory beside PyTorch"
+	@echo "make soak    long runs with faults, minutes each"
+	@echo "make clean   remove .venv and caches; runs/ stays"
+
+# A stamp is as old as the last installation; a changed requirement makes it outdated.
+.venv/.made:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "make: $(PYTHON) is not here; name another one: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "Making .venv with $(PYTHON) ..."
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.made requirements.txt pyproject.toml
+	@echo "Installing gl_jax ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@echo "Installing the tools for development ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+.venv/.bench: .venv/.run
+	@echo "Installing what the benchmarks need ..."
+	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+demo: .venv/.run
+	$(BIN)/gl-jax train experiments/quickstart.py --workdir runs/quickstart
+	$(BIN)/gl-jax compare --model runs/quickstart --data bundled \
+		--count 2 --methods gl,mean,telea --output runs/quickstart/comparison
+	@echo
+	@echo "Completed photographs that were not trained on: runs/quickstart/comparison/"
+	@echo "Losses over the steps:                          runs/quickstart/curves.png"
+	@echo "The same photographs during the training:       runs/quickstart/samples/"
+	@echo "Every number, one line a step:                  runs/quickstart/metrics.jsonl"
+
+test: lint
+	$(BIN)/pytest -q -m "not soak"
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks
+
+soak: .venv/.dev
+	$(BIN)/pytest -q -m soak
+
+clean:
+	rm -rf .venv build *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

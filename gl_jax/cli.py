@@ -1,0 +1,319 @@
+"""The command line: one verb = one function that calls a story told elsewhere.
+
+A new verb is a function whose parameters are its options, entered in `VERBS`. A first
+parameter `config` makes it a verb on an experiment: it then takes an experiment file
+and, as options, every field of the configuration tree.
+
+Nothing heavy is imported here. What the caller can mend is refused before JAX loads.
+Exit codes: 0 done, 1 a run failed, 2 a mistake of the caller's, 130 Ctrl-C before
+training, 141 nobody reads the output, 143 stopped on request with the state saved. An
+unexpected exception is a bug and keeps its traceback.
+"""
+
+import contextlib
+import inspect
+import io
+import itertools
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from gl_jax.config import (
+    Config,
+    UsageError,
+    describe,
+    did_you_mean,
+    field_names,
+    load_experiment,
+    override,
+    suggest_option,
+)
+from gl_jax.version import __version__
+
+# Without a name of its own in the options: --data.source, not --config.data.source.
+Experiment = Annotated[Config, tyro.conf.arg(name="")]
+
+
+def train(
+    config: Experiment,
+    workdir: Path,
+    *,
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    distributed: bool = False,
+) -> None:
+    """Train the networks, or resume where the workdir's newest checkpoint stands.
+
+    Args:
+        workdir: Folder of the run: config.json, metrics.jsonl, samples/, curves.png,
+            checkpoints/ and TensorBoard events. The same command again resumes.
+        coordinator: Several hosts: address of the first one, as HOST:PORT.
+        process_count: Several hosts: how many there are.
+        process_id: Several hosts: which of them this one is, from 0.
+        distributed: Several hosts: they come from the environment (TPU pod, Slurm).
+    """
+    if distributed or (coordinator, process_count, process_id) != (None, None, None):
+        from gl_jax.training import parallel
+
+        parallel.initialize(coordinator, process_count, process_id)
+    from gl_jax.training import loop
+
+    loop.run(config, workdir)
+
+
+def summary(config: Experiment) -> None:
+    """Print the layers of an experiment's networks: shapes and parameter counts."""
+    from gl_jax.training.summary import summarize
+
+    print(summarize(config))
+
+
+def compare(
+    *,
+    output: Path,
+    model: Path | None = None,
+    data: str = "bundled",
+    masks: str = "box",
+    methods: tuple[str, ...] = ("gl", "mean", "telea"),
+    count: int = 8,
+    image_size: int | None = None,
+    seed: int = 0,
+    split: str = "validation",
+    data_dir: str | None = None,
+) -> None:
+    """Complete the same holes with several methods: a table and a sheet of pictures.
+
+    Args:
+        output: Folder for comparison.md, .csv, .json and .png.
+        model: Folder of a training run; the method `gl` needs one.
+        data: Photographs: `bundled`, a folder, or `tfds:NAME`.
+        masks: Kind of holes: `box`, one rectangle as in the paper's training, anywhere,
+            or `center`, a square in the middle.
+        methods: Names after one another or with commas: `gl` is ours, from `model`; a
+            wrong name is answered with the list of all baselines.
+        count: How many photographs, spread evenly over the set.
+        image_size: Side of the squares in pixels; by default what the model was trained
+            on, and 256 without a model.
+        seed: The holes follow from it: the same seed, the same holes.
+        split: Split of a bundled or TFDS source; a folder is taken as it is.
+        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
+    """
+    from gl_jax.evaluation import comparison
+
+    names = tuple(name for word in methods for name in word.split(",") if name)
+    comparison.run(
+        model, data, masks, names, output, count=count, image_size=image_size,
+        seed=seed, split=split, data_dir=data_dir,
+    )  # fmt: skip
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "summary": summary,
+    "compare": compare,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code; see the head of this file."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. Python would complain once
+        # more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except UsageError as error:
+        print(f"gl-jax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gl-jax: interrupted", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        # JAX and the standard library raise RuntimeErrors too; those are bugs here.
+        if not type(error).__module__.startswith("gl_jax."):
+            raise
+        print(f"gl-jax: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+    elif words[0] == "--version":
+        print(f"gl-jax {__version__}")
+    elif words[0] in VERBS:
+        _call(words[0], words[1:])
+    else:
+        near = did_you_mean(words[0], VERBS)
+        raise UsageError(f"unknown verb {words[0]!r}.{near} Known: {', '.join(VERBS)}.")
+
+
+def _overview() -> str:
+    lines = [f"  {verb:10}{_first_line(VERBS[verb])}" for verb in VERBS]
+    return "\n".join(
+        [
+            "usage: gl-jax VERB ...",
+            "",
+            "Globally and locally consistent image completion (GLCIC) in JAX.",
+            "",
+            *lines,
+            "",
+            "`gl-jax VERB --help` explains a verb and all of its options;",
+            "`gl-jax --version` prints the version.",
+        ]
+    )
+
+
+def _first_line(function: Callable[..., None]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]
+
+
+def _call(verb: str, words: list[str]) -> None:
+    """Calls the verb's function with what the words say, or prints its help."""
+    function, prog = VERBS[verb], f"gl-jax {verb}"
+    parameters = inspect.signature(function).parameters
+    flags = [_flag(name) for name in parameters if name != "config"]
+    asks_help = "-h" in words or "--help" in words
+    config = None
+    if "config" in parameters:
+        reference, words = _take_experiment(prog, words, required=not asks_help)
+        config = load_experiment(reference) if reference else Config()
+        prog = f"{prog} {reference or 'EXPERIMENT.py'}"
+        flags += [_flag(name) for name in field_names(Config)]
+    if asks_help:
+        tyro.cli(_collector(function, config), prog=prog, args=["--help"])
+    given: list[Config] = []
+    if config is not None:
+        changes, words = _take_changes(words)
+        given = [override(config, changes)]
+    function(*given, **_parse(function, prog, words, flags))
+
+
+def _take_experiment(
+    prog: str, words: list[str], *, required: bool
+) -> tuple[str | None, list[str]]:
+    """The first word that names an experiment file, and the other words."""
+    for index, word in enumerate(words):
+        if word.endswith(".py") or ".py:" in word:
+            return word, words[:index] + words[index + 1 :]
+    if not required:
+        return None, words
+    given = "" if not words or words[0].startswith("-") else f", not {words[0]!r}"
+    raise UsageError(
+        f"{prog} needs an experiment file{given}; for example: "
+        f"{prog} experiments/quickstart.py"
+    )
+
+
+def _take_changes(words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Splits the words into changes of the configuration and the verb's own words.
+
+    The fields of the configuration are the options with a dot in their name, and those
+    few at the root of the tree.
+    """
+    changes: dict[str, list[str]] = {}
+    own: list[str] = []
+    target = own
+    root = [name for name in field_names(Config) if "." not in name]
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            switched_off = re.sub(r"(^|\.)no-", r"\1", name)
+            if "." not in name and name not in root:
+                target = own
+                target.append(word)
+            elif switched_off != name and not equals:
+                target = changes[switched_off] = ["false"]
+            else:
+                target = changes[name] = [value] if equals else []
+        else:
+            target.append(word)
+    return changes, own
+
+
+def _parse(
+    function: Callable[..., None], prog: str, words: list[str], flags: list[str]
+) -> Any:
+    """The values of the function's own parameters, read from the words by tyro.
+
+    Raises UsageError with the reason, in one line, where the words do not fit.
+    """
+    named = [
+        _flag(word[2:].partition("=")[0]) for word in words if word.startswith("--")
+    ]
+    for name in named:
+        if name.removeprefix("no-") not in flags:
+            raise UsageError(f"unknown option --{name}.{suggest_option(name, flags)}")
+    for name, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is parameter.empty and name != "config"
+        if required and _flag(name) not in named:
+            raise UsageError(f"{prog} needs --{_flag(name)}.")
+    panel = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(panel):
+            return tyro.cli(_collector(function, None), prog=prog, args=words)
+    except SystemExit:
+        reason = _reason(panel.getvalue())
+    if misfit := re.match(r"Error parsing --([\w-]+)", reason):
+        hint = typing.get_type_hints(function)[misfit[1].replace("-", "_")]
+        reason = f"--{misfit[1]} takes {describe(hint)}."
+    raise UsageError(reason)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _collector(
+    function: Callable[..., None], config: Config | None
+) -> Callable[..., dict[str, Any]]:
+    """A function that looks like `function` to tyro and only returns its arguments.
+
+    So tyro never calls the verb itself, whose errors it would take for its own. With
+    `config` the fields of the tree are options too, and its values their defaults.
+    """
+
+    def collect(**values: Any) -> dict[str, Any]:
+        return values
+
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(default=config) if parameter.name == "config" else parameter
+        for parameter in signature.parameters.values()
+        if parameter.name != "config" or config is not None
+    ]
+    # tyro keeps the line breaks inside an option's explanation; joined, it wraps them.
+    collect.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")
+    collect.__annotations__ = typing.get_type_hints(function, include_extras=True)
+    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    collect.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=keywords
+    )
+    return collect
+
+
+def _reason(panel: str) -> str:
+    """The sentence inside tyro's panel: a title, the reason, a rule, and more help.
+
+    The panel may be coloured, and is drawn without its box where the terminal has no
+    characters for one; a rule then follows the title.
+    """
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-")
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", panel)
+    lines = [line.strip("│╭╮╰╯ ") for line in plain.splitlines()[1:]]
+    body = itertools.dropwhile(is_rule, lines)
+    return " ".join(itertools.takewhile(lambda line: not is_rule(line), body))

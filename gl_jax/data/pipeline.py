@@ -1,0 +1,315 @@
+"""From a source of photographs to batches of training crops, with no state to save.
+
+Position i of a run (i = step * batch_size + j for the j-th crop of a batch) shows the
+record `index_shuffle(i mod n, seed, epoch)` with epoch = i div n: every photograph
+exactly once per epoch, in an order that is different in each. The record, the size it
+is resized to, the place of the crop, the mirroring and the colours are functions of
+(seed, i) alone. A run therefore resumes at any step at no cost, and sees the same
+photographs on any number of hosts.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+
+from gl_jax.config import DataConfig, UsageError
+from gl_jax.data.sources import Source, evenly_spaced, open_source, tensorflow
+from gl_jax.inpainting.images import read_crop
+
+Crop = UInt8[np.ndarray, "side side 3"]
+Crops = UInt8[np.ndarray, "b side side 3"]
+
+_PREFETCH = 2
+_SUFFICIENT = 1000  # records that tell the share of unreadable ones
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+# The uniform numbers of one position, in this order.
+_SIZE, _TOP, _LEFT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(7)
+
+
+class CorruptDataError(RuntimeError):
+    """More photographs than `data.max_corrupt_share` allows cannot be read."""
+
+
+class Photographs:
+    """The photographs of a run: training batches, validation images, the mean colour.
+
+    Opens both sets at once, so that a mistake in either shows before training starts.
+    `cache_dir` keeps what is slow to find out, `log` is told of every photograph that
+    cannot be read. Raises UsageError as `open_source` does.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        cache_dir: Path | None = None,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self._config = config
+        self._seed = seed
+        self._cache_dir = cache_dir
+        self._workers = config.workers or _processors()
+        share = config.max_corrupt_share
+        self.training, self.validation = (
+            ReadableCrops(
+                open_source(config, validation=validation, cache_dir=cache_dir),
+                share,
+                log,
+            )
+            for validation in (False, True)
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of the training set's names and sizes: another set has another one."""
+        return self.training.source.fingerprint()
+
+    def train_batches(
+        self, start_step: int = 0, *, host_index: int = 0, host_count: int = 1
+    ) -> Iterator[Crops]:
+        """Endless batches from `start_step` on: this host's share of each, in order.
+
+        Host h of H yields crops h*B/H to (h+1)*B/H of the global batch of B. The arrays
+        may be read-only.
+
+        Raises UsageError where the hosts cannot share a batch evenly, and while
+        iterating CorruptDataError.
+        """
+        share, rest = divmod(self._config.batch_size, host_count)
+        if rest:
+            raise UsageError(
+                f"data.batch_size (={self._config.batch_size}) must be a multiple of "
+                f"the number of hosts (={host_count}): each loads an equal share."
+            )
+        opened: list[Any] = []
+        batches = self._batches(opened, start_step, host_index * share, share)
+        # TensorFlow's threads call Python. If they still do when Python ends, the
+        # process hangs, so the iterator is let go of before, whoever holds `batches`.
+        weakref.finalize(batches, opened.clear)
+        return batches
+
+    def validation_images(self, count: int) -> Crops:
+        """The same centre crops every time: `count`, or all where there are fewer.
+
+        They are spread evenly over the validation set, each resized to a shortest side
+        of `resize[0]`, the training sizes' lower end.
+        """
+        size, side = self._config.resize[0], self._config.image_size
+
+        def crop(index: int) -> Crop:
+            return self.validation.read(index, shortest=size, side=side)
+
+        indices = evenly_spaced(len(self.validation), count)
+        with ThreadPoolExecutor(self._workers) as pool:
+            return np.stack(list(pool.map(crop, indices)))
+
+    def mean_color(self) -> tuple[float, float, float]:
+        """RGB in [0, 1] that fills the hole: `data.mean_color`, or the measured mean.
+
+        Measured over the middle squares of at most 2,048 photographs spread evenly over
+        the training set (its error is then about 0.003), and kept in `cache_dir` for as
+        long as the set stays the same.
+        """
+        if self._config.mean_color is not None:
+            return self._config.mean_color
+        cache = None
+        if self._cache_dir is not None:
+            fingerprint = self.training.source.fingerprint()
+            cache = self._cache_dir / f"mean-color-{fingerprint[:16]}.json"
+            # A file that cannot be read is like none: it is written anew below.
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                red, green, blue = json.loads(cache.read_text())["mean_color"]
+                return red, green, blue
+        mean = self._measured_mean()
+        if cache is not None:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            partial = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+            partial.write_text(json.dumps({"mean_color": mean}) + "\n")
+            os.replace(partial, cache)
+        return mean
+
+    def _measured_mean(self) -> tuple[float, float, float]:
+        side = 64
+
+        def total(index: int) -> Int64[np.ndarray, "3"]:
+            crop = self.training.read(index, shortest=side, side=side)
+            return np.asarray(crop.sum(axis=(0, 1), dtype=np.int64))
+
+        indices = evenly_spaced(len(self.training), 2048)
+        with ThreadPoolExecutor(self._workers) as pool:
+            # Sums of integers: the same to the bit whoever adds them up.
+            totals = np.sum(list(pool.map(total, indices)), axis=0)
+        red, green, blue = (totals / (255 * side * side * len(indices))).tolist()
+        return red, green, blue
+
+    def _batches(
+        self, opened: list[Any], start_step: int, first: int, share: int
+    ) -> Iterator[Crops]:
+        tf = tensorflow()
+        batch, side = self._config.batch_size, self._config.image_size
+        length = len(self.training)
+        failures: list[BaseException] = []
+
+        def load(index: Any, chances: Float[np.ndarray, "7"]) -> Crop:
+            try:
+                return self._training_crop(int(index), chances)
+            except BaseException as error:
+                # TensorFlow would pass on no more than the text of it.
+                failures.append(error)
+                raise
+
+        def example(count: Any) -> Any:
+            position = (
+                start_step * batch + (count // share) * batch + first + count % share
+            )
+            seed, epoch = tf.constant(self._seed, tf.int64), position // length
+            index = tf.random.experimental.index_shuffle(
+                position % length, seed=tf.stack([seed, epoch]), max_index=length - 1
+            )
+            chances = tf.random.stateless_uniform([7], tf.stack([seed, position]))
+            crop = tf.numpy_function(load, [index, chances], tf.uint8)
+            return tf.ensure_shape(crop, [side, side, 3])
+
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = self._workers
+        crops = tf.data.Dataset.range(tf.int64.max).with_options(options)
+        crops = crops.map(example, num_parallel_calls=self._workers)
+        crops = crops.batch(share, drop_remainder=True).prefetch(_PREFETCH)
+        opened.append(crops.as_numpy_iterator())
+        try:
+            while opened:
+                yield next(opened[0])
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise
+
+    def _training_crop(self, index: int, chances: Float[np.ndarray, "7"]) -> Crop:
+        config = self._config
+        low, high = config.resize
+        crop = self.training.read(
+            index,
+            shortest=low + int(float(chances[_SIZE]) * (high - low + 1)),
+            side=config.image_size,
+            place=(float(chances[_TOP]), float(chances[_LEFT])),
+        )
+        if config.flip and chances[_FLIP] < 0.5:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+        if config.color_jitter:
+            factors = 1 + config.color_jitter * (2 * chances[_BRIGHTNESS:] - 1)
+            crop = jittered(crop, *factors.tolist())
+        return crop
+
+
+class ReadableCrops:
+    """Crops of a source's photographs, where unreadable ones give way to the next.
+
+    Record r that cannot be read is replaced by the first readable one of r+1, r+2, ...,
+    which keeps every crop a function of its position. Each is named once in the log.
+    CorruptDataError is raised once they are more than `max_corrupt_share` of the
+    distinct records tried so far, where at least 1,000 records (or the whole of a
+    smaller set) count as tried, so that an early one does not stop a run; a single one
+    is tolerated in a set of any size, unless the share is 0.
+    """
+
+    def __init__(
+        self, source: Source, max_corrupt_share: float, log: Callable[[str], None]
+    ) -> None:
+        self.source = source
+        self._share = max_corrupt_share
+        self._log = log
+        self._tried = np.zeros(len(source), bool)
+        self._tried_count = 0
+        self._corrupt: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(
+        self,
+        index: int,
+        *,
+        shortest: int,
+        side: int,
+        place: tuple[float, float] = (0.5, 0.5),
+    ) -> Crop:
+        """`images.read_crop` of record `index`, or of the next one that can be read.
+
+        Raises CorruptDataError, or UsageError where 1,000 records in a row, or all of
+        fewer, cannot be read.
+        """
+        row = min(len(self.source), _SUFFICIENT)
+        for candidate in range(index, index + row):
+            candidate %= len(self.source)
+            if candidate in self._corrupt:
+                continue
+            name = self.source.name(candidate)
+            try:
+                data = self.source.read(candidate)
+                crop = read_crop(data, name, shortest=shortest, side=side, place=place)
+            except (OSError, ValueError) as error:
+                self._mark(candidate, reason=f"{error}")
+            else:
+                self._mark(candidate)
+                if candidate != index:
+                    self._check_share()
+                return crop
+        raise UsageError(
+            f"{row} of {row} photographs cannot be read: {self._corrupt[index]}"
+        )
+
+    def _mark(self, index: int, *, reason: str | None = None) -> None:
+        """Counts a record as tried, and with a `reason` as unreadable."""
+        if reason is None and self._tried[index]:
+            return
+        with self._lock:
+            self._tried_count += int(not self._tried[index])
+            self._tried[index] = True
+            if reason is None or index in self._corrupt:
+                return
+            self._corrupt[index] = reason
+        self._log(f"unreadable photograph, the next takes its place: {reason}")
+
+    def _check_share(self) -> None:
+        count, tried = len(self._corrupt), self._tried_count
+        allowed = self._share * max(tried, min(len(self.source), _SUFFICIENT))
+        if count > max(allowed, 1 if self._share else 0):
+            *_, last = self._corrupt.values()
+            raise CorruptDataError(
+                f"{count} of {tried} photographs cannot be read, more than "
+                f"data.max_corrupt_share (={self._share}) allows; the last: {last}"
+            )
+
+
+def jittered(crop: Crop, brightness: float, contrast: float, saturation: float) -> Crop:
+    """The crop with its brightness, contrast and saturation multiplied, in this order.
+
+    1 leaves each as it is. Contrast is about the crop's mean grey, saturation about
+    each pixel's own.
+    """
+    values = crop.astype(np.float32) * brightness
+    middle = (values @ _LUMA).mean()
+    values = middle + contrast * (values - middle)
+    grey = (values @ _LUMA)[..., None]
+    values = grey + saturation * (values - grey)
+    return np.asarray(np.rint(np.clip(values, 0, 255)), np.uint8)
+
+
+def _processors() -> int:
+    """Processors this process may run on, of however many the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

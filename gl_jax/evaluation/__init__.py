@@ -1,0 +1,1 @@
+"""How good completed photographs are: metrics, baselines, comparisons, and their figures."""

@@ -1,0 +1,66 @@
+"""Methods to set beside ours, all behind one signature: (image, mask) to image.
+
+A file each, imported when the method is first called, so that a library which is not
+installed is missed by its own method only. Every call passes through `fair`: no method
+can see what lies under the hole, or touch what lies around it.
+"""
+
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+Image = UInt8[np.ndarray, "h w 3"]
+Hole = Bool[np.ndarray, "h w"]
+Baseline = Callable[[Image, Hole], Image]
+"""Completes one RGB image where the mask is true; raises ImportError without its library."""
+
+
+def fair(method: Baseline) -> Baseline:
+    """`method`, blind to the pixels under the hole and unable to change the others.
+
+    The hole is painted in the mean colour of the known pixels first (OpenCV's methods
+    read it where it touches the left or top border), and the known pixels are put back
+    to the bit. Without a hole the method is not asked. The result is a new array;
+    ValueError where nothing is known, or the method returns another size or type.
+    """
+
+    def complete(image: Image, mask: Hole) -> Image:
+        if mask.all():
+            raise ValueError("the mask covers the whole image: no pixel is known.")
+        if not mask.any():
+            return image.copy()
+        result = method(paint_mean(image, mask), mask)
+        if result.shape != image.shape or result.dtype != np.uint8:
+            raise ValueError(
+                f"the method returned {result.dtype} {result.shape} for an image "
+                f"uint8 {image.shape}."
+            )
+        return np.where(mask[..., None], result, image)
+
+    return complete
+
+
+def paint_mean(image: Image, mask: Hole) -> Image:
+    """A copy with the hole in the mean colour of the image's own known pixels."""
+    mean = np.rint(image[~mask].mean(axis=0)).astype(np.uint8)
+    return np.where(mask[..., None], mean, image)
+
+
+def _late(module: str, function: str) -> Baseline:
+    def complete(image: Image, mask: Hole) -> Image:
+        method: Baseline = getattr(
+            importlib.import_module(f"{__name__}.{module}"), function
+        )
+        return method(image, mask)
+
+    return fair(complete)
+
+
+BASELINES: dict[str, Baseline] = {
+    "mean": _late("mean_fill", "mean_fill"),
+    "telea": _late("opencv", "telea"),
+    "ns": _late("opencv", "navier_stokes"),
+}
+"""The methods by the names that `--methods` takes."""

@@ -1,0 +1,232 @@
+"""How close a completed image is to its target: L1, PSNR, SSIM and MS-SSIM.
+
+Every function takes batches (B, H, W, C) and returns one float32 value per image, over
+the whole image or, where a mask [B, H, W, 1] (1 = missing) is given, over its hole
+only. An empty hole has no value: the result is NaN.
+
+`max_value` is the largest value a pixel can have (1.0 for images in [0, 1], 255 for
+bytes); nothing is clipped or rounded. Integer images need it said, because with the
+default the result would be wrong without a sign of it.
+
+All functions work under `jit`, `vmap` and `grad`. Sums run in float32 and avoid the
+subtraction of nearly equal numbers, so bright flat images lose no digits.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
+
+Images = Num[Array, "b h w c"] | Num[np.ndarray, "b h w c"]
+Mask = (
+    Num[Array, "b h w 1"]
+    | Bool[Array, "b h w 1"]
+    | Num[np.ndarray, "b h w 1"]
+    | Bool[np.ndarray, "b h w 1"]
+)
+Range = float | int | Num[Array, ""]
+Values = Float[Array, " b"]
+
+SSIM_WINDOW = 11
+"""Side of the Gaussian window (Wang et al. 2004)."""
+SSIM_SIGMA = 1.5
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003, table 1)."""
+MS_SSIM_MIN_SIZE = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
+"""176: the coarsest of the five scales still has to hold one whole window."""
+
+
+def l1(
+    images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
+) -> Values:
+    """Mean absolute error as a share of the range: 0 is equal, 1 is black against white.
+
+    Times 100 and with a mask, this is the "l1 error" that mmediting publishes.
+    """
+    x, y, weights, scale = _prepare(images, targets, mask, max_value)
+    return _mean(jnp.abs(x - y), weights) / scale
+
+
+def psnr(
+    images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
+) -> Values:
+    """Peak signal-to-noise ratio in dB, 10 log10(max_value^2 / MSE); equal images: inf."""
+    x, y, weights, scale = _prepare(images, targets, mask, max_value)
+    mean_square = _mean(jnp.square(x - y), weights)
+    return 20.0 * jnp.log10(scale) - 10.0 * jnp.log10(mean_square)
+
+
+def ssim(
+    images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
+) -> Values:
+    """Structural similarity, at most 1 (equal images), as Wang et al. 2004 define it.
+
+    Gaussian window 11x11 with sigma 1.5, per channel, C1 = (0.01 max_value)^2,
+    C2 = (0.03 max_value)^2, biased variances, averaged over the positions where the
+    window lies inside the image (5 pixels in from each border) and over the channels.
+    This is what MATLAB, mmediting and `tf.image.ssim` compute, and scikit-image with
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False` (its default has
+    another window).
+
+    With a mask: the mean over the window centres that lie in the hole. The window still
+    sees known pixels around them. NaN where the hole lies in the 5-pixel border only.
+    Raises ValueError for images below 11 pixels.
+    """
+    x, y, weights, scale = _prepare(images, targets, mask, max_value)
+    _require_size(x, SSIM_WINDOW, "SSIM needs images of at least {} pixels, its window")
+    luminance, structure = _ssim_maps(x / scale, y / scale)
+    return _mean(luminance * structure, _valid(weights))
+
+
+def ms_ssim(
+    images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
+) -> Values:
+    """Multi-scale SSIM, in [0, 1], over five scales (Wang, Simoncelli and Bovik 2003).
+
+    Each scale halves the one before by averaging 2x2 pixels (an odd side is first
+    extended by repeating its last pixel). Scales 1 to 4 contribute the mean of the
+    contrast-structure term, scale 5 the mean of the full SSIM, each raised to its
+    weight; a negative mean counts as 0. The product is taken per channel and then
+    averaged, as `tf.image.ssim_multiscale` does.
+
+    With a mask: the means are over the hole at each scale, where a coarse pixel counts
+    with the share of it that is hole, at positions whose window lies inside the image.
+    At scale 5 these are 80 pixels in from the border: a hole wholly outside gives NaN.
+    Raises ValueError for images below 176 pixels.
+    """
+    x, y, weights, scale = _prepare(images, targets, mask, max_value)
+    _require_size(x, MS_SSIM_MIN_SIZE, "MS-SSIM needs images of at least {} pixels")
+    last = len(MS_SSIM_WEIGHTS) - 1
+    per_channel = jnp.ones((x.shape[0], x.shape[3]), jnp.float32)
+    for scale, exponent in enumerate(MS_SSIM_WEIGHTS):
+        luminance, structure = _ssim_maps(x / scale, y / scale)
+        similarity = luminance * structure if scale == last else structure
+        mean = _mean_per_channel(similarity, _valid(weights))
+        per_channel *= jnp.maximum(mean, 0.0) ** exponent
+        if scale < last:
+            x, y, weights = _halve(x), _halve(y), _halve(weights)
+    return jnp.mean(per_channel, axis=1)
+
+
+def _prepare(
+    images: Images, targets: Images, mask: Mask | None, max_value: Range
+) -> tuple[Array, Array, Array, Array]:
+    """Both batches, the weight of each pixel and the range, as float32 and checked."""
+    if images.ndim != 4 or images.shape != targets.shape:
+        raise ValueError(
+            f"images {images.shape} and targets {targets.shape} must be two batches "
+            "(B, H, W, C) of the same shape."
+        )
+    shape = (*images.shape[:3], 1)
+    if mask is not None and mask.shape != shape:
+        raise ValueError(f"mask {mask.shape} must be {shape}, one value per pixel.")
+    bytes_given = any(jnp.issubdtype(a.dtype, jnp.integer) for a in (images, targets))
+    if bytes_given and not isinstance(max_value, jax.Array) and max_value <= 1:
+        raise ValueError(
+            f"max_value (={max_value}) does not fit {images.dtype} images and "
+            f"{targets.dtype} targets: give the largest value, 255 for bytes."
+        )
+    # Before subtracting: bytes would wrap around.
+    x, y = (jnp.asarray(a).astype(jnp.float32) for a in (images, targets))
+    weights = jnp.ones(shape) if mask is None else jnp.asarray(mask)
+    return x, y, weights.astype(jnp.float32), jnp.asarray(max_value, jnp.float32)
+
+
+def _require_size(images: Array, smallest: int, rule: str) -> None:
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise ValueError(f"{rule.format(smallest)}; these are {height}x{width}.")
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    """Weighted mean over pixels and channels, [b, h, w, c] to [b]."""
+    return jnp.mean(_mean_per_channel(values, weights), axis=1)
+
+
+def _mean_per_channel(values: Array, weights: Array) -> Array:
+    """Weighted mean over pixels, [b, h, w, c] to [b, c]."""
+    area = _pixel_sum(weights)
+    mean = _pixel_sum(values * weights) / area
+    # One float32 sum of many numbers of one sign drifts (5e-6 of SSIM on 32x32 pixels,
+    # more on larger images); what it missed is the mean of the residuals.
+    mean += _pixel_sum((values - mean) * weights) / area
+    return mean[:, 0, 0, :]
+
+
+def _pixel_sum(values: Array) -> Array:
+    # Rows first: one running float32 sum stops counting pixels at 2^24. The barrier
+    # keeps the compiler from merging the two sums into that one.
+    rows = jax.lax.optimization_barrier(jnp.sum(values, axis=2, keepdims=True))
+    return jnp.sum(rows, axis=1, keepdims=True)
+
+
+def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
+    """The luminance and the contrast-structure term wherever the window fits; range 1.
+
+    Written with the difference d = x - y, by 2ab = a^2 + b^2 - (a - b)^2:
+      (2 mx my + C1) / (mx^2 + my^2 + C1) = 1 - md^2 / (mx^2 + my^2 + C1)
+      (2 cov(x, y) + C2) / (vx + vy + C2) = 1 - vd / (vx + vy + C2)
+    so that no covariance is needed and equal images give exactly 1.
+    """
+    mean_x, variance_x = _local_moments(x)
+    mean_y, variance_y = _local_moments(y)
+    mean_d, variance_d = _local_moments(x - y)
+    power = jnp.square(mean_x) + jnp.square(mean_y)
+    luminance = 1.0 - jnp.square(mean_d) / (power + 0.01**2)
+    structure = 1.0 - variance_d / (variance_x + variance_y + 0.03**2)
+    return luminance, structure
+
+
+def _local_moments(x: Array) -> tuple[Array, Array]:
+    """Mean and variance under the Gaussian window, one axis after the other.
+
+    The usual E[x^2] - E[x]^2 cancels in float32 where the image is bright and flat. Here
+    the variance of a window is the mean of its rows' variances plus the variance of its
+    rows' means: a sum of squares.
+    """
+    mean, variance = x, jnp.zeros_like(x)
+    for axis in (1, 2):
+        means, variances = _shifts(mean, axis), _shifts(variance, axis)
+        mean = _weighted(means)
+        variance = _weighted(
+            [v + jnp.square(m - mean) for m, v in zip(means, variances, strict=True)]
+        )
+    return mean, variance
+
+
+def _shifts(x: Array, axis: int) -> list[Array]:
+    """The 11 views of `x` under the taps of the window, whole windows only."""
+    length = x.shape[axis] - SSIM_WINDOW + 1
+    return [
+        jax.lax.slice_in_dim(x, tap, tap + length, axis=axis)
+        for tap in range(SSIM_WINDOW)
+    ]
+
+
+def _weighted(views: list[Array]) -> Array:
+    # Sums instead of a convolution: exact float32 on every device, where convolutions
+    # may round their operands to fewer bits.
+    centre = SSIM_WINDOW // 2
+    taps = [
+        math.exp(-0.5 * ((i - centre) / SSIM_SIGMA) ** 2) for i in range(SSIM_WINDOW)
+    ]
+    return sum(
+        (view * (tap / sum(taps)) for view, tap in zip(views, taps, strict=True)),
+        start=jnp.zeros_like(views[0]),
+    )
+
+
+def _valid(weights: Array) -> Array:
+    """The pixels on which a whole window can be centred."""
+    border = SSIM_WINDOW // 2
+    return weights[:, border:-border, border:-border]
+
+
+def _halve(x: Array) -> Array:
+    odd = [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)]
+    x = jnp.pad(x, odd, mode="edge")
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return jnp.mean(blocks, axis=(2, 4))

@@ -1,0 +1,1 @@
+"""From a photograph and a mask to a completed photograph."""

@@ -1,0 +1,1 @@
+"""The networks: arrays in, arrays out. They take numbers, never a configuration."""

@@ -1,0 +1,110 @@
+"""The completion network: the paper's table of 17 layers, fully convolutional."""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from gl_jax.models.layers import ConvBlock, NormOrder, UpBlock
+
+
+class Row(NamedTuple):
+    """One row of the table."""
+
+    kind: Literal["conv", "deconv"]
+    kernel: int
+    dilation: int
+    stride: int
+    outputs: int
+
+
+# The paper's table of the completion network; a deconv's stride is written 1/2 there.
+LAYERS = (
+    Row("conv", 5, 1, 1, 64),
+    Row("conv", 3, 1, 2, 128),
+    Row("conv", 3, 1, 1, 128),
+    Row("conv", 3, 1, 2, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("conv", 3, 2, 1, 256),
+    Row("conv", 3, 4, 1, 256),
+    Row("conv", 3, 8, 1, 256),
+    Row("conv", 3, 16, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("deconv", 4, 1, 2, 128),
+    Row("conv", 3, 1, 1, 128),
+    Row("deconv", 4, 1, 2, 64),
+    Row("conv", 3, 1, 1, 32),
+    Row("conv", 3, 1, 1, 3),
+)
+
+# Two halvings: the sides of the image must be multiples of this.
+STRIDE = 4
+
+# No output pixel depends on a pixel further away (the strict dependency of the table is
+# 303 pixels wide; the paper counts 307 by giving each deconv the reach of a 3x3 kernel).
+RECEPTIVE_FIELD = 303
+
+
+def layer_name(index: int) -> str:
+    """The parameter name of the row at `index`, counted from 0: conv1 ... deconv13 ... conv17."""
+    return f"{LAYERS[index].kind}{index + 1}"
+
+
+def scaled(features: int, width: float) -> int:
+    """A channel count times the width multiplier, at least 4."""
+    return max(4, round(features * width))
+
+
+class CompletionNetwork(nn.Module):
+    """Completes a photograph: (filled photograph less the mean, mask) in, colours in [0, 1] out.
+
+    The input is `holes.network_input`, [b, h, w, 4] with sides that are multiples of 4;
+    the output is [b, h, w, 3] float32. 6,072,131 parameters at width 1.
+    """
+
+    width: float = 1.0
+    norm_order: NormOrder = "norm_activation"
+    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+    momentum: float = 0.9
+    rematerialize: bool = False
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "b h w 4"], train: bool = False
+    ) -> Float[Array, "b h w 3"]:
+        """Completes; `train` normalises by the batch and updates running statistics."""
+        height, width = inputs.shape[1:3]
+        if height % STRIDE or width % STRIDE:
+            raise ValueError(
+                f"the sides of the image (={height}x{width}) must be multiples of {STRIDE}: "
+                "the network halves them twice and doubles them twice. Pad the image first."
+            )
+        outputs = inputs
+        for index, row in enumerate(LAYERS):
+            last = index == len(LAYERS) - 1
+            block = UpBlock if row.kind == "deconv" else ConvBlock
+            if self.rematerialize:
+                block = nn.remat(block, static_argnums=(2,))
+            outputs = block(
+                features=row.outputs if last else scaled(row.outputs, self.width),
+                kernel_size=row.kernel,
+                stride=row.stride,
+                dilation=row.dilation,
+                norm=not last,
+                norm_order=self.norm_order,
+                activation=None if last else nn.relu,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                momentum=self.momentum,
+                name=layer_name(index),
+            )(outputs, train)
+        outputs = outputs.astype(jnp.float32)
+        if self.output_activation == "clamp":
+            return jnp.clip(outputs, 0.0, 1.0)
+        return nn.sigmoid(outputs)

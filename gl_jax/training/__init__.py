@@ -1,0 +1,1 @@
+"""Training: losses, optimizers, state, steps, devices, checkpoints, reports, the loop."""

@@ -1,0 +1,710 @@
+"""The run on disk: save, verify, restore the newest whole checkpoint. The one orbax.
+
+A checkpoint is a folder named by its step. Orbax writes it beside its final name and
+renames it when it is complete, so a step that can be seen was written to its end. Orbax
+does not notice a flipped bit, so each checkpoint carries the SHA-256 of every array,
+and nothing is restored that does not match.
+
+    checkpoints/
+      12000/state/      the arrays, by their place: completion/params/conv1/kernel
+      12000/manifest/   type, shape, SHA-256 of each; configuration; its own SHA-256
+      11000.corrupt/    set aside by a restore, never read again and never deleted
+
+Only the primary process touches the storage; the others receive what it has read. A
+slow or failing disk on one host can therefore not make the hosts disagree, and the
+hosts need not share a file system.
+"""
+
+import concurrent.futures
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
+
+from gl_jax.config import UsageError
+
+FORMAT = 1
+"""Version of the manifest; a reader refuses the versions it does not know."""
+SAVE_TIMEOUT = 1200
+"""Seconds after which orbax gives a save up."""
+BROADCAST_BYTES = 32 * 2**20
+"""Piece in which a restored state travels to the other hosts."""
+
+Leaves = dict[str, np.ndarray]
+Manifest = dict[str, Any]
+
+
+class NonFiniteStateError(RuntimeError):
+    """The state to save holds NaN or infinity, so the checkpoint would be worthless."""
+
+
+class SaveFailedError(RuntimeError):
+    """Too many saves in a row have failed."""
+
+
+class NoWholeCheckpointError(RuntimeError):
+    """There are checkpoints, and not one of them can be restored."""
+
+
+class CheckpointMismatchError(UsageError):
+    """A whole checkpoint of another configuration, or of a newer gl_jax."""
+
+
+class _DamagedError(Exception):
+    """One checkpoint cannot be used; says why, in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held."""
+
+    step: int
+    state: Any
+    """The template's tree, or for `restore_subtree` one nested dictionary per name."""
+    config_json: str
+    extra: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """Orbax preservation policy: the `count` steps of highest validation PSNR."""
+
+    count: int
+    psnr: Mapping[int, float | None]
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[policies.PolicyCheckpointInfo],
+        *,
+        context: policies.PreservationContext,
+    ) -> Sequence[bool]:
+        del context
+        measured = [
+            (psnr, info.step)
+            for info in checkpoints
+            if (psnr := self.psnr.get(info.step)) is not None
+        ]
+        best = {step for _, step in sorted(measured, reverse=True)[: self.count]}
+        return [info.step in best for info in checkpoints]
+
+
+class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
+    def reached_preemption(self, step: int) -> bool:
+        # The loop asks JAX once per step. Orbax would ask again from its background
+        # thread, with an older step, and could make the hosts miss the agreed one.
+        del step
+        return False
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a local folder or a bucket (`gs://...` as a str).
+
+    Kept are the `keep_newest` newest, the `keep_best` of highest validation PSNR and
+    all at multiples of `keep_every`; the newest is always among them. Every process of
+    a run makes one and calls `save` and `restore_newest` at the same steps; `primary`
+    is true on process 0 only. Raises UsageError where the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_newest: int,
+        keep_best: int,
+        keep_every: int | None,
+        max_failed_saves: int,
+        log: Callable[[str], None],
+        primary: bool = True,
+    ) -> None:
+        self._directory = _absolute(directory)
+        self._max_failed_saves = max_failed_saves
+        self._log = log
+        self._psnr: dict[int, float | None] = {}
+        self._saving: tuple[int, int] | None = None
+        self._failures = 0
+        self._manager: _Manager | None = None
+        if not primary:
+            return
+        _require_writable(self._directory)
+        for step in _steps(self._directory):
+            try:
+                self._psnr[step] = _read_manifest(self._directory, step)["psnr"]
+            except _DamagedError:
+                self._psnr[step] = None  # a restore reports it, and sets it aside
+        preserved: list[policies.PreservationPolicy] = [
+            policies.LatestN(keep_newest),
+            _Best(keep_best, self._psnr),
+        ]
+        if keep_every is not None:
+            preserved.append(policies.EveryNSteps(keep_every))
+        here = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix="gl_jax",
+        )
+        self._manager = _Manager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                create=False,
+                save_root_metadata=False,
+                # Metrics live in the manifest: orbax's own metrics file would stop the
+                # run at its start where it is damaged.
+                lightweight_initialize=True,
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
+                multiprocessing_options=here,
+                async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        psnr: float | None,
+        config_json: str,
+        extra: dict[str, Any],
+    ) -> bool:
+        """True where the save of `state` has begun; it ends in the background.
+
+        The arrays of `state` are copied before this returns, so it may be donated. They
+        are replicated jax arrays or numpy arrays in their natural shapes. `psnr` ranks
+        the checkpoint (None or NaN: not measured); `extra` has to be JSON.
+
+        False where the step, or a later one, is already there, and where the save
+        failed; on a process that is not primary always True. A failure, also one of the
+        save before, is logged with its reason. Raises SaveFailedError at the
+        `max_failed_saves`-th in a row and NonFiniteStateError (on every process) where
+        the state holds NaN or infinity.
+        """
+        leaves = _leaves(jax.device_get(state))
+        rank = None if psnr is None or math.isnan(psnr) else float(psnr)
+        content = {
+            "format": FORMAT,
+            "step": step,
+            "psnr": rank,
+            "config_json": config_json,
+            "extra": extra,
+            "leaves": _describe(leaves, step),
+        }
+        if self._manager is None:
+            return True
+        # Through JSON once, so that what is hashed is what will be read.
+        manifest: Manifest = json.loads(json.dumps(content))
+        manifest["sha256"] = _manifest_digest(manifest)
+        self.wait()
+        size = sum(leaf.nbytes for leaf in leaves.values())
+        # The policy decides inside orbax's save what goes once this step is on disk.
+        self._psnr[step] = rank
+        try:
+            self._remove_left_overs()
+            begun = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(leaves),
+                    manifest=ocp.args.JsonSave(manifest),
+                ),
+            )
+        except Exception as error:
+            self._failed(step, size, error)
+            return False
+        if begun:
+            self._saving = (step, size)
+        return bool(begun)
+
+    def wait(self) -> bool:
+        """Blocks until the save under way is on disk; False where it has failed.
+
+        Raises SaveFailedError at the `max_failed_saves`-th failure in a row.
+        """
+        if self._manager is None or self._saving is None:
+            return True
+        (step, size), self._saving = self._saving, None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            return self._failed(step, size, error)
+        self._failures = 0
+        return True
+
+    def restore_newest(
+        self, template: Any, sharding: jax.sharding.Sharding | None = None
+    ) -> Restored | None:
+        """The newest whole checkpoint, or None where there never was one.
+
+        The state has `template`'s tree, node types included; `template` holds arrays or
+        `jax.ShapeDtypeStruct`. Its leaves are numpy arrays, or with `sharding` jax
+        arrays placed so. A checkpoint that cannot be read or does not match its
+        checksums is logged, renamed to `<step>.corrupt`, and the one before is tried.
+        All processes call this, and all return the step process 0 has found.
+
+        Raises NoWholeCheckpointError where every checkpoint is damaged (also where
+        earlier restores have set them all aside: a run never starts anew silently) and
+        CheckpointMismatchError where one is whole but of another configuration.
+        """
+        expected = _expected(template)
+        found = _from_primary(lambda: self._read_newest(expected))
+        if found is None:
+            return None
+        manifest, leaves = found
+        structure = jax.tree.structure(template)
+        state = jax.tree.unflatten(structure, [leaves[name] for name in expected])
+        if sharding is not None:
+            # On CPU jax may lend numpy's memory to every device at once; the copies
+            # have to be separate, since the step donates its state.
+            state = jax.device_put(state, sharding, may_alias=False)
+        return _restored(manifest, state)
+
+    def steps(self) -> list[int]:
+        """The steps on disk in ascending order; none where this is not primary."""
+        return [] if self._manager is None else _steps(self._directory)
+
+    def close(self) -> None:
+        """Waits for the save under way, as `wait` does, and frees orbax's threads."""
+        if self._manager is not None:
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
+
+    def _read_newest(
+        self, expected: Mapping[str, tuple[str, list[int]]]
+    ) -> tuple[Manifest, Leaves] | None:
+        self.wait()
+        steps = _steps(self._directory)
+        for step in reversed(steps):
+            try:
+                manifest = _read_manifest(self._directory, step)
+                _require_match(manifest, expected, self._directory)
+                return manifest, _read_leaves(self._directory, manifest, expected)
+            except _DamagedError as damage:
+                self._set_aside(step, damage)
+        aside = [path.name for path in self._directory.glob("*.corrupt*")]
+        if not steps and not aside:
+            return None
+        raise NoWholeCheckpointError(
+            f"no checkpoint in {self._directory} is whole ({len(aside)} set aside as "
+            "<step>.corrupt). Copy a good one back into it under its step, or start a "
+            "new run in another workdir."
+        )
+
+    def _set_aside(self, step: int, damage: _DamagedError) -> None:
+        folder = self._directory / str(step)
+        target, count = self._directory / f"{step}.corrupt", 1
+        while target.exists():
+            count += 1
+            target = self._directory / f"{step}.corrupt-{count}"
+        try:
+            folder.rename(target)
+            fate = f"set aside as {target.name}"
+        except OSError as error:
+            fate = f"and cannot be set aside ({_one_line(error)})"
+        self._log(
+            f"checkpoint {step} is damaged: {damage}; {fate}, trying the one before"
+        )
+        assert self._manager is not None
+        self._manager.reload()
+
+    def _failed(self, step: int, size: int, error: Exception) -> bool:
+        """Reports a failed save; True where only removing an old one has failed."""
+        assert self._manager is not None
+        reason = _save_reason(error, size, self._directory)
+        try:
+            # Orbax still lists the step and would refuse to save it again.
+            self._manager.reload()
+            steps = _steps(self._directory)
+        except Exception:  # the storage does not answer; the reason is reported below
+            steps = []
+        if step in steps:
+            self._log(
+                f"checkpoint {step} is saved, but older ones were not removed: {reason}"
+            )
+            return True
+        self._failures += 1
+        limit = self._max_failed_saves
+        if self._failures >= limit:
+            newest = max(steps, default=None)
+            raise SaveFailedError(
+                f"checkpoint {step} could not be saved: {reason}. That is failure "
+                f"{self._failures} in a row (run.max_failed_saves={limit}); the newest "
+                f"checkpoint is {newest}. Mend it and run the same command to resume."
+            ) from error
+        self._log(
+            f"CHECKPOINT {step} COULD NOT BE SAVED: {reason}. Training goes on and "
+            f"saves again at the next interval (failure {self._failures} of {limit})."
+        )
+        return False
+
+    def _remove_left_overs(self) -> None:
+        """Deletes what a killed or failed save left; no save is under way here."""
+        for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            path.rmtree(missing_ok=True)
+
+
+def peek_config(directory: str | Path) -> str | None:
+    """The configuration of the newest checkpoint that can be read, or None."""
+    for step in reversed(_steps(_absolute(directory))):
+        try:
+            return str(_read_manifest(_absolute(directory), step)["config_json"])
+        except _DamagedError:
+            continue
+    return None
+
+
+def restore_subtree(
+    directory: str | Path,
+    names: Sequence[str] = ("completion/params", "completion/batch_stats", "ema"),
+    *,
+    step: int | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Restored:
+    """Parts of the newest whole checkpoint, or of `step`, as dictionaries of numpy.
+
+    `Restored.state` maps each name that the checkpoint has to its subtree, so `ema` is
+    absent where the run kept none. Only these arrays are read and verified, and nothing
+    is renamed: a folder that belongs to a running training is safe.
+    Raises UsageError where there is no such checkpoint or it has none of the names,
+    NoWholeCheckpointError where the arrays are damaged in all of them.
+    """
+    root = _absolute(directory)
+    steps = _steps(root)
+    if not steps or (step is not None and step not in steps):
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        there = f"; there are steps {', '.join(map(str, steps))}" if steps else ""
+        raise UsageError(
+            f"{root} holds {wanted}{there}. Give the folder of a run's steps."
+        )
+    for candidate in reversed(steps) if step is None else [step]:
+        try:
+            manifest = _read_manifest(root, candidate)
+            wanted_leaves = [
+                leaf
+                for leaf in manifest["leaves"]
+                if any(leaf == name or leaf.startswith(f"{name}/") for name in names)
+            ]
+            if not wanted_leaves:
+                raise UsageError(
+                    f"checkpoint {candidate} in {root} has none of {', '.join(names)}; "
+                    f"its parts are {', '.join(_first_parts(manifest['leaves']))}."
+                )
+            leaves = _read_leaves(root, manifest, wanted_leaves)
+        except _DamagedError as damage:
+            if log is not None:
+                log(f"checkpoint {candidate} is damaged: {damage}; not used")
+            continue
+        state = {name: _nested(leaves, name) for name in names}
+        present = {name: tree for name, tree in state.items() if tree is not None}
+        return _restored(manifest, present)
+    raise NoWholeCheckpointError(
+        f"{', '.join(names)} cannot be read from any checkpoint in {root}"
+        f"{'' if step is None else f' of step {step}'}: all are damaged. "
+        "Copy a good one back, or use another run."
+    )
+
+
+# --- folders
+
+
+def _absolute(directory: str | Path) -> epath.Path:
+    # Tensorstore takes absolute paths only.
+    text = str(directory)
+    return epath.Path(text if "://" in text else os.path.abspath(text))
+
+
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def _steps(directory: epath.Path) -> list[int]:
+    """Committed steps in ascending order; unfinished and set-aside folders are none."""
+    if not directory.is_dir():
+        return []
+    found = set(ocp.utils.checkpoint_steps(directory))
+    # Orbax takes backup_5 for a step too, were it not for the name.
+    return sorted(step for step in found if (directory / str(step)).is_dir())
+
+
+def _require_writable(directory: epath.Path) -> None:
+    probe = directory / f".probe-{uuid.uuid4().hex}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"checkpoints cannot be written to {directory}: {_one_line(error)}. "
+            "Choose another workdir or make this one writable."
+        ) from error
+
+
+# --- manifest and arrays
+
+
+def _leaves(state: Any) -> Leaves:
+    """The arrays of a tree by their place: completion/params/conv1/kernel."""
+    leaves: Leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in leaves:
+            raise ValueError(
+                f"two arrays of the state are both called {name}; rename one."
+            )
+        leaves[name] = np.asarray(leaf)
+    return leaves
+
+
+def _expected(template: Any) -> dict[str, tuple[str, list[int]]]:
+    """Type and shape of each leaf of a template, by the names of `_leaves`."""
+    expected = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
+        array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        expected[name] = (str(array.dtype), list(array.shape))
+    return expected
+
+
+def _describe(leaves: Leaves, step: int) -> dict[str, dict[str, Any]]:
+    """Type, shape and SHA-256 of every leaf; refuses numbers that are not finite."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        bad = dict(
+            zip(leaves, pool.map(_count_not_finite, leaves.values()), strict=True)
+        )
+        digests = list(pool.map(_digest, leaves.values()))
+    for name, count in bad.items():
+        if count:
+            others = sum(1 for other in bad.values() if other) - 1
+            raise NonFiniteStateError(
+                f"checkpoint {step} is refused: {name} holds {count} values that are "
+                f"not finite{f', as do {others} other arrays' if others else ''}. "
+                "Resume from the last checkpoint with a lower learning rate."
+            )
+    return {
+        name: {"dtype": str(leaf.dtype), "shape": list(leaf.shape), "sha256": digest}
+        for (name, leaf), digest in zip(leaves.items(), digests, strict=True)
+    }
+
+
+def _count_not_finite(leaf: np.ndarray) -> int:
+    # bfloat16 and its kin are no subtype of np.floating, hence jax's own question.
+    if not jax.numpy.issubdtype(leaf.dtype, np.inexact):
+        return 0
+    return int(leaf.size - np.count_nonzero(np.isfinite(leaf)))
+
+
+def _digest(leaf: np.ndarray) -> str:
+    return hashlib.sha256(_bytes(leaf).data).hexdigest()
+
+
+def _bytes(leaf: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+
+
+def _manifest_digest(manifest: Manifest) -> str:
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(directory: epath.Path, step: int) -> Manifest:
+    folder = directory / str(step) / "manifest"
+    try:
+        manifest = ocp.JsonCheckpointHandler().restore(folder)
+    except PermissionError as error:
+        # Not damage: renaming would hide a good checkpoint.
+        raise UsageError(
+            f"{folder} cannot be read: {_one_line(error)}. Grant this user access."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _DamagedError(
+            f"its manifest cannot be read ({_one_line(error)})"
+        ) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise _DamagedError("its manifest is not one of gl_jax")
+    if manifest.get("sha256") != _manifest_digest(manifest):
+        raise _DamagedError("its manifest does not match its own SHA-256")
+    if manifest["format"] != FORMAT:
+        raise CheckpointMismatchError(
+            f"checkpoint {step} in {directory} has format {manifest['format']}, this "
+            f"gl_jax reads {FORMAT}. Use the version of gl_jax that wrote it."
+        )
+    if manifest["step"] != step:
+        raise _DamagedError(f"the folder holds step {manifest['step']}")
+    return manifest
+
+
+def _read_leaves(
+    directory: epath.Path, manifest: Manifest, names: Iterable[str]
+) -> Leaves:
+    """These arrays of a checkpoint, each checked against the manifest."""
+    folder = directory / str(manifest["step"]) / "state"
+    names = list(names)
+
+    def read(name: str) -> np.ndarray:
+        """Raises _DamagedError where the array is not the one that was saved."""
+        request = ocp.args.PyTreeRestore(
+            item={name: 0},
+            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
+            partial_restore=True,
+        )
+        try:
+            leaf = ocp.PyTreeCheckpointHandler().restore(folder, args=request)[name]
+        except MemoryError:
+            raise
+        except Exception as error:  # orbax and tensorstore raise whatever they meet
+            raise _DamagedError(
+                f"{name} cannot be read ({_one_line(error)})"
+            ) from error
+        entry = manifest["leaves"][name]
+        if [str(leaf.dtype), list(leaf.shape)] != [entry["dtype"], entry["shape"]]:
+            raise _DamagedError(f"{name} has another type or shape than was saved")
+        if _digest(leaf) != entry["sha256"]:
+            raise _DamagedError(f"{name} does not match its SHA-256")
+        return np.asarray(leaf)
+
+    # One request per array: a failure then names the array, and orbax does not leave
+    # the reads of the others behind, which end in tracebacks on a closed event loop.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def _require_match(
+    manifest: Manifest,
+    expected: Mapping[str, tuple[str, list[int]]],
+    directory: epath.Path,
+) -> None:
+    """Refuses a whole checkpoint that is of another configuration than the run."""
+    saved = manifest["leaves"]
+    found = {name: (leaf["dtype"], leaf["shape"]) for name, leaf in saved.items()}
+    wrong = [f"it has no {name}" for name in expected if name not in found]
+    wrong += [f"the run has no {name}" for name in found if name not in expected]
+    wrong += [
+        f"{name} is {_signature(found[name])} in it, {_signature(expected[name])} here"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
+        raise CheckpointMismatchError(
+            f"checkpoint {manifest['step']} in {directory} is of another "
+            f"configuration: {wrong[0]}{more}. Resume with the config.json of its run, "
+            "or choose a new workdir."
+        )
+
+
+def _signature(leaf: tuple[str, list[int]]) -> str:
+    return f"{leaf[0]}[{','.join(map(str, leaf[1]))}]"
+
+
+def _first_parts(names: Iterable[str]) -> list[str]:
+    return sorted({"/".join(name.split("/")[:2]) for name in names})
+
+
+def _nested(leaves: Leaves, prefix: str) -> Any:
+    """The subtree below a name: a dictionary, one array, or None."""
+    if prefix in leaves:
+        return leaves[prefix]
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        if name.startswith(f"{prefix}/"):
+            *parents, last = name.removeprefix(f"{prefix}/").split("/")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = leaf
+    return tree or None
+
+
+def _restored(manifest: Manifest, state: Any) -> Restored:
+    return Restored(manifest["step"], state, manifest["config_json"], manifest["extra"])
+
+
+# --- hosts
+
+
+def _from_primary(
+    read: Callable[[], tuple[Manifest, Leaves] | None],
+) -> tuple[Manifest, Leaves] | None:
+    """What `read` returns, or raises, on process 0: the same on every process."""
+    if jax.process_count() == 1:
+        return read()
+    found, error = None, None
+    if jax.process_index() == 0:
+        try:
+            found = read()
+        except Exception as raised:
+            error = raised
+    report = {
+        "error": None if error is None else [type(error).__name__, str(error)],
+        "manifest": None if found is None else found[0],
+    }
+    # The others wait for process 0 here, so it has to get here whatever has happened.
+    header = json.loads(_broadcast(json.dumps(report).encode()))
+    if error is not None:
+        raise error
+    if header["error"] is not None:
+        name, message = header["error"]
+        known: dict[str, type[Exception]] = {
+            kind.__name__: kind
+            for kind in (
+                NoWholeCheckpointError,
+                CheckpointMismatchError,
+                SaveFailedError,
+                UsageError,
+            )
+        }
+        raise known.get(name, RuntimeError)(message)
+    if header["manifest"] is None:
+        return None
+    leaves = {}
+    for name, entry in header["manifest"]["leaves"].items():
+        data = b"" if found is None else _bytes(found[1][name]).tobytes()
+        flat = np.frombuffer(_broadcast(data), dtype=jax.numpy.dtype(entry["dtype"]))
+        leaves[name] = flat.reshape(entry["shape"])
+    return header["manifest"], leaves
+
+
+def _broadcast(data: bytes) -> bytes:
+    """Process 0's bytes on every process; what the others pass does not count."""
+    # As bytes, because a sum over hosts would turn -0.0 into 0.0.
+    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
+    pieces = []
+    for start in range(0, size, BROADCAST_BYTES):
+        length = min(BROADCAST_BYTES, size - start)
+        piece = np.zeros(length, np.uint8)
+        given = np.frombuffer(data[start : start + length], np.uint8)
+        piece[: given.size] = given
+        pieces.append(multihost_utils.broadcast_one_to_all(piece).tobytes())
+    return b"".join(pieces)
+
+
+# --- messages
+
+
+def _save_reason(error: Exception, size: int, directory: epath.Path) -> str:
+    """Why a save failed; for a full disk, what it needs and what there is."""
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        free = ""
+        if _is_local(directory) and directory.exists():
+            free = f", {shutil.disk_usage(directory).free / 1e6:.0f} MB are free"
+        return f"the disk is full: it needs {size / 1e6:.0f} MB{free} in {directory}"
+    return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

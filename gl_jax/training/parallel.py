@@ -1,0 +1,134 @@
+"""Devices and hosts: the one place that knows there is more than one of them.
+
+State is replicated in its natural shapes, without a leading device axis; images carry
+one, [devices, per_device, height, width, 3]. Everything else in the project is written
+for one device and an optional axis name.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gl_jax.config import UsageError
+
+AXIS = "devices"
+
+Tree = TypeVar("Tree")
+
+# Batches waiting on the device while one is being computed.
+PREFETCH = 2
+
+
+def initialize(
+    coordinator: str | None, process_count: int | None, process_id: int | None
+) -> None:
+    """Joins this process to the others of the run, from arguments or the environment.
+
+    With no argument the addresses come from the environment (TPU pod, Slurm, Open MPI).
+    """
+    given = (coordinator, process_count, process_id)
+    if any(value is None for value in given) and any(
+        value is not None for value in given
+    ):
+        raise UsageError(
+            "--coordinator, --process-count and --process-id belong together: "
+            f"{coordinator}, {process_count}, {process_id} given."
+        )
+    try:
+        jax.distributed.initialize(coordinator, process_count, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"this host could not join the run: {error}") from error
+
+
+class Devices:
+    """This host's devices, and the doors by which arrays come and go."""
+
+    def __init__(self, count: int | None = None) -> None:
+        available = jax.local_devices()
+        if count is not None and count > len(available):
+            raise UsageError(
+                f"run.device_count (={count}) is more than this host has: "
+                f"{len(available)} {available[0].platform} device(s)."
+            )
+        self.local = available[:count]
+        if count is not None and jax.process_count() > 1 and count != len(available):
+            raise UsageError(
+                "run.device_count must be left out in a run over several hosts."
+            )
+        self.count = len(self.local) * jax.process_count()
+        # More fake devices than cores deadlock on CPU when steps are queued (rendezvous
+        # of the all-reduce threads), so there every step is waited for.
+        self.wait_each_step = self.local[0].platform == "cpu"
+        mesh = Mesh(np.array(self.local), (AXIS,))
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._sharded = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def check_batch(self, batch_size: int, accumulate: int) -> None:
+        """Raises UsageError unless the batch divides over devices and pieces."""
+        pieces = self.count * accumulate
+        if batch_size % pieces:
+            below, above = (
+                batch_size // pieces * pieces,
+                -(-batch_size // pieces) * pieces,
+            )
+            sizes = f"{below} or {above}" if below else f"{above}"
+            raise UsageError(
+                f"data.batch_size (={batch_size}) must divide over {self.count} device(s) "
+                f"times run.accumulate (={accumulate}): use {sizes}."
+            )
+
+    def replicate(self, tree: Tree) -> Tree:
+        """The tree on every device of this host, the buffers its own."""
+        return jax.device_put(tree, self._replicated, may_alias=False)
+
+    def shard(self, images: np.ndarray) -> jax.Array:
+        """This host's share of the batch, [b, h, w, 3], split over its devices."""
+        n = len(self.local)
+        return jax.device_put(images.reshape(n, -1, *images.shape[1:]), self._sharded)
+
+    def first(self, tree: Tree) -> Tree:
+        """The first device's copy of a replicated tree, without moving it."""
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def pmap(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step on every device at once: (state, images, key) -> (state, metrics).
+
+        State and key are replicated, images sharded; the old state is donated, so its
+        buffers are gone after the call.
+        """
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0, None),
+            out_axes=(None, None),
+            donate_argnums=(0,),
+            devices=self.local if jax.process_count() == 1 else None,
+        )
+
+    def prefetch(self, batches: Iterator[np.ndarray]) -> Iterator[jax.Array]:
+        """The batches, sharded, two of them on their way before they are asked for."""
+        waiting: deque[jax.Array] = deque()
+        for batch in batches:
+            waiting.append(self.shard(batch))
+            if len(waiting) > PREFETCH:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def pmean(tree: Tree, axis_name: str | None) -> Tree:
+    """The mean over all devices, inside a step; the tree itself where there is no axis."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def axis_size(axis_name: str | None) -> int:
+    """How many devices share the step."""
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
+def axis_index(axis_name: str | None) -> jax.Array | int:
+    """Which of them this one is, counted over all hosts."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name)

@@ -1,0 +1,33 @@
+"""What holds for every test: four devices, strict types, no noise."""
+
+import os
+
+# Read when TensorFlow, Matplotlib and JAX are imported, so set before any of them.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The suite compiles hundreds of small programs once each: unoptimised, they are ready
+# three times sooner.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
+import hypothesis
+import jax
+
+# Four devices in one process: what a run does on 1, 2 and 4 of them can be compared.
+# With more of them than cores, steps that are queued without waiting can deadlock, so
+# tests wait for the outputs of every pmapped step, as the loop does on CPU.
+jax.config.update("jax_num_cpu_devices", 4)
+# float32 with float64, or [b] with [b, 1], is an error here and not a silent surprise.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A first example compiles, on a machine that may be busy: no time limit for each one.
+hypothesis.settings.register_profile(
+    "gl_jax",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("gl_jax")

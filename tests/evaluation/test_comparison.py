@@ -1,0 +1,275 @@
+"""Comparisons on small photographs, from the call to the files."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from gl_jax.config import (
+    Config,
+    DataConfig,
+    HolesConfig,
+    ModelConfig,
+    RunConfig,
+    UsageError,
+)
+from gl_jax.evaluation import comparison
+from gl_jax.evaluation.baselines import BASELINES, fair
+from gl_jax.evaluation.masks import box
+from gl_jax.holes import network_input
+
+COUNT, SIDE = 3, 32
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photographs whose middle squares at 32 pixels are exactly `pixels(i)`."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for index in range(COUNT):
+        Image.fromarray(pixels(index)).save(folder / f"photo{index}.png")
+    return folder
+
+
+def pixels(index: int) -> np.ndarray:
+    generator = np.random.default_rng(index)
+    return generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comparison:
+    values: dict[str, Any] = {
+        "model": None, "data": str(folder), "masks": "box", "methods": ("mean",),
+        "output": output, "count": COUNT, "image_size": SIDE, "log": lambda text: None,
+    }  # fmt: skip
+    return comparison.run(**(values | changes))
+
+
+@pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
+def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
+    """A run's folder with one checkpoint, its configuration and its variables."""
+    from gl_jax.training.checkpoint import Checkpoints
+    from gl_jax.training.state import create_state, inference_variables
+
+    config = Config(
+        model=ModelConfig(width=0.0625, discriminators="none"),
+        data=DataConfig(image_size=SIDE, mean_color=(0.5, 0.4, 0.3)),
+        holes=HolesConfig(min_size=8, max_size=16, local_size=16),
+        run=RunConfig(ema_decay=request.param),
+    )
+    state = create_state(config)
+    if state.ema is not None:
+        biased = {
+            **state.ema["params"],
+            "conv17": {
+                **state.ema["params"]["conv17"],
+                "bias": jnp.array([1.0, 0.0, -1.0]),
+            },
+        }
+        state = state.replace(ema={**state.ema, "params": biased})
+    workdir = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        keep_newest=1,
+        keep_best=0,
+        keep_every=None,
+        max_failed_saves=1,
+        log=print,
+    )
+    checkpoints.save(7, state, psnr=None, config_json=config.to_json(), extra={})
+    checkpoints.close()
+    return workdir, config, inference_variables(state)
+
+
+def test_scores_are_those_of_the_methods_on_the_seeded_holes(
+    folder: Path, tmp_path: Path
+) -> None:
+    result = compare(folder, tmp_path, methods=("mean", "telea"), seed=4)
+    assert [(s.method, s.photograph) for s in result.scores[:3]] == [
+        ("mean", "photo0.png"),
+        ("telea", "photo0.png"),
+        ("mean", "photo1.png"),
+    ]
+    mask = box(COUNT, SIDE, SIDE, 4)[1]
+    filled = BASELINES["mean"](pixels(1), mask)
+    error = (filled.astype(float) - pixels(1))[mask] / 255
+    score = result.scores[2]
+    assert score.hole_l1_percent == pytest.approx(100 * np.abs(error).mean(), rel=1e-5)
+    expected = -10 * np.log10(np.mean(error**2))
+    assert score.hole_psnr_db == pytest.approx(expected, rel=1e-5)
+    assert 0 < score.seconds < 60
+
+
+def test_all_files_tell_the_same(folder: Path, tmp_path: Path) -> None:
+    result = compare(folder, tmp_path, methods=("mean", "ns"))
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    table = (tmp_path / "comparison.md").read_text()
+    psnr = [s.hole_psnr_db for s in result.scores if s.method == "ns"]
+    estimated = record["methods"]["ns"]["hole_psnr_db"]
+    assert estimated["mean"] == pytest.approx(np.mean(psnr))
+    assert estimated["standard_error"] == pytest.approx(np.std(psnr, ddof=1) / 3**0.5)
+    assert float(rows["ns"]["hole_psnr_db"]) == estimated["mean"]
+    assert f"{estimated['mean']:.2f} ± {estimated['standard_error']:.2f}" in table
+    assert len(record["scores"]) == 2 * COUNT
+
+
+def test_the_sheet_has_a_row_a_photograph_and_a_column_a_method(
+    folder: Path, tmp_path: Path
+) -> None:
+    compare(folder, tmp_path, methods=("mean", "ns"), sheet_rows=2)
+    with Image.open(tmp_path / "comparison.png") as sheet:
+        assert sheet.size == (8 + 4 * 200, 30 + 2 * 214 + 4)
+        drawn = np.asarray(sheet.convert("RGB"))
+    inputs, truth = (drawn[30:222:6, left : left + 192 : 6] for left in (8, 608))
+    mask = box(COUNT, SIDE, SIDE, 0)[0]
+    np.testing.assert_array_equal(truth, pixels(0))
+    np.testing.assert_array_equal(inputs, np.where(mask[..., None], 255, pixels(0)))
+
+
+def test_the_same_call_gives_the_same_scores(folder: Path, tmp_path: Path) -> None:
+    first, second = (compare(folder, tmp_path / name) for name in ("a", "b"))
+    assert [s.hole_psnr_db for s in first.scores] == [
+        s.hole_psnr_db for s in second.scores
+    ]
+
+
+def test_a_method_that_fails_on_one_photograph_is_named_and_the_rest_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        if (image == pixels(1)).all():
+            raise RuntimeError("out of\npatches")
+        return image
+
+    monkeypatch.setitem(BASELINES, "picky", fair(picky))
+    result = compare(folder, tmp_path, methods=("picky", "mean"))
+    assert [(f.method, f.photograph) for f in result.failures] == [
+        ("picky", "photo1.png")
+    ]
+    table = (tmp_path / "comparison.md").read_text()
+    assert "picky failed" in table
+    assert "photo1.png (out of patches)" in table
+    assert [
+        len([s for s in result.scores if s.method == m]) for m in result.methods
+    ] == [2, 3]
+
+
+def test_a_perfect_method_is_inf_in_the_table_and_null_in_json(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BASELINES, "oracle", lambda image, mask: image)
+    compare(folder, tmp_path, methods=("oracle",))
+    assert "| inf |" in " ".join((tmp_path / "comparison.md").read_text().split())
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    assert record["methods"]["oracle"]["hole_psnr_db"]["mean"] is None
+    assert record["methods"]["oracle"]["ssim"]["mean"] == 1
+
+
+def test_a_method_without_its_library_is_named_and_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        raise ModuleNotFoundError("No module named 'patchmatch'")
+
+    monkeypatch.setitem(BASELINES, "telea", fair(missing))
+    result = compare(folder, tmp_path, methods=("telea", "mean"))
+    assert result.methods == ("mean",)
+    assert (
+        "telea left out, a library is missing: No module named 'patchmatch'"
+        in (tmp_path / "comparison.md").read_text()
+    )
+    with pytest.raises(UsageError, match=r"no method is left.*patchmatch"):
+        compare(folder, tmp_path, methods=("telea",))
+
+
+def test_a_photograph_that_cannot_be_read_is_named_and_left_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "photo1.png").write_bytes(b"no image")
+    result = compare(folder, tmp_path)
+    assert [s.photograph for s in result.scores] == ["photo0.png", "photo2.png"]
+    assert any("photo1.png" in note for note in result.notes)
+
+
+def test_no_readable_photograph_at_all_is_refused(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(UsageError, match="no photograph can be read"):
+        compare(folder, tmp_path)
+
+
+def test_fewer_photographs_than_asked_for_are_said_to_be_fewer(
+    folder: Path, tmp_path: Path
+) -> None:
+    result = compare(folder, tmp_path, count=10)
+    assert result.notes == ("10 photographs were asked for, there are 3.",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"methods": ("tela",)}, "method 'tela' is unknown. Did you mean 'telea'"),
+        ({"methods": ()}, "at least one"),
+        ({"methods": ("gl",)}, "'gl' needs a model"),
+        ({"masks": "boxes"}, "'boxes' are unknown. Did you mean 'box'"),
+        ({"count": 0}, r"count \(=0\) must be at least 1"),
+        ({"image_size": 8}, r"image_size \(=8\) must be at least 16"),
+        (
+            {"methods": ("gl",), "model": "nowhere"},
+            "'nowhere' is no folder of a training",
+        ),
+        ({"data": "nowhere"}, "'nowhere' does not exist"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line(
+    changes: dict[str, Any], rule: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=rule) as caught:
+        compare(folder, tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_that_is_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(UsageError, match="taken cannot be written"):
+        compare(folder, tmp_path / "taken")
+
+
+def test_ours_is_the_trained_network_at_its_own_size(
+    trained: tuple[Path, Config, Any], folder: Path, tmp_path: Path
+) -> None:
+    from gl_jax.training.state import build_networks
+
+    workdir, config, variables = trained
+    result = compare(
+        folder, tmp_path, model=workdir, methods=("gl", "mean"), image_size=None
+    )
+    assert (result.settings["image_size"], result.settings["step"]) == (SIDE, 7)
+    images = jnp.asarray(pixels(0)[None], jnp.float32) / 255
+    mask = box(1, SIDE, SIDE)[0]
+    holes = jnp.asarray(mask[None, ..., None], jnp.float32)
+    assert config.data.mean_color is not None
+    inputs = network_input(images, holes, jnp.array(config.data.mean_color))
+    output = build_networks(config).completion.apply(variables, inputs, train=False)
+    error = np.abs(np.asarray(output[0] - images[0]))[mask]
+    # The picture is rounded to 8 bits before it is measured.
+    assert result.scores[0].method == "gl"
+    assert result.scores[0].hole_l1_percent == pytest.approx(
+        100 * error.mean(), abs=0.05
+    )
+
+
+def test_ours_takes_photographs_of_any_size(
+    trained: tuple[Path, Config, Any], folder: Path, tmp_path: Path
+) -> None:
+    result = compare(folder, tmp_path, model=trained[0], methods=("gl",), image_size=30)
+    assert [s.photograph for s in result.scores] == [
+        f"photo{i}.png" for i in range(COUNT)
+    ]
+    assert result.failures == ()

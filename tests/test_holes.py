@@ -1,0 +1,276 @@
+"""The hole and the local window: what holds for every key."""
+
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gl_jax.holes import (
+    HOLES,
+    REAL_PATCHES,
+    composite,
+    crop,
+    example_keys,
+    fill,
+    network_input,
+    sample_holes,
+)
+
+
+class Setting(NamedTuple):
+    """Image height and width, range of the hole's sides, side of the local window."""
+
+    height: int
+    width: int
+    low: int
+    high: int
+    local: int
+
+
+# The paper's proportions at an eighth; not square, with an odd window and holes of one
+# pixel; the tightest that is allowed: hole, window and image of one height.
+SETTINGS = (
+    Setting(32, 32, 12, 16, 16),
+    Setting(24, 40, 1, 7, 9),
+    Setting(12, 17, 12, 12, 12),
+)
+EVERY = pytest.mark.parametrize("setting", SETTINGS, ids=str)
+BATCH = 32
+MEAN = np.array([0.456, 0.447, 0.415], np.float32)
+
+keys = st.integers(0, 2**31 - 1)
+many = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@cache
+def sampler(setting: Setting):
+    return jax.jit(
+        lambda keys: sample_holes(
+            keys,
+            (setting.height, setting.width),
+            min_size=setting.low,
+            max_size=setting.high,
+            local_size=setting.local,
+        )
+    )
+
+
+class Rectangle(NamedTuple):
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def rectangle(mask: np.ndarray) -> Rectangle:
+    """The box around a mask's ones."""
+    rows, columns = (
+        np.flatnonzero(mask.any(axis=(1, 2))),
+        np.flatnonzero(mask.any(axis=(0, 2))),
+    )
+    return Rectangle(
+        int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    )
+
+
+def sampled(seed: int, setting: Setting, count: int = BATCH):
+    """Masks, corners and rectangles of `count` examples as NumPy sees them."""
+    holes = sampler(setting)(example_keys(jax.random.key(seed), HOLES, 0, count))
+    masks, corners = np.asarray(holes.mask), np.asarray(holes.corner)
+    return masks, corners, [rectangle(mask) for mask in masks]
+
+
+# --- every hole -------------------------------------------------------------------------
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_mask_is_one_full_rectangle_of_ones(setting, seed):
+    masks, _, boxes = sampled(seed, setting)
+    assert masks.shape == (BATCH, setting.height, setting.width, 1)
+    assert masks.dtype == np.float32
+    assert set(np.unique(masks)) <= {0.0, 1.0}
+    for mask, box in zip(masks, boxes, strict=True):
+        assert mask.sum() == box.height * box.width
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_hole_has_sides_within_the_range(setting, seed):
+    _, _, boxes = sampled(seed, setting)
+    for box in boxes:
+        assert setting.low <= box.height <= setting.high
+        assert setting.low <= box.width <= setting.high
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_hole_lies_inside_the_window_and_the_window_inside_the_image(setting, seed):
+    _, corners, boxes = sampled(seed, setting)
+    for (y, x), box in zip(corners, boxes, strict=True):
+        assert 0 <= y <= box.top
+        assert 0 <= x <= box.left
+        assert box.top + box.height <= y + setting.local <= setting.height
+        assert box.left + box.width <= x + setting.local <= setting.width
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_window_is_centred_on_the_hole_unless_it_would_leave_the_image(setting, seed):
+    _, corners, boxes = sampled(seed, setting)
+    sides = (setting.height, setting.width)
+    for corner, box in zip(corners, boxes, strict=True):
+        for at, start, length, side in zip(
+            corner, box[:2], box[2:], sides, strict=True
+        ):
+            off = (
+                2 * start + length - (2 * int(at) + setting.local)
+            )  # twice the distance
+            last = side - setting.local
+            if 0 < at < last:
+                assert abs(off) <= 1
+            elif at == 0:
+                assert off <= 1 or last == 0
+            else:
+                assert off >= -1
+
+
+@EVERY
+def test_every_size_occurs_and_width_is_independent_of_height(setting):
+    _, _, boxes = sampled(3, setting, count=2000)
+    sizes = range(setting.low, setting.high + 1)
+    assert {(b.height, b.width) for b in boxes} == {
+        (h, w) for h in sizes for w in sizes
+    }
+
+
+@EVERY
+def test_holes_reach_every_border_of_the_image(setting):
+    masks, _, _ = sampled(4, setting, count=2000)
+    for border in (masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]):
+        assert border.any()
+
+
+# --- randomness -------------------------------------------------------------------------
+
+
+@EVERY
+@many
+@given(seed=keys, cut=st.integers(1, BATCH - 1))
+def test_an_examples_hole_depends_on_its_index_in_the_whole_batch_only(
+    setting, seed, cut
+):
+    key = jax.random.key(seed)
+    masks, corners, _ = sampled(seed, setting)
+    # As long as the batch, so that one compiled size serves every cut.
+    pieces = sampler(setting)(example_keys(key, HOLES, cut, BATCH))
+    np.testing.assert_array_equal(pieces.mask[: BATCH - cut], masks[cut:])
+    np.testing.assert_array_equal(pieces.corner[: BATCH - cut], corners[cut:])
+
+
+def test_the_first_index_may_be_traced():
+    key = jax.random.key(5)
+    traced = jax.jit(
+        lambda first: jax.random.key_data(example_keys(key, HOLES, first, 3))
+    )(4)
+    np.testing.assert_array_equal(
+        traced, jax.random.key_data(example_keys(key, HOLES, 0, 7))[4:]
+    )
+
+
+@many
+@given(seed=keys)
+def test_examples_steps_and_streams_have_keys_of_their_own(seed):
+    root = jax.random.key(seed)
+    drawn = [
+        jax.random.key_data(
+            example_keys(jax.random.fold_in(root, step), stream, 0, BATCH)
+        )
+        for step in (0, 1)
+        for stream in (HOLES, REAL_PATCHES)
+    ]
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 4 * BATCH
+
+
+# --- what is done with a hole -----------------------------------------------------------
+
+
+def photographs(seed: int, setting: Setting) -> np.ndarray:
+    shape = (BATCH, setting.height, setting.width, 3)
+    return np.random.RandomState(seed).uniform(size=shape).astype(np.float32)
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_composite_is_the_photograph_to_the_bit_outside_the_hole(setting, seed):
+    masks, _, _ = sampled(seed, setting)
+    images, completed = photographs(0, setting), photographs(1, setting)
+    # What a network that has diverged returns must not leak out of the hole either.
+    completed = np.where(masks > 0, completed, np.float32("nan"))
+    result = np.asarray(composite(*map(jnp.asarray, (completed, images, masks))))
+    hole = masks[..., 0] > 0
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(
+        result[~hole].view(np.int32), images[~hole].view(np.int32)
+    )
+    np.testing.assert_array_equal(
+        result[hole].view(np.int32), completed[hole].view(np.int32)
+    )
+
+
+@EVERY
+@many
+@given(seed=keys)
+def test_crop_is_what_slicing_gives(setting, seed):
+    _, corners, _ = sampled(seed, setting)
+    images, size = photographs(2, setting), setting.local
+    expected = [
+        image[y : y + size, x : x + size]
+        for image, (y, x) in zip(images, corners, strict=True)
+    ]
+    np.testing.assert_array_equal(
+        crop(jnp.asarray(images), jnp.asarray(corners), size), expected
+    )
+
+
+@EVERY
+def test_fill_paints_the_mean_in_the_hole_and_nothing_else(setting):
+    masks, _, _ = sampled(6, setting)
+    images = photographs(3, setting)
+    filled = fill(*map(jnp.asarray, (images, masks, MEAN)))
+    np.testing.assert_array_equal(filled, np.where(masks > 0, MEAN, images))
+
+
+@EVERY
+def test_network_sees_the_centred_photograph_with_zeros_in_the_hole_and_the_mask(
+    setting,
+):
+    masks, _, _ = sampled(7, setting)
+    images = photographs(4, setting)
+    inputs = network_input(*map(jnp.asarray, (images, masks, MEAN)))
+    assert inputs.shape == (*images.shape[:3], 4)
+    np.testing.assert_array_equal(inputs[..., 3:], masks)
+    np.testing.assert_array_equal(
+        inputs[..., :3], np.where(masks > 0, 0, images - MEAN)
+    )
+
+
+def test_the_hole_hides_the_photograph_from_the_network():
+    setting = SETTINGS[0]
+    masks, _, _ = sampled(8, setting)
+    images = photographs(5, setting)
+    other = np.where(masks > 0, 1 - images, images)
+    inputs = [
+        network_input(*map(jnp.asarray, (x, masks, MEAN))) for x in (images, other)
+    ]
+    np.testing.assert_array_equal(inputs[0], inputs[1])

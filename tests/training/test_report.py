@@ -1,0 +1,762 @@
+"""The log, the screen, the sheets and the curves of a training run."""
+
+import io
+import itertools
+import json
+import math
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from gl_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ScheduleConfig,
+    UsageError,
+)
+from gl_jax.training import report as report_module
+from gl_jax.training.report import Report, draw_curves, read_metrics
+
+CONFIG = Config(
+    name="costs $\\frac{$",  # no formula, whatever Matplotlib takes it for
+    data=DataConfig(batch_size=4),
+    schedule=ScheduleConfig(
+        completion_steps=30, discriminator_steps=10, total_steps=100
+    ),
+)
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
+
+
+@pytest.fixture
+def open_report(tmp_path: Path) -> Iterator[Callable[..., Report]]:
+    opened: list[Report] = []
+
+    def opener(start_step: int = 0, *, enabled: bool = True) -> Report:
+        report = Report(tmp_path, config=CONFIG, start_step=start_step, enabled=enabled)
+        opened.append(report)
+        return report
+
+    yield opener
+    for report in opened:
+        report.close()
+
+
+class Terminal(io.StringIO):
+    """Standard output as a terminal has it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def open_terminal(monkeypatch: pytest.MonkeyPatch, kind: str) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setenv("COLUMNS", "100")
+    return terminal
+
+
+def events(workdir: Path) -> list[Event]:
+    """What TensorBoard would read, in order."""
+    found = []
+    for file in sorted((workdir / "tensorboard").iterdir()):
+        stream = io.BytesIO(file.read_bytes())
+        while header := stream.read(12):
+            (length,) = struct.unpack("<Q", header[:8])
+            found.append(Event.FromString(stream.read(length)))
+            stream.read(4)
+    return found
+
+
+def points(workdir: Path) -> dict[tuple[int, str], float]:
+    return {
+        (event.step, value.tag): value.simple_value
+        for event in events(workdir)
+        for value in event.summary.value
+    }
+
+
+def run_lines(
+    config: Config, last: int, every: int, eval_every: int
+) -> list[dict[str, Any]]:
+    """A plausible run: falling losses, a spike now and then."""
+    rng = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = []
+    for step in range(every, last + 1, every):
+        phase = config.phase_at(step - 1)
+        noise = iter(np.exp(rng.normal(0, 0.1, 8)))
+        share = step / config.schedule.total_steps
+        line: dict[str, Any] = {"step": step, "phase": str(phase)}
+        if phase != "discriminator":
+            line["completion_loss"] = (0.002 + 0.05 * math.exp(-9 * share)) * next(
+                noise
+            )
+            line["completion_gradient_norm"] = 1e-2 * math.exp(-3 * share) * next(noise)
+        if phase != "completion":
+            line["discriminator_loss"] = (9 if rng.random() < 0.01 else 1) * next(noise)
+            line["real_score"], line["fake_score"] = 0.6 * next(noise), 0.3
+        if phase == "joint":
+            line["adversarial_loss"] = 1.3 * next(noise)
+            line["adversarial_gradient_norm"] = 2e-5 * next(noise)
+        line["images_per_second"] = 300 * next(noise)
+        lines.append(line)
+        if step % eval_every == 0:
+            psnr = 24 - 8 * math.exp(-10 * share)
+            lines.append({"step": step, "phase": str(phase), "val_psnr": psnr})
+    return lines
+
+
+# --- metrics.jsonl ---
+
+
+def test_a_line_has_step_and_phase_first(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    report = open_report()
+    clock.pass_seconds(2)
+    report.scalars(10, "completion", {"completion_loss": np.float32(0.5)})
+    assert (tmp_path / "metrics.jsonl").read_text() == (
+        '{"step": 10, "phase": "completion", "completion_loss": 0.5, '
+        '"images_per_second": 20.0}\n'
+    )
+
+
+def test_validation_has_its_own_line(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    report = open_report()
+    report.validation(10, "joint", {"val_l1": 0.25, "val_psnr": 20.5})
+    assert read_metrics(tmp_path / "metrics.jsonl") == [
+        {"step": 10, "phase": "joint", "val_l1": 0.25, "val_psnr": 20.5}
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null(
+    open_report: Callable[..., Report], tmp_path: Path, value: float
+) -> None:
+    open_report().scalars(10, "joint", {"completion_loss": value})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=refuse)["completion_loss"] is None
+
+
+def test_speed_counts_the_images_since_the_last_line(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    report = open_report()
+    for step, seconds in ((10, 2), (30, 5)):
+        clock.pass_seconds(seconds)
+        report.scalars(step, "completion", {})
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["images_per_second"] for line in lines] == [20, 16]
+
+
+def test_speed_leaves_pauses_out(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    report = open_report()
+    clock.pass_seconds(1)
+    with report.pause():
+        clock.pass_seconds(50)
+        with report.pause():
+            clock.pass_seconds(20)
+        clock.pass_seconds(30)
+    clock.pass_seconds(1)
+    report.scalars(10, "completion", {})
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 20
+
+
+def test_a_pause_ends_where_evaluation_fails(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    report = open_report()
+
+    def evaluate() -> None:
+        with report.pause():
+            clock.pass_seconds(50)
+            raise RuntimeError("evaluation failed")
+
+    with pytest.raises(RuntimeError, match="evaluation failed"):
+        evaluate()
+    clock.pass_seconds(2)
+    report.scalars(10, "completion", {})
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 20
+
+
+def test_a_resumed_log_is_the_unbroken_one(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    def train(report: Report, steps: range) -> None:
+        for step in steps:
+            clock.pass_seconds(2)
+            report.scalars(step, "joint", {"completion_loss": 1 / step})
+            report.validation(step, "joint", {"val_psnr": float(step)})
+
+    train(open_report(), range(10, 70, 10))
+    unbroken = (tmp_path / "metrics.jsonl").read_bytes()
+    train(open_report(), range(10, 50, 10))
+    train(open_report(start_step=20), range(30, 70, 10))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == unbroken
+
+
+def test_a_run_from_step_0_starts_afresh(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text("left over, not even JSON\n")
+    open_report()
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_rewound_run_goes_on_from_the_checkpoint(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    report = open_report()
+    for step in (10, 20, 30):
+        report.validation(step, "joint", {"val_psnr": 20.0})
+    clock.pass_seconds(100)
+    report.rewind(10)
+    clock.pass_seconds(2)
+    report.scalars(20, "joint", {})
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [10, 20]
+    assert lines[-1]["images_per_second"] == 20
+
+
+@pytest.mark.parametrize(
+    "torn", ["", "{", '{"step": 30, "pha', '{"step": 30, "a": 1.5']
+)
+def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10}\n{"step": 20}\n' + torn)
+    assert [line["step"] for line in read_metrics(path)] == [10, 20]
+
+
+def test_a_line_that_lost_only_its_newline_is_kept_whole(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10}\n{"step": 20}')
+    open_report(start_step=20).validation(30, "joint", {})
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]", '{"loss": 1}', '{"step": "ten"}'])
+def test_a_broken_line_is_named(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 10}}\n{broken}\n{{"step": 20}}\n')
+    with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2,"):
+        read_metrics(path)
+
+
+def test_no_file_is_no_metrics(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_the_log_survives_a_failed_rewrite(
+    open_report: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10}\n{"step": 20}\n')
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        open_report(start_step=10)
+    assert path.read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_other_hosts_are_silent(
+    open_report: Callable[..., Report],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = open_report(enabled=False)
+    images = np.zeros((1, 16, 16, 3))
+    report.message("hello")
+    report.progress(1, "joint")
+    with report.pause():
+        report.scalars(1, "joint", {"completion_loss": 1.0})
+        report.validation(1, "joint", {"val_psnr": 1.0})
+    report.samples(1, images.astype(np.uint8), images[..., :1], images, images)
+    report.curves()
+    report.rewind(0)
+    report.close()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+# --- TensorBoard ---
+
+
+def test_tensorboard_gets_every_metric(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    report = open_report()
+    report.scalars(10, "joint", {"completion_loss": 0.5})
+    report.validation(10, "joint", {"val_psnr": 20.5})
+    found = points(tmp_path)
+    assert found[10, "train/completion_loss"] == 0.5
+    assert found[10, "validation/val_psnr"] == 20.5
+
+
+def test_tensorboard_shows_nan_quietly(
+    open_report: Callable[..., Report],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    open_report().scalars(10, "joint", {"completion_loss": math.nan})
+    assert math.isnan(points(tmp_path)[10, "train/completion_loss"])
+    assert caplog.text == ""
+
+
+def test_tensorboard_forgets_what_lies_beyond_the_checkpoint(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    open_report(start_step=20)
+    restarts = [
+        event.step
+        for event in events(tmp_path)
+        if event.session_log.status == SessionLog.START
+    ]
+    assert restarts == [21]
+
+
+# --- the screen ---
+
+
+def test_a_pipe_gets_a_line_at_each_log_step(
+    open_report: Callable[..., Report],
+    capsys: pytest.CaptureFixture[str],
+    clock: Clock,
+) -> None:
+    report = open_report()
+    for step in range(1, 11):
+        clock.pass_seconds(6)
+        report.progress(step, "completion")
+    metrics = {"completion_loss": 0.012345, "completion_gradient_norm": 3.0}
+    report.scalars(10, "completion", metrics)
+    report.validation(10, "completion", {"val_psnr": 20.123})
+    assert capsys.readouterr().out.splitlines() == [
+        " 10/100  completion     completion_loss 0.01235  0.67 images/s  9 min left",
+        " 10/100  validation     val_psnr 20.12",
+    ]
+
+
+def test_a_message_is_shown_as_it_is(
+    open_report: Callable[..., Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_report().message("resuming [bold] from step 10")
+    assert capsys.readouterr().out == "resuming [bold] from step 10\n"
+
+
+def test_time_left_counts_evaluations_but_no_compiling(
+    open_report: Callable[..., Report],
+    capsys: pytest.CaptureFixture[str],
+    clock: Clock,
+) -> None:
+    report = open_report()
+    with report.pause():
+        clock.pass_seconds(3600)  # compiling
+    for step in (40, 50, 60):
+        clock.pass_seconds(10)
+        report.scalars(step, "joint", {})
+        with report.pause():
+            clock.pass_seconds(10)  # evaluating
+    # From 40 to 60 a step took 2 s, evaluations included: 40 steps take 80 s.
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" 1 min left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59.7, "1 min"),
+        (3599.0, "59 min"),
+        (3 * 3600.0 + 300, "3 h 5 min"),
+        (48 * 3600.0, "2 d 0 h"),
+    ],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert report_module._duration(seconds) == text
+
+
+def test_a_terminal_gets_a_bar_with_the_latest_numbers(
+    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    terminal = open_terminal(monkeypatch, "xterm-256color")
+    report = open_report()
+    clock.pass_seconds(2)
+    report.scalars(10, "joint", {"completion_loss": 0.012345})
+    report.validation(10, "joint", {"val_psnr": 20.123})
+    report.progress(12, "joint")
+    report.close()
+    frame = terminal.getvalue()[terminal.getvalue().rindex("joint") :]
+    for expected in ("12/100", "completion_loss 0.01235", "20.00 images/s", "20.12"):
+        assert expected in frame
+
+
+def test_a_message_above_the_bar_is_shown_as_it_is(
+    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = open_terminal(monkeypatch, "xterm-256color")
+    report = open_report()
+    message = "resuming [bold] from " + "a long path/" * 20
+    report.message(message)
+    assert message in terminal.getvalue()
+
+
+def test_closing_gives_the_cursor_back_once(
+    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = open_terminal(monkeypatch, "xterm-256color")
+    report = open_report()
+    report.close()
+    report.close()
+    assert terminal.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_dumb_terminal_gets_plain_lines(
+    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = open_terminal(monkeypatch, "dumb")
+    report = open_report()
+    report.message("hello")
+    report.close()
+    assert terminal.getvalue() == "hello\n"
+
+
+# --- sample sheets ---
+
+
+def sheet_of(report: Report, workdir: Path, **changes: Any) -> np.ndarray:
+    images = np.random.default_rng(0).random((2, 192, 192, 3)).astype(np.float32)
+    mask = np.zeros((2, 192, 192, 1), np.float32)
+    mask[:, 40:90, 60:100] = 1
+    given: dict[str, Any] = {
+        "photographs": (images * 255).round().astype(np.uint8),
+        "mask": mask,
+        "completed": 1 - images,
+        "composite": images,
+    }
+    report.samples(10, **(given | changes))
+    with Image.open(workdir / "samples" / "step_00000010.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    top, left = 30 + row * 198, 6 + column * 198
+    return sheet[top : top + 192, left : left + 192]
+
+
+def test_a_sheet_shows_pixels_one_for_one(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    photographs = np.random.default_rng(1).integers(0, 256, (2, 192, 192, 3), np.uint8)
+    sheet = sheet_of(open_report(), tmp_path, photographs=photographs)
+    np.testing.assert_array_equal(cell(sheet, 0, 0), photographs[0])
+    np.testing.assert_array_equal(cell(sheet, 1, 0), photographs[1])
+
+
+def test_a_sheet_has_its_columns_in_order(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    sheet = sheet_of(open_report(), tmp_path)
+    photo = cell(sheet, 0, 0)
+    hole = photo.copy()
+    hole[40:90, 60:100] = 255
+    np.testing.assert_array_equal(cell(sheet, 0, 1), hole)
+    np.testing.assert_allclose(cell(sheet, 0, 2), 255 - photo.astype(int), atol=1)
+    np.testing.assert_array_equal(cell(sheet, 0, 3), photo)
+
+
+def test_small_photographs_are_enlarged_by_a_whole_factor(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    photographs = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    small = np.zeros((2, 48, 48, 3), np.float32)
+    changes = {"mask": small[..., :1], "completed": small, "composite": small}
+    sheet = sheet_of(open_report(), tmp_path, photographs=photographs, **changes)
+    enlarged = photographs[0].repeat(4, axis=0).repeat(4, axis=1)
+    np.testing.assert_array_equal(cell(sheet, 0, 0), enlarged)
+
+
+def test_an_output_out_of_range_is_clipped(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    completed = np.zeros((2, 192, 192, 3), np.float32)
+    completed[0], completed[1, :96], completed[1, 96:] = math.nan, 1.5, -0.5
+    sheet = sheet_of(open_report(), tmp_path, completed=completed)
+    assert (cell(sheet, 0, 2) == 0).all()
+    assert (cell(sheet, 1, 2)[:96] == 255).all()
+    assert (cell(sheet, 1, 2)[96:] == 0).all()
+
+
+def test_tensorboard_gets_the_same_sheet(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    sheet = sheet_of(open_report(), tmp_path)
+    (image,) = [v.image for e in events(tmp_path) for v in e.summary.value]
+    assert (image.height, image.width) == sheet.shape[:2]
+    file = tmp_path / "samples" / "step_00000010.png"
+    assert image.encoded_image_string == file.read_bytes()
+
+
+def test_drawing_is_not_counted_as_training(
+    open_report: Callable[..., Report],
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = report_module._png
+
+    def slow(figure: Figure, dpi: int) -> bytes:
+        clock.pass_seconds(100)
+        return draw(figure, dpi)
+
+    monkeypatch.setattr(report_module, "_png", slow)
+    report = open_report()
+    sheet_of(report, tmp_path)
+    clock.pass_seconds(2)
+    report.scalars(10, "joint", {})
+    report.curves()
+    clock.pass_seconds(2)
+    report.scalars(20, "joint", {})
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["images_per_second"] for line in lines] == [20, 20]
+
+
+# --- curves ---
+
+PAPER = Config()
+RUNS: Mapping[str, tuple[Config, list[dict[str, Any]]]] = {
+    "three phases": (PAPER, run_lines(PAPER, 500_000, 1000, 5000)),
+    "a sliver of joint": (PAPER, run_lines(PAPER, 101_000, 500, 5000)),
+    "first phase only": (PAPER, run_lines(PAPER, 60_000, 1000, 5000)),
+    "a million steps": (
+        Config(name="W" * 60, schedule=ScheduleConfig(100, 100, 1_000_000)),
+        run_lines(
+            Config(schedule=ScheduleConfig(100, 100, 1_000_000)),
+            1_000_000,
+            5000,
+            10_000,
+        ),
+    ),
+    "two points": (CONFIG, run_lines(CONFIG, 100, 50, 100)),
+    "one point": (CONFIG, run_lines(CONFIG, 50, 50, 50)),
+}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures drawn, not turned into PNGs."""
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, dpi: int) -> bytes:
+        figure.draw_without_rendering()
+        drawn.append(figure)
+        return b""
+
+    monkeypatch.setattr(report_module, "_png", keep)
+    return drawn
+
+
+def texts(figure: Figure) -> list[Any]:
+    found = figure.findobj(matplotlib.text.Text)
+    return [text for text in found if text.get_visible() and text.get_text().strip()]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes if axes.axison]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_text_of_the_curves_overlaps_or_is_cut(
+    name: str, tmp_path: Path, figures: list[Figure]
+) -> None:
+    config, lines = RUNS[name]
+    draw_curves(lines, config, tmp_path / "curves.png")
+    (figure,) = figures
+    shown = []
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            for tick in axis.get_major_ticks():
+                tick.label1.set_visible(
+                    tick.label1.get_visible() and low <= tick.get_loc() <= high
+                )
+    for text in texts(figure):
+        box = text.get_window_extent()
+        assert (box.min >= 0).all(), text
+        assert (box.max <= figure.bbox.max).all(), text
+        shown.append((text, box.padded(-0.5)))
+    assert len(shown) > 10
+    for (one, box), (other, other_box) in itertools.combinations(shown, 2):
+        assert not box.overlaps(other_box), (one, other)
+
+
+def test_the_name_is_no_formula(tmp_path: Path, figures: list[Figure]) -> None:
+    draw_curves(run_lines(CONFIG, 50, 10, 10), CONFIG, tmp_path / "c.png")
+    assert CONFIG.name in [text.get_text() for text in figures[0].texts]
+
+
+def test_the_bands_are_the_phases(tmp_path: Path, figures: list[Figure]) -> None:
+    draw_curves(run_lines(PAPER, 200_000, 1000, 5000), PAPER, tmp_path / "c.png")
+    strip = figures[0].axes[0]
+    names = ["completion", "discriminator", "joint"]
+    assert [text.get_text() for text in strip.texts] == names
+    lefts = [
+        strip.transData.inverted().transform(b.get_window_extent())[0, 0]
+        for b in strip.patches
+    ]
+    np.testing.assert_allclose(lefts, [0, 90_000, 100_000], atol=1e-6)
+
+
+def test_without_discriminators_there_is_one_phase(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    config = Config(model=ModelConfig(discriminators="none"))
+    draw_curves(run_lines(config, 200_000, 1000, 5000), config, tmp_path / "c.png")
+    assert [text.get_text() for text in figures[0].axes[0].texts] == ["completion"]
+
+
+def test_panels_without_numbers_are_left_out(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    lines: list[dict[str, Any]] = [
+        {
+            "step": 50,
+            "phase": "joint",
+            "completion_loss": None,
+            "adversarial_loss": 1.0,
+        },
+        {"step": 100, "phase": "joint", "completion_loss": 0.0, "val_psnr": 20.0},
+    ]
+    draw_curves(lines, CONFIG, tmp_path / "c.png")
+    assert titles(figures[0]) == ["Adversarial game", "Validation"]
+
+
+def test_a_run_of_nothing_but_nan_can_be_drawn(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    lines = [{"step": 50, "phase": "joint", "completion_loss": None}]
+    draw_curves(lines, CONFIG, tmp_path / "c.png")
+    assert titles(figures[0]) == []
+
+
+def test_a_spike_does_not_flatten_the_curve(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    lines = run_lines(PAPER, 500_000, 1000, 5000)
+    lines[300]["discriminator_loss"] = 1e6
+    draw_curves(lines, PAPER, tmp_path / "c.png")
+    axes = figures[0].axes[1 + titles(figures[0]).index("Adversarial game")]
+    assert axes.get_ylim()[1] < 20
+
+
+def test_an_empty_log_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one line"):
+        draw_curves([], CONFIG, tmp_path / "curves.png")
+
+
+def test_curves_are_drawn_from_the_log(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    report = open_report()
+    report.curves()
+    assert not (tmp_path / "curves.png").exists()
+    report.scalars(10, "completion", {"completion_loss": 0.5})
+    report.curves()
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG"
+
+
+def test_the_users_matplotlib_settings_change_nothing(tmp_path: Path) -> None:
+    config, lines = RUNS["two points"]
+    draw_curves(lines, config, tmp_path / "plain.png")
+    theirs: Any = {"font.size": 30, "figure.facecolor": "black", "lines.marker": "x"}
+    with matplotlib.rc_context(theirs):
+        draw_curves(lines, config, tmp_path / "theirs.png")
+    same = (tmp_path / "plain.png").read_bytes() == (
+        tmp_path / "theirs.png"
+    ).read_bytes()
+    assert same
+
+
+@given(st.lists(st.tuples(st.floats(-0.2, 1.2), st.floats(0.01, 0.3)), max_size=3))
+def test_labels_are_moved_apart_and_inside(labels: list[tuple[float, float]]) -> None:
+    labels.sort()
+    lefts, widths = [left for left, _ in labels], [width for _, width in labels]
+    placed = report_module._side_by_side(lefts, widths, gap=0.01)
+    ends = [left + width for left, width in zip(placed, widths, strict=True)]
+    gaps = np.subtract(placed[1:], ends[:-1])
+    assert (gaps >= 0.01 - 1e-9).all()
+    assert all(left >= -1e-9 for left in placed)
+    assert all(end <= 1 + 1e-9 for end in ends)
+
+
+def test_labels_with_room_stay_where_they_are() -> None:
+    placed = report_module._side_by_side([0.1, 0.5], [0.2, 0.2], gap=0.01)
+    assert placed == [0.1, 0.5]
+
+
+def test_the_running_median_is_deaf_to_spikes_and_gaps() -> None:
+    values = np.ones(20)
+    values[5], values[12] = 100, math.nan
+    median = report_module._running_median(values, 5)
+    expected = np.ones(20)
+    expected[12] = math.nan
+    np.testing.assert_array_equal(median, expected)
+
+
+def test_importing_the_report_loads_nothing_heavy() -> None:
+    heavy = ["jax", "rich", "matplotlib", "tensorboardX", "PIL", "tensorflow"]
+    program = (
+        "import sys, gl_jax.training.report\n"
+        f"print(*[name for name in {heavy} if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(report_module.__file__).parents[2],
+    )
+    assert answer.stdout.strip() == ""
