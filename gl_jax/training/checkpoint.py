@@ -166,7 +166,11 @@ class Checkpoints:
                 lightweight_initialize=True,
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
                 multiprocessing_options=here,
-                async_options=ocp.options.AsyncOptions(timeout_secs=SAVE_TIMEOUT),
+                # Made in the background, a folder that cannot be made would leave threads
+                # waiting for it, and the process could not exit, until the timeout.
+                async_options=ocp.options.AsyncOptions(
+                    timeout_secs=SAVE_TIMEOUT, create_directories_asynchronously=False
+                ),
             ),
         )
 
@@ -207,12 +211,14 @@ class Checkpoints:
         manifest: Manifest = json.loads(json.dumps(content))
         manifest["sha256"] = _manifest_digest(manifest)
         self.wait()
+        if not self._manager.should_save(step):
+            return False
         size = sum(leaf.nbytes for leaf in leaves.values())
         # The policy decides inside orbax's save what goes once this step is on disk.
         self._psnr[step] = rank
         try:
             self._remove_left_overs()
-            begun = self._manager.save(
+            self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(leaves),
@@ -222,9 +228,8 @@ class Checkpoints:
         except Exception as error:
             self._failed(step, size, error)
             return False
-        if begun:
-            self._saving = (step, size)
-        return bool(begun)
+        self._saving = (step, size)
+        return True
 
     def wait(self) -> bool:
         """Blocks until the save under way is on disk; False where it has failed.
@@ -264,8 +269,8 @@ class Checkpoints:
         structure = jax.tree.structure(template)
         state = jax.tree.unflatten(structure, [leaves[name] for name in expected])
         if sharding is not None:
-            # On CPU jax may lend numpy's memory to every device at once; the copies
-            # have to be separate, since the step donates its state.
+            # On CPU jax lends numpy's memory to every device at once, and what is lent
+            # cannot be donated to the step.
             state = jax.device_put(state, sharding, may_alias=False)
         return _restored(manifest, state)
 
@@ -333,6 +338,7 @@ class Checkpoints:
             self._log(
                 f"checkpoint {step} is saved, but older ones were not removed: {reason}"
             )
+            self._failures = 0
             return True
         self._failures += 1
         limit = self._max_failed_saves

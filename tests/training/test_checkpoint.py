@@ -3,8 +3,13 @@
 import errno
 import itertools
 import json
+import os
 import resource
 import shutil
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -223,11 +228,14 @@ def test_the_newest_stays_where_the_best_are_old(open_checkpoints):
 
 
 def test_a_step_that_is_there_is_not_saved_again(open_checkpoints, messages):
-    checkpoints = open_checkpoints()
-    assert save(checkpoints, 3)
-    assert not save(checkpoints, 3)
+    checkpoints = open_checkpoints(keep_newest=1, keep_best=1)
+    assert save(checkpoints, 3, psnr=30.0)
+    assert not save(checkpoints, 3, psnr=None)
     assert not save(checkpoints, 2)
     assert messages == []
+    for step in (4, 5):
+        assert save(checkpoints, step, psnr=20.0)
+    assert checkpoints.steps() == [3, 5]
 
 
 # --- damage
@@ -391,7 +399,7 @@ def test_a_background_failure_surfaces_at_the_next_save(
     assert checkpoints.save(2, big_state(2), **arguments)
     assert len(messages) == 1
     with pytest.raises(
-        SaveFailedError, match="failure 2 in a row .* checkpoint is None"
+        SaveFailedError, match=r"failure 2 in a row .* checkpoint is None"
     ):
         checkpoints.wait()
 
@@ -425,6 +433,8 @@ def test_a_folder_that_vanishes_during_the_run_fails_the_save(
     (tmp_path / "checkpoints").write_text("in the way")
     assert not save(checkpoints, 2)
     assert "CHECKPOINT 2 COULD NOT BE SAVED" in messages[0]
+    # No thread of the failed save may keep the process from exiting.
+    assert not [t for t in threading.enumerate() if "target_setting" in t.name]
     (tmp_path / "checkpoints").unlink()
     (tmp_path / "checkpoints").mkdir()
     assert save(checkpoints, 2)
@@ -537,3 +547,72 @@ def test_a_process_that_is_not_primary_writes_nothing(tmp_path, messages):
     assert not (tmp_path / "checkpoints").exists()
     with pytest.raises(NonFiniteStateError):
         save(other, 2, {"w": np.full(2, np.nan)})
+
+
+TWO_HOSTS = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+process, port, root = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+jax.config.update("jax_num_cpu_devices", 1)
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, process, initialization_timeout=60)
+from gl_jax.training.checkpoint import Checkpoints, NoWholeCheckpointError
+
+checkpoints = Checkpoints(
+    root / str(process),
+    keep_newest=3,
+    keep_best=0,
+    keep_every=None,
+    max_failed_saves=1,
+    log=lambda message: None,
+    primary=process == 0,
+)
+template = {"w": np.zeros((3, 2), jax.numpy.bfloat16), "none": None}
+assert checkpoints.restore_newest(template) is None
+for step in (1, 2):
+    state = {"w": np.full((3, 2), -0.0 * step, jax.numpy.bfloat16), "none": None}
+    checkpoints.save(step, state, psnr=None, config_json="{}", extra={"of": step})
+checkpoints.wait()
+if process == 0:
+    (root / "0" / "2" / "manifest" / "metadata").unlink()
+restored = checkpoints.restore_newest(template)
+assert (restored.step, restored.extra) == (1, {"of": 1})
+assert np.signbit(restored.state["w"]).all()
+assert restored.state["w"].dtype == jax.numpy.bfloat16
+if process == 0:
+    (root / "0" / "1" / "manifest" / "metadata").unlink()
+try:
+    checkpoints.restore_newest(template)
+except NoWholeCheckpointError as error:
+    print("agreed:", error)
+checkpoints.close()
+"""
+
+
+def test_hosts_without_a_common_disk_restore_what_the_first_has(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    root = Path(__file__).parents[2]
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_HOSTS, str(process), port, str(tmp_path)],
+            cwd=root,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in (0, 1)
+    ]
+    try:
+        outputs = [host.communicate(timeout=90) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    assert all("agreed: no checkpoint" in out for out, _ in outputs)
+    assert not (tmp_path / "1").exists()

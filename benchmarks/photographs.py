@@ -1,0 +1,41 @@
+"""Photographs to measure with, cut from those that come with the project's requirements."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gl_jax.config import DataConfig
+from gl_jax.data.sources import open_source
+from gl_jax.inpainting.images import read_rgb
+
+QUALITY = 90
+
+
+def bundled() -> list[np.ndarray]:
+    """The bundled training photographs, uint8 [h, w, 3] each."""
+    source = open_source(DataConfig(source="bundled"))
+    return [read_rgb(source.read(i), source.name(i)) for i in range(len(source))]
+
+
+def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
+    """Writes `count` different JPEGs of that size: windows of the bundled photographs."""
+    random = np.random.default_rng(2017)
+    originals = [Image.fromarray(photograph) for photograph in bundled()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image = originals[index % len(originals)]
+        # The largest window of the wanted shape, made smaller by up to a third.
+        scale = min(image.width / width, image.height / height)
+        scale *= random.uniform(2 / 3, 1)
+        left = random.uniform(0, image.width - scale * width)
+        top = random.uniform(0, image.height - scale * height)
+        box = (left, top, left + scale * width, top + scale * height)
+        window = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+        window.save(folder / f"{index:05}.jpg", quality=QUALITY)
+
+
+def large(width: int, height: int) -> np.ndarray:
+    """One photograph of that size, uint8 [height, width, 3]: a bundled one made larger."""
+    image = Image.fromarray(bundled()[0])
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
