@@ -1,4 +1,4 @@
-"""The two blocks that every network here is made of, and the convolution beneath them.
+"""The two blocks that every network here is made of.
 
 A block is convolution, batch normalisation, activation. `ConvBlock` keeps, dilates or
 halves the resolution; `UpBlock` doubles it with a 4x4 transposed convolution of stride 2.
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from gl_jax.models.convolution import convolve, upsample
+
 NormOrder = Literal["norm_activation", "activation_norm"]
 Activation = Callable[[Array], Array]
 
@@ -20,54 +22,6 @@ Activation = Callable[[Array], Array]
 BATCH_NORM_EPSILON = 1e-5
 
 KERNEL_INIT = nn.initializers.he_normal()
-
-
-def convolve(
-    inputs: Float[Array, "b h w i"],
-    kernel: Float[Array, "k k i o"],
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-) -> Float[Array, "b y x o"]:
-    """The "same" convolution of the paper's tables: zero padding of dilation * (k - 1) / 2."""
-    padding = dilation * (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
-        inputs,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def upsample(
-    inputs: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
-) -> Float[Array, "b 2*h 2*w o"]:
-    """The 4x4 transposed convolution of stride 2 and padding 1: exactly twice the size.
-
-    `kernel[dy, dx]` carries input pixel (y, x) to output pixel (2y + dy - 1, 2x + dx - 1).
-    Each of the four output phases depends on 2x2 input pixels, so one product of the 3x3
-    shifted inputs with a kernel of four phases, followed by depth to space, computes it:
-    XLA's gradient of the native form is about a hundred times slower.
-    """
-    b, h, w, i = inputs.shape
-    features = kernel.shape[-1]
-    # Output row 2y + p takes input row y + s - 1 through kernel row dy = p + 3 - 2s.
-    phases = jnp.zeros((3, 3, i, 2, 2, features), kernel.dtype)
-    for phase_y, shift_y, dy in _PHASES:
-        for phase_x, shift_x, dx in _PHASES:
-            phases = phases.at[shift_y, shift_x, :, phase_y, phase_x].set(
-                kernel[dy, dx]
-            )
-    mixed = convolve(inputs, phases.reshape(3, 3, i, 4 * features))
-    mixed = mixed.reshape(b, h, w, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
-    return mixed.reshape(b, 2 * h, 2 * w, features)
-
-
-_PHASES = [
-    (p, s, p + 3 - 2 * s) for p in (0, 1) for s in (0, 1, 2) if 0 <= p + 3 - 2 * s <= 3
-]
 
 
 class BatchNorm(nn.Module):
@@ -160,7 +114,7 @@ class ConvBlock(nn.Module):
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
         """The block's linear map, before bias and normalisation."""
-        return convolve(inputs, kernel, stride=self.stride, dilation=self.dilation)
+        return convolve(inputs, kernel, self.stride, self.dilation)
 
     def normalize(self, inputs: Array, train: bool) -> Array:
         """Batch normalisation under the name `norm`."""

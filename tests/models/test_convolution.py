@@ -1,0 +1,91 @@
+"""Every formulation of a convolution against XLA's own, forward and both gradients."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import Array
+
+from gl_jax.models.convolution import convolve, upsample
+
+# Relative to the largest value; sums of up to 10^4 products in float32.
+TOLERANCE = 1e-5
+
+
+def reference(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
+    padding = dilation * (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        inputs,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def assert_same(ours, theirs, *arguments) -> None:
+    actual, pull = jax.vjp(ours, *arguments)
+    expected, pull_reference = jax.vjp(theirs, *arguments)
+    errors = jax.random.normal(jax.random.key(2), expected.shape)
+    pairs = [
+        (actual, expected),
+        *zip(pull(errors), pull_reference(errors), strict=True),
+    ]
+    for ours_value, value in pairs:
+        worst = jnp.max(jnp.abs(ours_value - value)) / jnp.max(jnp.abs(value))
+        assert float(worst) < TOLERANCE
+
+
+# Each line is another formulation: see _same, _input_gradient and _cpu_weight_gradient.
+@pytest.mark.parametrize(
+    ("size", "features_in", "features_out", "kernel", "stride", "dilation"),
+    [
+        pytest.param((12, 16), 8, 4, 3, 1, 1, id="narrow"),
+        pytest.param((16, 12), 4, 8, 5, 1, 1, id="first-layer"),
+        pytest.param((16, 12), 64, 64, 3, 1, 1, id="winograd-gradient"),
+        pytest.param((8, 12), 192, 200, 3, 1, 1, id="winograd"),
+        pytest.param((96, 64), 192, 192, 3, 1, 1, id="winograd-in-strips"),
+        pytest.param((16, 8), 64, 72, 3, 1, 2, id="dilated-winograd-gradient"),
+        pytest.param((12, 20), 64, 64, 3, 1, 4, id="dilated-taps"),
+        pytest.param((13, 9), 64, 64, 3, 1, 1, id="odd-sides"),
+        pytest.param((16, 12), 64, 64, 3, 2, 1, id="stride-2"),
+        pytest.param((8, 8), 64, 64, 5, 2, 1, id="stride-2-kernel-5"),
+        pytest.param((5, 5), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
+    ],
+)
+def test_a_convolution_is_that_of_xla(
+    size, features_in, features_out, kernel, stride, dilation
+):
+    inputs = jax.random.normal(jax.random.key(0), (2, *size, features_in))
+    weights = jax.random.normal(
+        jax.random.key(1), (kernel, kernel, features_in, features_out)
+    )
+    assert_same(
+        jax.jit(lambda x, k: convolve(x, k, stride, dilation)),
+        jax.jit(lambda x, k: reference(x, k, stride, dilation)),
+        inputs,
+        weights,
+    )
+
+
+@pytest.mark.parametrize("features", [8, 64])
+def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(features):
+    inputs = jax.random.normal(jax.random.key(0), (2, 6, 8, features))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, features, 4 * features))
+
+    def transposed(inputs: Array, kernel: Array) -> Array:
+        return jax.lax.conv_transpose(inputs, kernel[::-1, ::-1], (2, 2), "SAME")
+
+    assert_same(jax.jit(upsample), jax.jit(transposed), inputs, kernel)
+
+
+def test_the_fast_formulations_work_in_bfloat16():
+    inputs = jax.random.normal(jax.random.key(0), (1, 8, 8, 192), jnp.bfloat16)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 192, 192), jnp.bfloat16) / 40
+
+    def total(inputs: Array, kernel: Array) -> Array:
+        return jnp.sum(jnp.square(convolve(inputs, kernel)).astype(jnp.float32))
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(inputs, kernel)
+    assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16] * 2
+    assert all(bool(jnp.all(jnp.isfinite(gradient))) for gradient in gradients)
