@@ -13,7 +13,11 @@ import jax
 
 from gl_jax.config import Config, Phase, UsageError, differences
 from gl_jax.data.pipeline import Photographs
-from gl_jax.training.checkpoint import Checkpoints
+from gl_jax.training.checkpoint import (
+    Checkpoints,
+    NonFiniteStateError,
+    SaveFailedError,
+)
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.report import Report
@@ -69,7 +73,7 @@ def run(config: Config, workdir: Path, *, log: Callable[[str], None] = print) ->
             try:
                 last_step = _train(this, state, rollbacks)
                 break
-            except NotFiniteError as error:
+            except (NotFiniteError, NonFiniteStateError) as error:
                 rollbacks += 1
                 if config.run.on_nan == "stop" or rollbacks > config.run.max_rollbacks:
                     raise
@@ -209,10 +213,15 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
             if step % config.run.save_every == 0 or last:
                 with report.pause():
                     _save(this, step, state, psnr, rollbacks)
+                if last and not this.checkpoints.wait():
+                    _save(this, step, state, psnr, rollbacks)
+                    if not this.checkpoints.wait():
+                        raise SaveFailedError(
+                            f"Step {step}, the last one, could not be saved, twice; the "
+                            "reason is above. The same command resumes before it."
+                        )
             if stop:
-                this.checkpoints.wait()
                 raise Interrupted(step)
-        this.checkpoints.wait()
     return max(start, total)
 
 

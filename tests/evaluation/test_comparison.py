@@ -143,7 +143,7 @@ def test_a_method_that_fails_on_one_photograph_is_named_and_the_rest_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def picky(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        if (image == pixels(1)).all():
+        if (image == pixels(1))[~mask].all():
             raise RuntimeError("out of\npatches")
         return image
 

@@ -55,7 +55,7 @@ def test_constant_one_against_two_gives_the_published_values() -> None:
 def test_equal_images_have_the_best_value(
     metric: Any, best: float, generator: np.random.Generator
 ) -> None:
-    images, _ = pair(generator, 2, 176, 180, 3)
+    images, _ = pair(generator, 2, 176, 176, 1)
     np.testing.assert_array_equal(metric(images, images, max_value=255), [best, best])
 
 
@@ -88,11 +88,10 @@ def test_ssim_agrees_with_tensorflow(generator: np.random.Generator) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [(176, 176), (183, 205)])
-def test_ms_ssim_agrees_with_tensorflow(
-    size: tuple[int, int], generator: np.random.Generator
+def test_ms_ssim_agrees_with_tensorflow_also_at_odd_sizes(
+    generator: np.random.Generator,
 ) -> None:
-    images, targets = pair(generator, 2, *size, 3)
+    images, targets = pair(generator, 2, 183, 205, 3)
     expected = tensorflow().image.ssim_multiscale(images, targets, max_val=255)
     np.testing.assert_allclose(
         ms_ssim(images, targets, max_value=255), expected, atol=2e-5
@@ -103,7 +102,7 @@ def test_ms_ssim_agrees_with_tensorflow(
 def test_bytes_and_unit_range_agree(
     metric: Any, generator: np.random.Generator
 ) -> None:
-    images, targets = pair(generator, 1, 176, 176, 1)
+    images, targets = pair(generator, 2, 176, 176, 1)
     bytes_value = metric(images, targets, max_value=255)
     unit_value = metric(images / np.float32(255), targets / np.float32(255))
     np.testing.assert_allclose(bytes_value, unit_value, rtol=2e-6)
@@ -141,11 +140,11 @@ def test_ssim_of_a_hole_is_the_mean_of_the_map_over_it(
 def test_ms_ssim_of_a_hole_does_not_see_far_away(
     generator: np.random.Generator,
 ) -> None:
-    images, targets = pair(generator, 1, 512, 512, 1)
-    mask = np.zeros((1, 512, 512, 1), np.float32)
-    mask[:, 200:300, 200:300] = 1
+    images, targets = pair(generator, 1, 384, 384, 1)
+    mask = np.zeros((1, 384, 384, 1), np.float32)
+    mask[:, 140:240, 140:240] = 1
     changed = images.copy()
-    changed[:, :80] = 0  # further away than the coarsest window's 5.5 * 16 pixels
+    changed[:, :40] = 0  # further away than the coarsest window's 5.5 * 16 pixels
     before, after = (
         ms_ssim(i, targets, mask, max_value=255) for i in (images, changed)
     )
@@ -157,8 +156,8 @@ def test_ms_ssim_of_a_hole_does_not_see_far_away(
 def test_a_hole_everywhere_is_the_whole_image(
     metric: Any, generator: np.random.Generator
 ) -> None:
-    images, targets = pair(generator, 2, 176, 178, 3)
-    mask = jnp.ones((2, 176, 178, 1))
+    images, targets = pair(generator, 2, 176, 176, 1)
+    mask = jnp.ones((2, 176, 176, 1))
     np.testing.assert_array_equal(
         metric(images, targets, mask, max_value=255),
         metric(images, targets, max_value=255),
@@ -181,28 +180,27 @@ def test_an_empty_hole_has_no_value(
 def test_each_image_has_its_own_value_also_under_jit(
     metric: Any, generator: np.random.Generator
 ) -> None:
-    images, targets = pair(generator, 3, 176, 176, 1)
+    images, targets = pair(generator, 2, 176, 176, 1)
     batch = jax.jit(metric)(images, targets, max_value=255)
     alone = [
         metric(images[i : i + 1], targets[i : i + 1], max_value=255)[0]
-        for i in range(3)
+        for i in range(2)
     ]
     assert batch.dtype == jnp.float32
     np.testing.assert_allclose(batch, alone, rtol=1e-6)
 
 
-def test_ssim_of_bright_flat_images_keeps_its_digits(
-    generator: np.random.Generator,
-) -> None:
-    # E[x^2] - E[x]^2 in float32 is off by 2e-5 and more here.
-    targets = (0.99 + generator.normal(0, 3e-3, (1, 64, 64, 1))).astype(np.float32)
-    images = (targets + generator.normal(0, 3e-3, targets.shape)).astype(np.float32)
+def test_ssim_of_bright_flat_images_keeps_its_digits() -> None:
+    # With variances as E[x^2] - E[x]^2 in float32 it would be off by 4e-4 here.
+    targets = np.full((1, 64, 64, 1), 0.97, np.float32)
+    images = targets - np.float32(0.02)
     expected, _ = reference_ssim(images[0], targets[0], 1.0)
-    assert ssim(images, targets)[0] == pytest.approx(expected, abs=5e-7)
+    assert ssim(images, targets)[0] == pytest.approx(expected, abs=2e-7)
 
 
-def test_the_mean_of_a_million_equal_errors_does_not_drift() -> None:
-    images = np.full((1, 1024, 1024, 1), 0.1, np.float32)
+def test_the_mean_of_equal_errors_does_not_drift() -> None:
+    # One float32 sum would be off by 1e-5 here.
+    images = np.full((1, 32, 32, 3), 0.1, np.float32)
     targets = np.zeros_like(images)
     assert l1(images, targets)[0] == pytest.approx(0.1, rel=2e-7)
     assert psnr(images, targets)[0] == pytest.approx(20.0, rel=2e-7)
