@@ -1,6 +1,9 @@
 """What holds for every test: four devices, strict types, no noise."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Read when TensorFlow, Matplotlib and JAX are imported, so set before any of them.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -31,3 +34,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("gl_jax")
+
+# Runs that are broken off and resumed compile the same steps again and again: within a
+# session they are compiled once.
+_compiled = tempfile.mkdtemp(prefix="gl_jax-tests-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _compiled)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

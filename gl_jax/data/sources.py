@@ -26,6 +26,10 @@ PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 BUNDLED = {
     "train": (
         "skimage/data/astronaut.png",
+        "skimage/data/brick.png",
+        "skimage/data/camera.png",
+        "skimage/data/grass.png",
+        "skimage/data/gravel.png",
         "skimage/data/motorcycle_left.png",
         "skimage/data/rocket.jpg",
         "sklearn/datasets/images/china.jpg",
@@ -33,7 +37,7 @@ BUNDLED = {
     ),
     "validation": ("skimage/data/chelsea.png", "skimage/data/coffee.png"),
 }
-"""Real colour photographs that come with scikit-image and scikit-learn, by split."""
+"""Real photographs that come with scikit-image and scikit-learn, by split."""
 
 
 class Source(Protocol):

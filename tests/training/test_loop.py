@@ -102,7 +102,7 @@ def test_the_log_has_a_line_for_each_step_with_its_phase(unbroken):
     )
 
 
-@pytest.mark.parametrize("broken_at", [1, 2, 3, 5])
+@pytest.mark.parametrize("broken_at", [1, 3, 4])
 def test_a_resumed_run_is_the_unbroken_one_to_the_bit(broken_at, unbroken, tmp_path):
     loop.run(until(broken_at), tmp_path)
     messages: list[str] = []

@@ -1,0 +1,209 @@
+"""A run becomes a file for use; an exported program computes what the network does."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+from gl_jax import cli
+from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, UsageError
+from gl_jax.training.checkpoint import Checkpoints
+from gl_jax.weights import export, native
+
+CONFIG = Config(
+    name="small",
+    model=ModelConfig(width=1 / 16, norm_order="activation_norm"),
+    data=DataConfig(image_size=32, resize=(32, 32), mean_color=(0.4, 0.5, 0.6)),
+    holes=HolesConfig(8, 12, 16),
+)
+
+
+def filled(shapes: native.Shapes, value: float) -> native.Tree:
+    return native.nested({k: np.full(s, value, np.float32) for k, s in shapes.items()})
+
+
+def run(folder: Path, config: Config = CONFIG, **parts: native.Tree) -> Path:
+    """A workdir with one checkpoint, of step 12."""
+    checkpoints = Checkpoints(
+        folder / "checkpoints", keep_newest=1, keep_best=0, keep_every=None,
+        max_failed_saves=1, log=print,
+    )  # fmt: skip
+    state = {
+        "step": np.asarray(12), "completion": filled(native.completion_shapes(1 / 16), 1)
+    } | parts  # fmt: skip
+    checkpoints.save(12, state, psnr=None, config_json=config.to_json(), extra={})
+    checkpoints.close()
+    return folder
+
+
+def test_a_run_becomes_a_model_with_all_it_needs(tmp_path):
+    model = export.from_run(run(tmp_path))
+    assert model.architecture == native.Architecture(1 / 16, "activation_norm")
+    assert model.mean_color == (0.4, 0.5, 0.6)
+    assert model.training["steps"] == 12
+    assert model.training["weights"] == "last step"
+    assert model.discriminator is None
+    native.save(model, tmp_path / "m.safetensors")
+    assert native.load(tmp_path / "m.safetensors").training == model.training
+
+
+def test_the_moving_average_is_preferred(tmp_path):
+    ema = filled(native.completion_shapes(1 / 16), 3)
+    model = export.from_run(run(tmp_path, ema=ema))
+    assert np.all(model.variables["params"]["conv1"]["kernel"] == 3)
+    assert model.training["weights"] == "moving average"
+
+
+def test_discriminators_come_on_request(tmp_path):
+    judges = filled(native.discriminator_shapes(32, 16, "both", 1 / 16), 2)
+    workdir = run(tmp_path, discriminator=judges)
+    assert export.from_run(workdir).discriminator is None
+    model = export.from_run(workdir, discriminators=True)
+    native.save(model, tmp_path / "m.safetensors")
+    loaded = native.load(tmp_path / "m.safetensors").discriminator
+    assert loaded.architecture.local_size == 16
+    assert np.all(loaded.variables["params"]["fusion"]["kernel"] == 2)
+
+
+def test_discriminators_that_are_not_there_are_missed(tmp_path):
+    with pytest.raises(UsageError, match="has no discriminators to export"):
+        export.from_run(run(tmp_path), discriminators=True)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no folder of a training run"):
+        export.from_run(tmp_path)
+
+
+def test_a_stablehlo_program_takes_any_batch_and_size(tmp_path, tiny):
+    path = tmp_path / "tiny.stablehlo"
+    export.to_stablehlo(tiny, path)
+    program = jax_export.deserialize(bytearray(path.read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    complete = jax.jit(export.program(tiny))
+    for shape in ((1, 16, 24), (3, 20, 16)):
+        images = np.random.default_rng(1).random((*shape, 3), np.float32)
+        mask = (images[..., :1] > 0.5).astype(np.float32)
+        expected = complete(jnp.asarray(images), jnp.asarray(mask))
+        np.testing.assert_allclose(program.call(images, mask), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["norm_activation", "activation_norm"])
+@pytest.mark.parametrize("output", ["sigmoid", "clamp"])
+def test_a_program_computes_what_the_network_does(order, output, tiny):
+    architecture = native.Architecture(1 / 16, order, output)
+    model = dataclasses.replace(tiny, architecture=architecture)
+    export._require_same(export._by_network(model), export.program(model), (2, 48, 72))
+
+
+@pytest.mark.slow
+def test_a_network_of_full_width_is_exported_for_any_size(tmp_path):
+    # Its layers are computed differently from narrow ones on CPU.
+    shapes = native.completion_shapes(1.0)
+    stream = np.random.default_rng(0)
+    arrays = {}
+    for name, shape in shapes.items():
+        kernel = name.endswith("kernel")
+        low, high = (-1, 1) if kernel else (0.5, 1.5)
+        bound = (6 / np.prod(shape[:-1])) ** 0.5 if kernel else 1
+        arrays[name] = stream.uniform(low * bound, high * bound, shape)
+    arrays["params/conv17/kernel"] *= 0.1
+    variables = native.nested({k: a.astype(np.float32) for k, a in arrays.items()})
+    convention = native.Convention.gl_jax((0.5, 0.5, 0.5))
+    model = native.Model(variables, native.Architecture(), convention)
+    export.to_stablehlo(model, tmp_path / "full.stablehlo")
+    assert (tmp_path / "full.stablehlo").stat().st_size > 24e6
+
+
+def test_a_program_shows_photographs_as_the_convention_says(tiny):
+    model = dataclasses.replace(
+        tiny,
+        convention=native.Convention("BGR", 2.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    )
+    images = np.random.default_rng(1).random((1, 16, 16, 3), np.float32)
+    mask = np.zeros((1, 16, 16, 1), np.float32)
+    inputs = np.concatenate([images[..., ::-1] * 2 - 1, mask], axis=-1)
+    own = tiny.network().apply(tiny.variables, inputs, train=False)
+    found = export.program(model)(jnp.asarray(images), jnp.asarray(mask))
+    np.testing.assert_allclose(found, own[..., ::-1], atol=1e-6)
+
+
+def test_a_program_that_differs_is_not_kept(tiny):
+    complete = export.program(tiny)
+    with pytest.raises(export.ExportMismatchError, match=r"differs .* by 0\.001"):
+        export._require_same(complete, lambda i, m: complete(i, m) + 1e-3, (1, 16, 16))
+    with pytest.raises(export.ExportMismatchError, match="gives"):
+        export._require_same(complete, lambda i, m: complete(i, m)[:, 4:], (1, 16, 16))
+    with pytest.raises(export.ExportMismatchError, match="nan"):
+        export._require_same(
+            complete, lambda i, m: complete(i, m) * jnp.nan, (1, 16, 16)
+        )
+
+
+def test_onnx_without_its_converter_says_how_to_get_it(tmp_path, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UsageError, match=r"jax2onnx.*pip install 'gl-jax\[onnx\]'"):
+        export.to_onnx(tiny, tmp_path / "m.onnx", 64, 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(66, 64), (0, 64)])
+def test_onnx_of_a_size_that_does_not_fit_is_refused(tmp_path, tiny, size):
+    with pytest.raises(UsageError, match="multiples of 4"):
+        export.to_onnx(tiny, tmp_path / "m.onnx", *size)
+
+
+# --- the command line
+
+
+def test_export_writes_and_inspect_prints(tmp_path, capsys):
+    output = tmp_path / "model.safetensors"
+    workdir = str(run(tmp_path / "run"))
+    words = [
+        "export",
+        "--workdir",
+        workdir,
+        "--output",
+        str(output),
+        "--licence",
+        "MIT",
+    ]
+    assert cli.main(words) == 0
+    assert cli.main(["inspect", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "small" in printed and "MIT" in printed
+    assert native.load(output).sha256 in printed
+
+
+def test_convert_writes_a_file_of_ours(tmp_path, foreign, archives, capsys):
+    source, target = tmp_path / "model_cn", tmp_path / "face.safetensors"
+    source.write_bytes(archives.stream(foreign.glcic_completion()))
+    config = tmp_path / "home.json"
+    config.write_text('{"mpv": [0.5, 0.4, 0.3]}')
+    words = ["convert", str(source), str(target), "--config", str(config)]
+    assert cli.main(words) == 0
+    assert native.load(target).mean_color == (0.5, 0.4, 0.3)
+    assert "glcic_pytorch" in capsys.readouterr().out
+
+
+def test_convert_never_writes_over_its_source(tmp_path, foreign, archives, capsys):
+    source = tmp_path / "model_cn"
+    source.write_bytes(archives.zip_archive(foreign.mmediting()))
+    assert cli.main(["convert", str(source), str(source)]) == 2
+    assert "would overwrite" in capsys.readouterr().err
+
+
+def test_convert_names_the_word_it_lacks(capsys):
+    assert cli.main(["convert", "a.pth"]) == 2
+    message = capsys.readouterr().err
+    assert "Missing from gl-jax convert" in message and "The file to write" in message
+
+
+def test_a_word_too_many_is_refused(capsys):
+    assert cli.main(["inspect", "a", "b"]) == 2
+    assert "Unrecognized options: b" in capsys.readouterr().err
