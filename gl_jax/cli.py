@@ -1,8 +1,8 @@
 """The command line: one verb = one function that calls a story told elsewhere.
 
-A new verb is a function whose parameters are its options, entered in `VERBS`. A first
-parameter `config` makes it a verb on an experiment: it then takes an experiment file
-and, as options, every field of the configuration tree.
+A new verb is a function whose parameters are its options, entered in `VERBS`. A `Word`
+stands without a name. A parameter `config: Experiment` makes it a verb on an experiment:
+it then takes an experiment file and, as options, every field of the configuration tree.
 
 Nothing heavy is imported here. What the caller can mend is refused before JAX loads.
 Exit codes: 0 done, 1 a run failed, 2 a mistake of the caller's, 130 Ctrl-C before
@@ -20,7 +20,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ from gl_jax.version import __version__
 
 # Without a name of its own in the options: --data.source, not --config.data.source.
 Experiment = Annotated[Config, tyro.conf.arg(name="")]
+# A file that stands by itself, as in `gl-jax inspect FILE`.
+Word = tyro.conf.Positional[Path]
 
 
 def train(
@@ -114,10 +116,165 @@ def compare(
     )  # fmt: skip
 
 
+def convert(
+    source: Word,
+    target: Word,
+    *,
+    config: Path | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> None:
+    """Make a weights file of ours from the authors', mmediting's or GLCIC-PyTorch's.
+
+    Args:
+        source: A .t7 or .pth file, recognised by its content, or a folder of files that
+            belong together (model_cn, model_cd and config.json of GLCIC-PyTorch).
+        target: The file to write, say places2.safetensors.
+        config: JSON with the mean colour as `mpv`, RGB in [0, 1], where the weights do
+            not say it; by default config.json beside them.
+        dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
+    """
+    from gl_jax.weights import layouts, native
+
+    if source.exists() and source.resolve() == target.resolve():
+        raise UsageError(f"{target} would overwrite what is converted; name another.")
+    native.save(layouts.convert(source, config), target, dtype)
+    print(native.describe(native.load(target)))
+
+
+def export(
+    *,
+    workdir: Path,
+    output: Path,
+    format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    discriminators: bool = False,
+    licence: str = "not stated",
+    size: tuple[int, int] = (256, 256),
+) -> None:
+    """Write a training run's completion network as one file for use.
+
+    Args:
+        workdir: Folder of the run; its moving average is taken where it kept one.
+        output: The file to write.
+        format: `safetensors` is what gl-jax itself loads; `stablehlo` a program for any
+            size on CPU, CUDA and TPU (jax.export); `onnx` one for a fixed size.
+        dtype: Type of the kernels in a safetensors file; the smaller ones halve it.
+        discriminators: Put the discriminators into a safetensors file too.
+        licence: Of the weights, as it stands in the file.
+        size: Height and width in pixels of an ONNX program; multiples of 4.
+    """
+    from gl_jax.weights import export as exports
+    from gl_jax.weights import native
+
+    model = exports.from_run(workdir, discriminators=discriminators, licence=licence)
+    if format == "stablehlo":
+        exports.to_stablehlo(model, output)
+    elif format == "onnx":
+        exports.to_onnx(model, output, *size)
+    else:
+        native.save(model, output, dtype)
+    print(f"{output}\n{native.describe(model)}")
+
+
+def inspect_model(model: Word, *, config: Path | None = None) -> None:
+    """Print what a weights file holds, ours or another project's.
+
+    Args:
+        model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
+        config: JSON with the mean colour, as for `convert`.
+    """
+    from gl_jax.weights import layouts
+
+    print(layouts.describe(model, config))
+
+
+def complete(
+    *,
+    image: Path,
+    output: Path,
+    mask: Path | None = None,
+    model: str | None = None,
+    mask_from: Literal["white", "alpha"] = "white",
+    mask_color: str | None = None,
+    mask_tolerance: int = 0,
+    rect: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    random_mask: int | None = None,
+    invert_mask: bool = False,
+    dilate: int = 0,
+    feather: int = 0,
+    blend: Literal["poisson", "none"] = "poisson",
+    resize_to: int | None = None,
+    concat: bool = False,
+    patch_only: bool = False,
+    format: str | None = None,
+    quality: int | None = None,
+    strict_size: bool = False,
+    skip_existing: bool = False,
+    max_pixels: int | None = None,
+) -> None:
+    """Complete the missing part of a photo, or of every photo in a folder.
+
+    Args:
+        image: A photo, or a folder of photos, which is read with its sub-folders.
+        output: The file to write, or the folder for the results.
+        mask: White = missing. One file for all photos, or a folder with one for each: of
+            the same name, or NAME_mask*.png.
+        model: A weights file, a training run's folder, or the name of a shipped model
+            (`gl-jax models`); by default the shipped one.
+        mask_from: `alpha`: transparent = missing, in the mask, or without one in the photo.
+        mask_color: This colour marks what is missing, say '#ff0000', in the mask, or
+            without one in the photo.
+        mask_tolerance: How far a channel may be from that colour, in levels of 255.
+        rect: A rectangle that is missing: x,y,width,height in pixels. Repeatable.
+        random_mask: A rectangle as in training is missing; it follows from this seed.
+        invert_mask: Complete what is not marked, and keep what is.
+        dilate: Widen what is missing by this many pixels.
+        feather: Fade the completion into the photo over this many pixels around the hole.
+        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it.
+        resize_to: Pixels of the longer side at which holes far larger than the trained
+            ones are completed, then enlarged; 0 keeps their size. By default the
+            training's.
+        concat: Write input, hole and result side by side.
+        patch_only: Write only the completed pixels, on a transparent layer.
+        format: Format of the results, say png; by default that of the input.
+        quality: From 1 to 100, for lossy formats; a JPEG keeps its own by default.
+        strict_size: Refuse a mask of another size than the photo, do not resize it.
+        skip_existing: Leave out photos whose results exist already.
+        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+    """
+    from gl_jax.inpainting import batch
+
+    holes = batch.Holes(
+        mask=mask, source=mask_from, color=mask_color, tolerance=mask_tolerance,
+        rectangles=rect, seed=random_mask, invert=invert_mask, dilate=dilate,
+        strict_size=strict_size,
+    )  # fmt: skip
+    look = batch.Look(
+        blend=blend, feather=feather, resize_to=resize_to, concat=concat,
+        patch_only=patch_only, format=format, quality=quality,
+    )  # fmt: skip
+    batch.run(
+        image, output, holes, look, model=model, skip_existing=skip_existing,
+        max_pixels=max_pixels,
+    )  # fmt: skip
+
+
+def models() -> None:
+    """List the models that are shipped, and say how to get others."""
+    from gl_jax.inpainting import completer
+
+    print(completer.describe_available())
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "summary": summary,
     "compare": compare,
+    "convert": convert,
+    "export": export,
+    "inspect": inspect_model,
+    "complete": complete,
+    "models": models,
 }
 
 
@@ -183,10 +340,11 @@ def _call(verb: str, words: list[str]) -> None:
     """Calls the verb's function with what the words say, or prints its help."""
     function, prog = VERBS[verb], f"gl-jax {verb}"
     parameters = inspect.signature(function).parameters
-    flags = [_flag(name) for name in parameters if name != "config"]
+    own = [name for name, p in parameters.items() if p.annotation != Experiment]
+    flags = [_flag(name) for name in own]
     asks_help = "-h" in words or "--help" in words
     config = None
-    if "config" in parameters:
+    if len(own) < len(parameters):
         reference, words = _take_experiment(prog, words, required=not asks_help)
         config = load_experiment(reference) if reference else Config()
         prog = f"{prog} {reference or 'EXPERIMENT.py'}"
@@ -256,8 +414,9 @@ def _parse(
         if name.removeprefix("no-") not in flags:
             raise UsageError(f"unknown option --{name}.{suggest_option(name, flags)}")
     for name, parameter in inspect.signature(function).parameters.items():
-        required = parameter.default is parameter.empty and name != "config"
-        if required and _flag(name) not in named:
+        required = parameter.default is parameter.empty
+        is_option = parameter.annotation not in (Experiment, Word)
+        if required and is_option and _flag(name) not in named:
             raise UsageError(f"{prog} needs --{_flag(name)}.")
     panel = io.StringIO()
     try:
@@ -289,9 +448,9 @@ def _collector(
 
     signature = inspect.signature(function)
     parameters = [
-        parameter.replace(default=config) if parameter.name == "config" else parameter
-        for parameter in signature.parameters.values()
-        if parameter.name != "config" or config is not None
+        p.replace(default=config) if p.annotation == Experiment else p
+        for p in signature.parameters.values()
+        if p.annotation != Experiment or config is not None
     ]
     # tyro keeps the line breaks inside an option's explanation; joined, it wraps them.
     collect.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")

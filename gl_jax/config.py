@@ -421,7 +421,7 @@ class Config:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise UsageError(f"the configuration is not JSON: {error}") from error
-        return typing.cast(Self, _build(cls, values, ""))
+        return typing.cast(Self, build(cls, values, ""))
 
 
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
@@ -509,7 +509,7 @@ def override(config: Config, changes: dict[str, list[str]]) -> Config:
             flag = name.replace("_", "-")
             known = [field.replace("_", "-") for field in fields]
             raise UsageError(f"unknown option --{flag}.{suggest_option(flag, known)}")
-    return typing.cast(Config, _build(Config, tree, ""))
+    return typing.cast(Config, build(Config, tree, ""))
 
 
 def field_names(cls: type, prefix: str = "") -> dict[str, Any]:
@@ -565,7 +565,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _build(cls: type, values: Any, path: str) -> Any:
+def build(cls: type, values: Any, path: str) -> Any:
+    """A dataclass from what JSON holds of it; `path` leads the names in errors.
+
+    Raises UsageError for a field that is unknown or of another type.
+    """
     if not isinstance(values, dict):
         raise UsageError(
             f"{path or 'the configuration'} (={values!r}) must be an object."
@@ -589,7 +593,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 def _convert(hint: Any, value: Any, path: str) -> Any:
     """`value` from JSON as `hint` wants it: lists for tuples, 1 for 1.0."""
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{path}.")
+        return build(typing.cast(type, hint), value, f"{path}.")
     inner, optional = _optional(hint)
     if value is None and optional:
         return None

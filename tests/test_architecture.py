@@ -26,6 +26,7 @@ ROWS = {
     "training.report": 3,
     "training.checkpoint": 3,
     "weights": 3,
+    "weights.export": 4,
     "training.state": 2,
     "training.optimizers": 2,
     "data": 2,

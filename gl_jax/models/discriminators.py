@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gl_jax.models.completion import scaled
-from gl_jax.models.layers import KERNEL_INIT, ConvBlock
+from gl_jax.models.layers import KERNEL_INIT, ConvBlock, NormOrder
 
 Variant = Literal["both", "global", "local"]
 
@@ -39,6 +39,7 @@ class PatchDiscriminator(nn.Module):
 
     input_size: int
     width: float = 1.0
+    norm_order: NormOrder = "norm_activation"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -68,6 +69,7 @@ class PatchDiscriminator(nn.Module):
                 features=scaled(features, self.width),
                 kernel_size=5,
                 stride=2,
+                norm_order=self.norm_order,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 momentum=self.momentum,
@@ -106,6 +108,7 @@ class ContextDiscriminator(nn.Module):
     local_size: int = 128
     variant: Variant = "both"
     width: float = 1.0
+    norm_order: NormOrder = "norm_activation"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -121,6 +124,7 @@ class ContextDiscriminator(nn.Module):
         """The logits; `train` normalises by the batch and updates running statistics."""
         settings: dict[str, Any] = {
             "width": self.width,
+            "norm_order": self.norm_order,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
             "momentum": self.momentum,

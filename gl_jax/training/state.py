@@ -58,14 +58,13 @@ def build_networks(config: Config, *, axis_name: str | None = None) -> Networks:
     model = config.model
     common: dict[str, Any] = {
         "width": model.width,
+        "norm_order": model.norm_order,
         "dtype": jnp.dtype(model.compute_dtype),
         "axis_name": axis_name,
         "momentum": model.batch_norm_momentum,
         "rematerialize": model.rematerialize,
     }
-    completion = CompletionNetwork(
-        norm_order=model.norm_order, output_activation=model.output_activation, **common
-    )
+    completion = CompletionNetwork(output_activation=model.output_activation, **common)
     if model.discriminators == "none":
         return Networks(completion, None)
     discriminator = ContextDiscriminator(

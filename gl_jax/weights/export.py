@@ -1,0 +1,266 @@
+"""A training run as a file for use: native weights, a StableHLO program, or ONNX.
+
+The programs need no gl_jax where they run: photographs and masks in, completed
+photographs out, with the convention, the weights and the network inside.
+"""
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gl_jax.config import Config, UsageError
+from gl_jax.models.completion import LAYERS, STRIDE, Row, layer_name
+from gl_jax.models.layers import BATCH_NORM_EPSILON
+from gl_jax.version import __version__
+from gl_jax.weights.native import (
+    Architecture,
+    Color,
+    Convention,
+    Discriminator,
+    JudgeArchitecture,
+    Model,
+    write_whole,
+)
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 2e-5
+"""Largest difference to our own output that an exported program may have."""
+
+Complete = Callable[
+    [Float[Array, "b h w 3"], Float[Array, "b h w 1"]], Float[Array, "b h w 3"]
+]
+
+
+class ExportMismatchError(RuntimeError):
+    """An exported program computes something else than the network it was made of."""
+
+
+def from_run(
+    workdir: str | Path,
+    *,
+    discriminators: bool = False,
+    name: str | None = None,
+    licence: str = "not stated",
+) -> Model:
+    """The completion network of a run's newest whole checkpoint, its EMA if there is one.
+
+    The optimizers' state stays behind; `discriminators` come along on request.
+    Raises UsageError where the folder is no run or has not what is asked for.
+    """
+    from gl_jax.training.checkpoint import restore_subtree
+
+    root = str(workdir).rstrip("/")
+    if "://" not in root and not Path(root, "checkpoints").is_dir():
+        raise UsageError(
+            f"workdir {root!r} is no folder of a training run: it has no `checkpoints`."
+        )
+    networks = ["completion", "discriminator"] if discriminators else ["completion"]
+    parts = [f"{net}/{kind}" for net in networks for kind in ("params", "batch_stats")]
+    restored = restore_subtree(f"{root}/checkpoints", [*parts, "ema"])
+    config = Config.from_json(restored.config_json)
+    mean_color: Color | None = config.data.mean_color
+    if mean_color is None:
+        raise UsageError(
+            f"the checkpoint in {root} does not say which colour fills the hole "
+            "(data.mean_color); train it with this version of gl_jax."
+        )
+    trees = {
+        network: {
+            kind: restored.state.get(f"{network}/{kind}")
+            for kind in ("params", "batch_stats")
+        }
+        for network in networks
+    }
+    judge = None
+    if discriminators:
+        if trees["discriminator"]["params"] is None:
+            raise UsageError(f"the run in {root} has no discriminators to export.")
+        judge = Discriminator(trees["discriminator"], _judge(config))
+    averaged = restored.state.get("ema")
+    made = config.model
+    return Model(
+        averaged or trees["completion"],
+        Architecture(made.width, made.norm_order, made.output_activation),
+        Convention.gl_jax(mean_color),
+        judge,
+        name=name or config.name,
+        licence=licence,
+        training={
+            "experiment": config.name,
+            "data": config.data.source,
+            "image size": config.data.image_size,
+            "holes": f"{config.holes.min_size} to {config.holes.max_size}",
+            "batch size": config.data.batch_size,
+            "steps": restored.step,
+            "weights": "moving average" if averaged else "last step",
+            "gl_jax": __version__,
+        },
+    )
+
+
+def program(model: Model) -> Complete:
+    """The function that is exported: photographs and masks in, completed ones out.
+
+    Images are RGB in [0, 1], [b, h, w, 3], of sides that are multiples of 4; masks are
+    [b, h, w, 1] with 1 = missing. The output is the network's own over the whole image.
+    The layers are in operations that every platform has: `models.convolution` has
+    formulations for one, which a program for all of them cannot take along.
+    """
+
+    def complete(
+        images: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
+    ) -> Float[Array, "b h w 3"]:
+        outputs = model.convention.encode(images, mask)
+        for index, row in enumerate(LAYERS):
+            outputs = _layer(model, layer_name(index), row, outputs)
+        if model.architecture.output_activation == "clamp":
+            outputs = jnp.clip(outputs, 0.0, 1.0)
+        else:
+            outputs = jax.nn.sigmoid(outputs)
+        return jnp.asarray(model.convention.decode(outputs))
+
+    return complete
+
+
+def _layer(model: Model, name: str, row: Row, inputs: Array) -> Array:
+    """One row of the paper's table, with the running statistics."""
+    params = model.variables["params"][name]
+    kernel = np.asarray(params["kernel"])
+    padding = row.dilation * (row.kernel - 1) // 2
+    if row.kind == "deconv":
+        # As a convolution of the image with zeros between its pixels.
+        kernel, padding = kernel[::-1, ::-1], row.kernel - 2
+    outputs = jax.lax.conv_general_dilated(
+        inputs,
+        jnp.asarray(kernel),
+        window_strides=(1, 1) if row.kind == "deconv" else (row.stride, row.stride),
+        padding=((padding, padding), (padding, padding)),
+        lhs_dilation=(2, 2) if row.kind == "deconv" else None,
+        rhs_dilation=(row.dilation, row.dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    outputs = outputs + _channels(params["bias"])
+    if "norm" not in params:
+        return outputs
+    stats = model.variables["batch_stats"][name]["norm"]
+    scale = params["norm"]["scale"] / np.sqrt(stats["var"] + BATCH_NORM_EPSILON)
+    offset = params["norm"]["bias"] - stats["mean"] * scale
+    if model.architecture.norm_order == "activation_norm":
+        return jax.nn.relu(outputs) * _channels(scale) + _channels(offset)
+    return jax.nn.relu(outputs * _channels(scale) + _channels(offset))
+
+
+def _channels(vector: np.ndarray) -> Array:
+    return jnp.asarray(vector, jnp.float32)[None, None, None, :]
+
+
+def _by_network(model: Model) -> Complete:
+    """The same by the network itself, to compare with."""
+
+    def complete(
+        images: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
+    ) -> Float[Array, "b h w 3"]:
+        inputs = model.convention.encode(images, mask)
+        output = model.network().apply(model.variables, inputs, train=False)
+        return jnp.asarray(model.convention.decode(output))
+
+    return complete
+
+
+def to_stablehlo(model: Model, path: str | Path) -> None:
+    """Writes `program` for any batch and sides, for CPU, CUDA and TPU.
+
+    `jax.export.deserialize` reads the file; `.call(images, mask)` runs it. It is read
+    back and compared with the network before it is kept.
+    """
+    from jax import export
+
+    batch, height, width = export.symbolic_shape("b, h, w")
+    sides = (batch, STRIDE * height, STRIDE * width)
+    shapes = [jax.ShapeDtypeStruct((*sides, count), jnp.float32) for count in (3, 1)]
+    exported = export.export(jax.jit(program(model)), platforms=PLATFORMS)(*shapes)
+    data = bytes(exported.serialize())
+    _require_same(
+        _by_network(model), export.deserialize(bytearray(data)).call, (2, 48, 40)
+    )
+    write_whole(path, data)
+
+
+def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
+    """Writes `program` as ONNX for one size of image and any batch.
+
+    Inputs `images` and `mask`, output as of `program`. It is run by onnxruntime, for
+    batches of 1 and 3, and compared with the network before it is kept. Raises
+    UsageError, which says how to get it, where the converter is not installed.
+    """
+    if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
+        raise UsageError(
+            f"the size of the ONNX program (={height}x{width}) must be multiples of "
+            f"{STRIDE}: the network halves the sides twice."
+        )
+    try:
+        jax2onnx = importlib.import_module("jax2onnx")
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise UsageError(
+            f"ONNX needs the package {error.name}, which is not installed: pip install "
+            "'gl-jax[onnx]' and then pip install --no-deps jax2onnx (by itself it would "
+            "replace orbax by an older one)."
+        ) from error
+    complete = _by_network(model)
+    shapes = [("b", height, width, count) for count in (3, 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        made = jax2onnx.to_onnx(program(model), inputs=shapes, input_names=["images", "mask"],
+            output_names=["completed"],
+        )  # fmt: skip
+        data = made.SerializeToString()
+        file.write_bytes(data)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+        def run(images: Any, mask: Any) -> Any:
+            names = [node.name for node in session.get_inputs()]
+            given = dict(
+                zip(names, (np.asarray(images), np.asarray(mask)), strict=True)
+            )
+            return session.run(None, given)[0]
+
+        for batch in (1, 3):
+            _require_same(complete, run, (batch, height, width))
+    write_whole(path, data)
+
+
+def _judge(config: Config) -> JudgeArchitecture:
+    variant = config.model.discriminators
+    assert variant != "none"
+    return JudgeArchitecture(
+        config.data.image_size, config.holes.local_size, variant, config.model.width
+    )
+
+
+def _require_same(ours: Complete, theirs: Any, shape: tuple[int, int, int]) -> None:
+    """Raises ExportMismatchError where the two differ on noise with a hole in it."""
+    stream = np.random.default_rng(0)
+    images = stream.random((*shape, 3), np.float32)
+    mask = np.zeros((*shape, 1), np.float32)
+    mask[:, shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = 1
+    arrays = jnp.asarray(images), jnp.asarray(mask)
+    expected, found = np.asarray(jax.jit(ours)(*arrays)), np.asarray(theirs(*arrays))
+    if found.shape != expected.shape:
+        raise ExportMismatchError(
+            f"the exported program gives {found.shape} where the network gives "
+            f"{expected.shape}; the file is not written."
+        )
+    error = float(np.max(np.abs(found - expected)))
+    if not error <= TOLERANCE:
+        raise ExportMismatchError(
+            f"the exported program differs from the network by {error:.2g} (allowed: "
+            f"{TOLERANCE:g}); the file is not written."
+        )
