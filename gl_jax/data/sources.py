@@ -27,10 +27,11 @@ BUNDLED = {
     "train": (
         "skimage/data/astronaut.png",
         "skimage/data/brick.png",
-        "skimage/data/camera.png",
         "skimage/data/grass.png",
-        "skimage/data/gravel.png",
+        "skimage/data/hubble_deep_field.jpg",
+        "skimage/data/ihc.png",
         "skimage/data/motorcycle_left.png",
+        "skimage/data/retina.jpg",
         "skimage/data/rocket.jpg",
         "sklearn/datasets/images/china.jpg",
         "sklearn/datasets/images/flower.jpg",
