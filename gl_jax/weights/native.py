@@ -23,7 +23,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_bytes
 
-from gl_jax.config import UsageError, _build
+from gl_jax.config import UsageError, build
 from gl_jax.models.completion import LAYERS, CompletionNetwork, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, Variant, depth
 
@@ -203,11 +203,11 @@ def load(path: str | Path) -> Model:
     tensors, about = _read(path)
     try:
         discriminator = about["discriminator"]
-        judge = discriminator and _build(JudgeArchitecture, discriminator, "")
+        judge = discriminator and build(JudgeArchitecture, discriminator, "")
         model = Model(
             variables={},
-            architecture=_build(Architecture, about["architecture"], ""),
-            convention=_build(Convention, about["convention"], ""),
+            architecture=build(Architecture, about["architecture"], ""),
+            convention=build(Convention, about["convention"], ""),
             discriminator=judge and Discriminator({}, judge),
             **{key: str(about[key]) for key in ("name", "licence", "source", "sha256")},
             training=dict(about["training"]),
