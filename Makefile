@@ -5,14 +5,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench soak clean
+.PHONY: help demo test lint format bench bench-smoke soak clean
 
 help:
 	@echo "make demo    train on real photographs and complete others, about 5 minutes"
 	@echo "make test    lint, formatting, types and all tests"
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
-	@echo "make bench   speed and memory beside PyTorch"
+	@echo "make bench   speed and memory beside PyTorch, half an hour; a minute: bench-smoke"
 	@echo "make soak    long runs with faults, minutes each"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -63,7 +63,14 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 bench: .venv/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --json runs/bench.json
+
+# Every kind of case once, so small that its times mean nothing: does the bench still run?
+bench-smoke: .venv/.bench
+	$(BIN)/python -m benchmarks --size tiny --json runs/bench-smoke.json --cases \
+		matrix_product,joint_step,inference_256,input_pipeline_256x256,devices,area_curve_256,area_curve_512,large_photo,start_up
+	cp docs/performance.md runs/bench-smoke.md
+	$(BIN)/python -m benchmarks --report runs/bench-smoke.json --page runs/bench-smoke.md
 
 soak: .venv/.dev
 	$(BIN)/pytest -q -m soak

@@ -1,7 +1,7 @@
 """What is measured: every case with its sizes, and the contestants in it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from gl_jax.config import UsageError, did_you_mean
@@ -12,15 +12,24 @@ Device = Literal["cpu", "gpu"]
 Precision = Literal["float32", "bfloat16"]
 
 # PyTorch as it is used: from the plainest to all that helps, words joined by "+".
-TRAINING = {
+CONFIGURATIONS = {
     "float32": ("eager", "channels_last", "channels_last+compile"),
     "bfloat16": ("channels_last+bfloat16", "channels_last+compile+bfloat16"),
 }
-# Freezing folds batch normalisation into the convolutions, at inference only.
-INFERENCE = {
-    "float32": (*TRAINING["float32"], "channels_last+compile+freezing"),
-    "bfloat16": (*TRAINING["bfloat16"], "channels_last+compile+freezing+bfloat16"),
+# Seldom used, and measured when asked for: freed memory kept by the C library, as our
+# training does it on a processor, and batch normalisation folded into the convolutions.
+TRAINING = {
+    "float32": (*CONFIGURATIONS["float32"], "channels_last+keep_memory"),
+    "bfloat16": CONFIGURATIONS["bfloat16"],
 }
+INFERENCE = {
+    "float32": (*CONFIGURATIONS["float32"], "channels_last+compile+freezing"),
+    "bfloat16": (
+        *CONFIGURATIONS["bfloat16"],
+        "channels_last+compile+freezing+bfloat16",
+    ),
+}
+SELDOM = ("keep_memory", "freezing")
 EAGER_ONLY = {
     "float32": ("channels_last",),
     "bfloat16": ("channels_last+bfloat16",),
@@ -46,6 +55,7 @@ class Case:
     baselines: tuple[Contestant, ...]
     repeats: int
     ours: Contestant = Contestant("ours", "jax")
+    needs: tuple[str, ...] = ()  # modules without which there is nothing to measure
 
 
 class Sizes(NamedTuple):
@@ -112,12 +122,8 @@ INFERENCE_SIDES = (256, 512, 768, 1024)
 AREA_SIDES = (256, 384, 512, 768, 1024)
 
 
-def torch_contestants(
-    configurations: tuple[str, ...], size: Size
-) -> tuple[Contestant, ...]:
-    """PyTorch in each configuration; at the tiny size without compiling for a minute."""
-    if size == "tiny":
-        configurations = tuple(c for c in configurations if "compile" not in c)
+def torch_contestants(configurations: tuple[str, ...]) -> tuple[Contestant, ...]:
+    """PyTorch in each configuration."""
     return tuple(
         Contestant(name, "torch", {"configuration": name}) for name in configurations
     )
@@ -126,6 +132,7 @@ def torch_contestants(
 def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case]:
     """Every case, in the order in which it is run."""
     sizes = SIZES[size, device]
+    eager = {"float32": "eager", "bfloat16": "eager+bfloat16"}[precision]
     common = {
         "width": sizes.width,
         "device": device,
@@ -140,12 +147,21 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
         "steps": sizes.steps,
         "devices": 1,
     }
+    # What the machine can do at most, measured with the same clock.
+    for name, side in (("matrix_product", 4096), ("memory_copy", 8192)):
+        yield Case(
+            name,
+            name,
+            common | {"side": side // sizes.scale, "steps": sizes.steps},
+            torch_contestants((eager,)),
+            sizes.repeats,
+        )
     for phase in ("completion", "joint"):
         yield Case(
             f"{phase}_step",
             "training",
             training | {"phase": phase},
-            torch_contestants(TRAINING[precision], size),
+            torch_contestants(TRAINING[precision]),
             sizes.repeats,
         )
     for side in INFERENCE_SIDES:
@@ -153,7 +169,7 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
             f"inference_{side}",
             "inference",
             common | {"side": side // sizes.scale, "steps": sizes.steps},
-            torch_contestants(INFERENCE[precision], size),
+            torch_contestants(INFERENCE[precision]),
             sizes.repeats,
         )
     for height, width in ((256, 256), (480, 640)):
@@ -183,7 +199,7 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
             f"batch_curve_{batch}",
             "training",
             training | {"phase": "completion", "batch": batch},
-            torch_contestants(EAGER_ONLY[precision], size),
+            torch_contestants(EAGER_ONLY[precision]),
             min(3, sizes.repeats),
         )
     for side in AREA_SIDES:
@@ -191,16 +207,18 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
             f"area_curve_{side}",
             "inference",
             common | {"side": side // sizes.scale, "steps": sizes.steps},
-            torch_contestants(EAGER_ONLY[precision], size),
+            torch_contestants(EAGER_ONLY[precision]),
             min(3, sizes.repeats),
         )
-    whole = common | {"large": sizes.large, "steps": 1}
+    whole = common | {"large": sizes.large}
+    completer = ("gl_jax.inpainting.completer",)
     yield Case(
         "large_photo",
         "large_photo",
         whole,
-        torch_contestants(EAGER_ONLY[precision], size),
+        torch_contestants(EAGER_ONLY[precision]),
         min(3, sizes.repeats),
+        needs=completer,
     )
     yield Case(
         "start_up",
@@ -208,6 +226,7 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
         whole,
         (Contestant("eager", "torch", {"configuration": "eager"}),),
         min(3, sizes.repeats),
+        needs=completer,
     )
 
 
@@ -218,14 +237,39 @@ def chosen(cases: list[Case], names: list[str]) -> list[Case]:
     """
     if not names:
         return cases
-    found = []
+    found: list[Case] = []
     for name in names:
         matching = [c for c in cases if c.name == name or c.name.startswith(f"{name}_")]
         if not matching:
-            known = [case.name for case in cases]
-            raise UsageError(
-                f"--cases: there is no case {name!r}.{did_you_mean(name, known)} "
-                f"Known: {', '.join(known)}."
-            )
+            raise _unknown("--cases", name, [case.name for case in cases])
         found += [case for case in matching if case not in found]
     return found
+
+
+def against(cases: list[Case], names: list[str], size: Size) -> list[Case]:
+    """The cases with only these baselines in them; cases that have none are left out.
+
+    Without names the usual ones, at the tiny size none that compiles for a minute;
+    "all" stands for every one. Raises UsageError for a name that no baseline has.
+    """
+    known = list(dict.fromkeys(b.name for case in cases for b in case.baselines))
+    for name in names:
+        if name not in (*known, "all"):
+            raise _unknown("--against", name, known)
+    if not names:
+        left_out = (*SELDOM, "compile") if size == "tiny" else SELDOM
+        names = [n for n in known if not any(word in left_out for word in n.split("+"))]
+    elif "all" in names:
+        names = known
+    kept = [
+        replace(case, baselines=tuple(b for b in case.baselines if b.name in names))
+        for case in cases
+    ]
+    return [case for case in kept if case.baselines]
+
+
+def _unknown(option: str, name: str, known: list[str]) -> UsageError:
+    return UsageError(
+        f"{option}: there is no {name!r}.{did_you_mean(name, known)} "
+        f"Known: {', '.join(dict.fromkeys(known))}."
+    )

@@ -7,6 +7,7 @@ that of the whole life of the process.
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 from pathlib import Path
@@ -45,6 +46,14 @@ def reset_peak() -> None:
         _CLEAR.write_text("5")
 
 
+def keep_freed() -> None:
+    """Lets glibc keep freed memory instead of returning large arrays to the system."""
+    mmap_threshold, trim_threshold, most = -3, -1, 2**31 - 1
+    library = ctypes.CDLL(None)
+    library.mallopt(mmap_threshold, most)
+    library.mallopt(trim_threshold, most)
+
+
 def children_private() -> int:
     """Bytes that the living child processes hold for themselves alone (Linux only)."""
     total = 0
@@ -59,11 +68,18 @@ def children_private() -> int:
     return total
 
 
-def _kilobytes(name: str) -> int:
-    for line in _STATUS.read_text().splitlines():
+def available() -> int:
+    """Bytes that a process could still take without swapping (Linux), else all there are."""
+    if LINUX:
+        return _kilobytes("MemAvailable", Path("/proc/meminfo")) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _kilobytes(name: str, file: Path = _STATUS) -> int:
+    for line in file.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise RuntimeError(f"{_STATUS} has no line {name}")
+    raise RuntimeError(f"{file} has no line {name}")
 
 
 def _lifetime_peak() -> int:

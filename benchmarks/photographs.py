@@ -1,5 +1,6 @@
 """Photographs to measure with, cut from those that come with the project's requirements."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,24 @@ def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
         window.save(folder / f"{index:05}.jpg", quality=QUALITY)
 
 
+@functools.cache
 def large(width: int, height: int) -> np.ndarray:
     """One photograph of that size, uint8 [height, width, 3]: a bundled one made larger."""
     image = Image.fromarray(bundled()[0])
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def large_turn(
+    seed: int, width: int, height: int, hole: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The large photograph of one turn, and a square hole anywhere in it: bool [h, w].
+
+    Not at its edges, where windows of other sizes are compiled for.
+    """
+    random = np.random.default_rng(seed)
+    photograph = np.roll(large(width, height), random.integers(width), axis=1)
+    mask = np.zeros((height, width), bool)
+    free = [(side - hole) // 4 for side in (height, width)]
+    top, left = (int(random.integers(room, 3 * room + 1)) for room in free)
+    mask[top : top + hole, left : left + hole] = True
+    return photograph, mask
