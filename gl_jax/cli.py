@@ -216,7 +216,7 @@ def complete(
 
     Args:
         image: A photo, or a folder of photos, which is read with its sub-folders.
-        output: The file to write, or the folder for the results.
+        output: The file to write, or the folder for the results (no suffix).
         mask: White = missing. One file for all photos, or a folder with one for each: of
             the same name, or NAME_mask*.png.
         model: A weights file, a training run's folder, or the name of a shipped model

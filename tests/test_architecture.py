@@ -15,11 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A room may import only from rooms of lower rows (or its own). The longest name that
 # fits counts, so `evaluation.metrics` is not in the row of `evaluation`.
 ROWS = {
-    "cli": 5,
-    "__main__": 6,
+    "__main__": 8,
+    "cli": 7,
+    "inpainting.batch": 6,
+    "inpainting.completer": 5,
     "training.loop": 4,
     "evaluation": 4,
-    "inpainting.completer": 4,
     "training.steps": 3,
     "training.validation": 3,
     "training.summary": 3,
@@ -55,10 +56,10 @@ HOMES = {
     "orbax": ("training.checkpoint",),
     "optax": ("training",),
     "tensorboardX": ("training.report",),
-    "rich": ("training.report",),
+    "rich": ("training.report", "inpainting.batch"),
     "matplotlib": ("training.report", "evaluation.figures"),
     "PIL": ("inpainting.images",),
-    "cv2": ("evaluation.baselines", "inpainting.blending"),
+    "cv2": ("evaluation.baselines", "inpainting.blending", "inpainting.images"),
     "patchmatch": ("evaluation.baselines",),
     "safetensors": ("weights",),
     "pickle": ("weights.pytorch",),

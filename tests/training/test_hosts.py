@@ -29,7 +29,15 @@ config = Config(
 def train(folder: Path, workdir: str, devices: int, *flags: str) -> subprocess.Popen:
     # The suite's own settings, four devices among them, are not for these processes.
     environment = dict(os.environ, XLA_FLAGS="", JAX_NUM_CPU_DEVICES=str(devices))
-    command = [sys.executable, "-m", "gl_jax", "train", "hosts.py", "--workdir", workdir]
+    command = [
+        sys.executable,
+        "-m",
+        "gl_jax",
+        "train",
+        "hosts.py",
+        "--workdir",
+        workdir,
+    ]
     return subprocess.Popen(
         [*command, *flags],
         cwd=folder,
@@ -42,7 +50,9 @@ def train(folder: Path, workdir: str, devices: int, *flags: str) -> subprocess.P
 
 def finished(*processes: subprocess.Popen) -> None:
     outputs = [process.communicate(timeout=800)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    assert [process.returncode for process in processes] == [0] * len(processes), (
+        outputs
+    )
 
 
 def free_port() -> int:

@@ -1,0 +1,249 @@
+"""The paper's post-processing: fast marching at the rim of the hole, then Poisson.
+
+The network's colours rarely meet the photograph's exactly. Fast marching (Telea 2004)
+continues the photograph one pixel into the hole, and Poisson blending (Perez et al.
+2003) gives the rest the network's gradients with that rim as its border, which is how
+the authors combine the two. What they call for it, OpenCV's `inpaint` and
+`seamlessClone`, is not used: OpenCV 5.0's Telea is up to 7 levels of 255 off in one
+flat colour, and worse in floating point; its clone leaves the outermost pixels of the
+image out and treats many holes as one.
+
+Colours are float32 [h, w, 3]; a hole is bool [h, w]. Nothing outside the hole changes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import splu
+
+Colors = Float[np.ndarray, "h w 3"]
+Hole = Bool[np.ndarray, "h w"]
+
+RADIUS = 2
+"""How far fast marching looks, in pixels. The authors look 1 pixel far in OpenCV's
+counting, which takes one more for its gradients."""
+DIRECT_LIMIT = 50_000
+"""Pixels of a hole up to which it is solved directly, above that by multigrid.
+Measured, one core: 40,000 pixels take 0.09 s either way, 490,000 take 2.5 and 1.1 s."""
+MULTIGRID_LIMIT = 500_000
+"""Pixels up to which multigrid solves for all of them: it needs about 1.2 kB for each."""
+_BAND = 32
+_TOLERANCE = 1e-5
+_EVERYWHERE = np.ones((3, 3), bool)
+
+
+def blend(completed: Colors, photo: Colors, hole: Hole) -> Colors:
+    """The photo with its hole completed and no seam; for each hole on its own.
+
+    Where a hole is so thin that all of it lies at the rim, fast marching fills it. The
+    hole must leave some of the photo.
+    """
+    blended = photo.copy()
+    # A margin as wide as fast marching and its gradients look.
+    for box, part in _components(hole, margin=RADIUS + 2):
+        inside = _shrunk(part)
+        rim = part & ~inside
+        target = fast_march(blended[box], hole[box], rim)
+        if inside.any():
+            target = poisson(completed[box], target, inside)
+        blended[box][part] = target[part]
+    return blended
+
+
+def fast_march(photo: Colors, hole: Hole, rim: Hole) -> Colors:
+    """The photo with the pixels in `rim` continued from the known ones around them.
+
+    Equations 2 and 3 of Telea's paper, for the outermost pixels of the hole: the mean,
+    over the known pixels q within RADIUS, of I(q) + grad I(q) (p - q), with more weight
+    for near ones and for those along the normal of the hole's border.
+
+    Every pixel in `rim` must have a known pixel among its eight neighbours.
+    """
+    known = ~hole
+    down, across = (_gradient(photo, known, axis) for axis in (0, 1))
+    # Telea's T, the distance from the border, has this gradient across it.
+    distance = ndimage.distance_transform_edt(np.pad(hole, 1, mode="edge"))[1:-1, 1:-1]
+    normal = [_slope(distance, axis)[rim] for axis in (0, 1)]
+    rows, columns = np.nonzero(rim)
+    height, width = hole.shape
+    total = np.zeros((len(rows), 3))
+    weights = np.zeros(len(rows))
+    for dy, dx in _disk(RADIUS):
+        y, x = rows + dy, columns + dx
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+        length = np.hypot(dy, dx)
+        along = np.abs(dy * normal[0] + dx * normal[1]) / length
+        weight = (inside & known[y, x]) * np.maximum(along, 1e-3) / length**2
+        estimate = photo[y, x] - dy * down[y, x] - dx * across[y, x]
+        total += weight[:, None] * estimate
+        weights += weight
+    marched = photo.copy()
+    marched[rim] = np.clip(total / weights[:, None], 0, 1)
+    return marched
+
+
+def poisson(source: Colors, target: Colors, region: Hole) -> Colors:
+    """The target, with the source's gradients inside the region and no step at its border.
+
+    What is added to the source there is the harmonic function that equals target less
+    source on the pixels around the region. Past the edge of the image nothing is known,
+    and no slope is assumed there (Neumann). A part of the region without a border, which
+    fills the image, becomes the source itself. Results are cut to [0, 1].
+    """
+    result = target.copy()
+    for box, part in _components(region, margin=1):
+        offset = _membrane(target[box] - source[box], part)
+        result[box][part] = np.clip(source[box][part] + offset, 0, 1)
+    return result
+
+
+def _membrane(
+    difference: Float[np.ndarray, "h w 3"], part: Hole
+) -> Float[np.ndarray, "n 3"]:
+    """The harmonic function inside `part` that continues the differences around it.
+
+    In a large part only the outer `_BAND` pixels are solved for exactly. Further inside
+    the function is so smooth that it is solved at half the size and interpolated: off by
+    less than a level of 255 even between two photographs of different scenes.
+    """
+    if part.sum() <= MULTIGRID_LIMIT:
+        return _harmonic(difference, part)
+    coarse, inside = _halved(difference, part)
+    coarse[inside] = _membrane(coarse, inside)
+    values = difference.copy()
+    # Beyond the edge of the image there is no border, and no depth is counted from it.
+    deep = ndimage.distance_transform_cdt(part, "taxicab") > _BAND
+    # Pixel y lies at y / 2 - 1 / 4 among those of the half size.
+    places = [coordinate / 2 - 0.25 for coordinate in np.nonzero(deep)]
+    for channel in range(3):
+        values[deep, channel] = ndimage.map_coordinates(
+            coarse[..., channel], places, order=1, mode="nearest"
+        )
+    band = part & ~deep
+    values[band] = _harmonic(values, band)
+    return values[part]
+
+
+def _halved(
+    difference: Float[np.ndarray, "h w 3"], part: Hole
+) -> tuple[Float[np.ndarray, "y x 3"], Bool[np.ndarray, "y x"]]:
+    """Both at half the size; what is known in a cell of 2x2 pixels is its mean."""
+    height, width = part.shape
+    even = ((0, height % 2), (0, width % 2))
+    # A last row or column that is single stands for two.
+    unknown = np.pad(part, even, mode="edge")
+    values = np.pad(difference, (*even, (0, 0)), mode="edge")
+    cells = (unknown.shape[0] // 2, 2, unknown.shape[1] // 2, 2)
+    known = (~unknown).reshape(cells)
+    total = (values.reshape(*cells, 3) * known[..., None]).sum(axis=(1, 3))
+    count = known.sum(axis=(1, 3))
+    means = total / np.maximum(count, 1)[..., None]
+    return means.astype(difference.dtype), count == 0
+
+
+def _harmonic(
+    difference: Float[np.ndarray, "h w 3"], part: Hole
+) -> Float[np.ndarray, "n 3"]:
+    """`_membrane` without a shortcut, from one sparse system.
+
+    Each unknown is the mean of those of its four neighbours that the image has.
+    """
+    count = int(part.sum())
+    index = np.full(part.shape, -1)
+    index[part] = np.arange(count)
+    degree = np.zeros(count)
+    border = np.zeros((count, 3))
+    pairs: list[Int[np.ndarray, "2 m"]] = []
+    for here, there in _neighbours(part.shape):
+        inside = part[here]
+        mine, others = index[here][inside], index[there][inside]
+        degree[mine] += 1
+        unknown = others >= 0
+        pairs.append(np.stack([mine[unknown], others[unknown]]))
+        border[mine[~unknown]] += difference[there][inside][~unknown]
+    if not border.any():
+        return np.zeros((count, 3), difference.dtype)
+    rows, columns = np.concatenate(pairs, axis=1)
+    links = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (count, count))
+    matrix = (sparse.diags(degree) - links).tocsr()
+    return _solve(matrix, border).astype(difference.dtype)
+
+
+def _solve(
+    matrix: sparse.csr_matrix, border: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "n 3"]:
+    if matrix.shape[0] <= DIRECT_LIMIT:
+        factors = splu(
+            matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
+        )
+        return np.asarray(factors.solve(border))
+    from pyamg import ruge_stuben_solver
+
+    # Classical coarsening draws no random numbers: the same hole, the same result.
+    solver = ruge_stuben_solver(matrix, max_coarse=500)
+    columns = [
+        solver.solve(border[:, channel], tol=_TOLERANCE, accel="cg")
+        for channel in range(3)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _components(hole: Hole, margin: int) -> Iterator[tuple[tuple[slice, slice], Hole]]:
+    """Each hole's box in the image, `margin` wider, and the hole within that box."""
+    labels, _ = ndimage.label(hole)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        box = (
+            slice(max(0, rows.start - margin), rows.stop + margin),
+            slice(max(0, columns.start - margin), columns.stop + margin),
+        )
+        yield box, labels[box] == number
+
+
+def _neighbours(
+    shape: tuple[int, ...],
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Pairs of views: each pixel, and its neighbour above, below, left or right."""
+    first, last, every = slice(None, -1), slice(1, None), slice(None)
+    for here, there in ((last, first), (first, last)):
+        yield (here, every), (there, every)
+        yield (every, here), (every, there)
+
+
+def _shrunk(hole: Hole) -> Hole:
+    """The hole without the pixels that have a known one among their eight neighbours.
+
+    Beyond the edge of the image nothing is known.
+    """
+    return np.asarray(ndimage.binary_erosion(hole, _EVERYWHERE, border_value=1))
+
+
+def _gradient(
+    photo: Colors, known: Bool[np.ndarray, "h w"], axis: int
+) -> Float[np.ndarray, "h w 3"]:
+    """The slope at each known pixel, from those of its two neighbours that are known."""
+    first, last = [slice(None)] * 2, [slice(None)] * 2
+    first[axis], last[axis] = slice(None, -1), slice(1, None)
+    before, after = tuple(first), tuple(last)
+    both = (known[before] & known[after])[..., None]
+    step = np.where(both, photo[after] - photo[before], 0)
+    total, count = np.zeros_like(photo), np.zeros((*known.shape, 1), photo.dtype)
+    for end in (before, after):
+        total[end] += step
+        count[end] += both
+    return total / np.maximum(count, 1)
+
+
+def _slope(values: Float[np.ndarray, "h w"], axis: int) -> Float[np.ndarray, "h w"]:
+    if values.shape[axis] < 2:
+        return np.zeros_like(values)
+    return np.asarray(np.gradient(values, axis=axis))
+
+
+def _disk(radius: int) -> Iterator[tuple[int, int]]:
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if 0 < dy * dy + dx * dx <= radius * radius:
+                yield dy, dx

@@ -1,0 +1,494 @@
+"""Completes photographs: load a model once, then any photo with any hole.
+
+    completer = gl_jax.load("runs/quickstart")
+    completed = completer("photo.jpg", "mask.png")
+
+Only windows around the holes go through the network, and the result is that of the
+whole image (`regions`). Sizes of windows are multiples of 64 pixels, so photos of many
+sizes share few compiled programs. JAX is loaded with the model, not with this package.
+"""
+
+import functools
+import os
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy import ndimage
+
+from gl_jax.config import UsageError, did_you_mean
+from gl_jax.inpainting import blending, images, masks, regions
+from gl_jax.inpainting.images import Photo, PillowImage
+from gl_jax.models import inference
+from gl_jax.weights import native
+from gl_jax.weights.native import Convention, Model
+
+ImageLike = str | Path | PillowImage | np.ndarray
+Blend = Literal["poisson", "none"]
+Notify = Callable[[str], None]
+Mask = Bool[np.ndarray, "h w"]
+
+ASSETS = Path(__file__).parent.parent / "assets"
+DEFAULT_MODEL = "demo"
+HOW_TO_GET = (
+    "Train one with `gl-jax train experiments/quickstart.py --workdir runs/first` and "
+    "give it as --model runs/first (in Python gl_jax.load('runs/first')), or make one of "
+    "other people's weights with `gl-jax convert`."
+)
+FAR_LARGER = 2
+"""Times the largest trained hole from which on a hole is completed coarsely first."""
+
+
+class Sizes(NamedTuple):
+    """What a model was trained on, in pixels; the paper's where it does not say."""
+
+    image: int = 256
+    hole: int = 128
+
+
+def load(source: str | Path | None = None) -> "Completer":
+    """A Completer with the model in a file, in a training run's folder, or of a name.
+
+    `source` is a weights file of ours (.safetensors) or of another project as `gl-jax
+    convert` reads them, the folder of a training run (its newest checkpoint, the moving
+    average if there is one), or the name of a shipped model; by default that is `demo`.
+
+    Raises UsageError with the way to a model where there is none.
+    """
+    return Completer(load_model(source))
+
+
+def load_model(source: str | Path | None = None) -> Model:
+    """The model that `load` makes a Completer of."""
+    shipped = available()
+    if source is None and DEFAULT_MODEL not in shipped:
+        raise UsageError(
+            f"no model is given, and this version ships none. {HOW_TO_GET}"
+        )
+    name = DEFAULT_MODEL if source is None else str(source)
+    path = Path(name)
+    if path.is_dir() and ((path / "checkpoints").is_dir() or not any(path.iterdir())):
+        from gl_jax.weights import export
+
+        return export.from_run(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return native.load(path)
+    if path.exists():
+        from gl_jax.weights import layouts
+
+        return layouts.convert(path)
+    if name in shipped:
+        return native.load(shipped[name])
+    near = did_you_mean(name, shipped)
+    known = f" Shipped: {', '.join(shipped)}." if shipped else ""
+    raise UsageError(
+        f"model {name!r} is no file, no folder of a training run and no shipped model."
+        f"{near}{known}"
+    )
+
+
+def available() -> dict[str, Path]:
+    """The shipped models by name; weights of other projects are for `gl-jax convert`."""
+    return {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
+
+
+def describe_available() -> str:
+    """The shipped models and what is known of them, as text."""
+    shipped = available()
+    if not shipped:
+        return f"This version ships no model. {HOW_TO_GET}"
+    about = [
+        f"{name}  ({path.stat().st_size / 1e6:.1f} MB)\n"
+        + textwrap.indent(native.describe(native.load(path)), "  ")
+        for name, path in shipped.items()
+    ]
+    return "\n\n".join([*about, HOW_TO_GET.replace("one", "another", 1)])
+
+
+def complete(image: ImageLike, mask: ImageLike, **options: Any) -> Any:
+    """The completed image, by the shipped model; see `Completer.__call__`."""
+    return _default()(image, mask, **options)
+
+
+@functools.cache
+def _default() -> "Completer":
+    return load()
+
+
+class Completer:
+    """A model, ready: `completer(image, mask)` is the completed image."""
+
+    def __init__(self, model: Model) -> None:
+        """Puts the model onto the device; programs are compiled when first needed."""
+        made = model.architecture
+        blocks = inference.prepare(model.variables, made.norm_order)
+        self.model = model
+        self.trained = _trained(model)
+        self._blocks = jax.device_put(blocks)
+
+    def __call__(
+        self,
+        image: ImageLike,
+        mask: ImageLike,
+        *,
+        blend: Blend = "poisson",
+        feather: int = 0,
+        resize_to: int | None = None,
+        strict_size: bool = False,
+    ) -> Any:
+        """The completed image: an array for an array, else a Pillow image.
+
+        `image` and `mask` are paths, Pillow images or uint8 arrays: [h, w, 3] in RGB
+        order, also with alpha or grey. White in the mask is missing; an array may also
+        be of bool or of 0 and 1. Outside the hole not a bit changes. A mask of another
+        size is resized with a warning, or refused where `strict_size`. The other
+        options are those of `complete_photo`.
+
+        Raises UsageError, one line, for whatever the caller can mend.
+        """
+        photo = _photo(image, "the image")
+        hole, why = _mask(mask, photo, strict_size)
+        done = self.complete_photo(
+            photo,
+            hole,
+            blend=blend,
+            feather=feather,
+            resize_to=resize_to,
+            notify=lambda text: _warn(f"{text}{why}"),
+        )
+        return _like(image, done)
+
+    def batch(
+        self,
+        images: Iterable[ImageLike],
+        masks: ImageLike | Iterable[ImageLike],
+        **options: Any,
+    ) -> list[Any]:
+        """The completed images in order, with one mask for all or a list of one for each.
+
+        Options and results are those of a single call.
+        """
+        listed = list(images)
+        each: list[Any]
+        if isinstance(masks, str | Path | np.ndarray) or _is_image(masks):
+            each = [masks] * len(listed)
+        else:
+            each = list(cast(Iterable[ImageLike], masks))
+        if len(each) != len(listed):
+            raise UsageError(
+                f"there are {len(listed)} images and {len(each)} masks; give as many "
+                "masks as images, or one for all."
+            )
+        return [
+            self(image, mask, **options)
+            for image, mask in zip(listed, each, strict=True)
+        ]
+
+    def raw(
+        self, image: ImageLike, mask: ImageLike, *, strict_size: bool = False
+    ) -> Float[np.ndarray, "h w 3"]:
+        """The network's own output over the whole image: float32 RGB in [0, 1].
+
+        Before compositing and blending, and in this convention whatever the model's.
+        """
+        photo = _photo(image, "the image")
+        hole, _ = _mask(mask, photo, strict_size)
+        return self._network(photo.unit, hole, regions.whole(*photo.size))
+
+    def complete_photo(
+        self,
+        photo: Photo,
+        hole: Mask,
+        *,
+        blend: Blend = "poisson",
+        feather: int = 0,
+        resize_to: int | None = None,
+        opaque: bool = False,
+        notify: Notify | None = None,
+    ) -> Photo:
+        """The photo with its hole, bool [h, w], completed.
+
+        `blend` is the paper's post-processing (poisson), or none. `feather` pixels
+        around the hole the completion fades into the photo. A hole far larger than
+        those of the training is completed in a copy whose longer side is `resize_to`
+        pixels (by default the size of the training's images) and enlarged; 0 completes
+        it at its own size. With `opaque`, what is completed is no longer transparent.
+        `notify` gets a line for what a user should know, by default a Python warning.
+
+        An empty hole is the photo unchanged; UsageError where nothing but hole is left.
+        """
+        notify = _warn if notify is None else notify
+        if blend not in ("poisson", "none"):
+            raise UsageError(f"blend (={blend!r}) must be 'poisson' or 'none'.")
+        if resize_to is not None and resize_to != 0 and resize_to < 16:
+            raise UsageError(f"resize_to (={resize_to}) must be 0 or at least 16.")
+        require_hole(photo, hole, notify)
+        if not hole.any():
+            return photo
+        weight = masks.feathered(hole, feather)
+        region = weight > 0
+        box = _around(region, margin=8)
+        colors = photo.unit(box)
+        completed = self._completed(photo, hole, region, resize_to, notify)[box]
+        inner = region[box]
+        if blend == "poisson" and not inner.all():
+            completed = blending.blend(completed, colors, inner)
+        share = weight[box][inner][:, None]
+        mixed = share * completed[inner] + (1 - share) * colors[inner]
+        return photo.fill(region, mixed, opaque=opaque)
+
+    def _completed(
+        self,
+        photo: Photo,
+        hole: Mask,
+        region: Mask,
+        resize_to: int | None,
+        notify: Notify,
+    ) -> Float[np.ndarray, "h w 3"]:
+        """The network's colours where `region` is true; elsewhere anything."""
+        coarse, plain = [], region
+        if resize_to != 0:
+            size = resize_to or self.trained.image
+            coarse = _far_larger(region, FAR_LARGER * self.trained.hole, size)
+        if coarse:
+            plain = region.copy()
+            for large in coarse:
+                plain[large.box] &= ~large.part
+        completed = self._network(photo.unit, hole, regions.windows(plain))
+        for large in coarse:
+            enlarged = self._coarse(photo, hole, large)
+            completed[large.box][large.part] = enlarged[large.part]
+            notify(
+                f"{photo.name}: a hole of {large.hole} pixels, far larger than the "
+                f"trained ones (up to {self.trained.hole}): completed in a copy of "
+                f"{large.width}x{large.height} and enlarged; --resize-to 0 does not."
+            )
+        return completed
+
+    def _coarse(
+        self, photo: Photo, hole: Mask, large: "_Large"
+    ) -> Float[np.ndarray, "y x 3"]:
+        """The surroundings of a large hole, completed at a smaller size and enlarged."""
+        colors, known = photo.unit(large.box), ~hole[large.box]
+        share = np.repeat(known[..., None].astype(np.float32), 3, axis=2)
+        shares = images.resized(share, large.height, large.width)
+        # The mean of the known pixels alone: what was in the hole must not shine through.
+        means = images.resized(colors * share, large.height, large.width)
+        small = means / np.maximum(shares, 1e-6)
+        missing = shares[..., 0] < 0.5
+        completed = self._network(
+            lambda box: small[box], missing, regions.windows(missing)
+        )
+        completed = np.where(missing[..., None], completed, small)
+        return images.resized(completed, *known.shape)
+
+    def _network(
+        self,
+        colors: Callable[[images.Box], Float[np.ndarray, "y x 3"]],
+        hole: Mask,
+        windows: list[regions.Window],
+    ) -> Float[np.ndarray, "h w 3"]:
+        """The network's output inside the windows; elsewhere 0."""
+        height, width = hole.shape
+        output = np.zeros((height, width, 3), np.float32)
+        for window in windows:
+            box = (
+                slice(window.top, min(window.top + window.height, height)),
+                slice(window.left, min(window.left + window.width, width)),
+            )
+            image, mask = colors(box), hole[box]
+            size = [regions.padded(side) for side in mask.shape]
+            below = [
+                (0, side - old) for side, old in zip(size, mask.shape, strict=True)
+            ]
+            beyond = [
+                (0, side - used)
+                for side, used in zip((window.height, window.width), size, strict=True)
+            ]
+            image = np.pad(
+                np.pad(image, (*below, (0, 0)), mode="edge"), (*beyond, (0, 0))
+            )
+            mask = np.pad(np.pad(mask, below), beyond)
+            result = _run(
+                self._blocks,
+                image[None],
+                mask[None, ..., None],
+                np.array(size, np.int32),
+                self.model.convention,
+                self.model.architecture.output_activation,
+            )
+            rows, columns = window.inner
+            inner = (
+                slice(rows.start - window.top, rows.stop - window.top),
+                slice(columns.start - window.left, columns.stop - window.left),
+            )
+            output[window.inner] = np.asarray(result)[0][inner]
+        return output
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _run(
+    blocks: list[inference.Block],
+    images: Float[Array, "b h w 3"],
+    mask: Bool[Array, "b h w 1"],
+    size: Int[Array, " 2"],
+    convention: Convention,
+    output_activation: Literal["sigmoid", "clamp"],
+) -> Float[Array, "b h w 3"]:
+    inputs = convention.encode(images, mask.astype(images.dtype))
+    completed = inference.complete(blocks, inputs, size, output_activation)
+    return jnp.asarray(convention.decode(completed))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, for the next start.
+
+    That is gl_jax/ in $XDG_CACHE_HOME or ~/.cache. A folder that JAX was told, by
+    JAX_COMPILATION_CACHE_DIR or in Python, stays.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "gl_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def require_hole(photo: Photo, hole: Mask, notify: Notify) -> None:
+    """UsageError where the hole is all of the photo; a notice where it is nothing."""
+    if hole.shape != photo.size:
+        raise ValueError(f"the mask is {hole.shape}, {photo.name} is {photo.size}.")
+    if hole.all():
+        raise UsageError(
+            f"{photo.name}: the mask covers the whole photo, so there is nothing to "
+            "continue from; if black marks what is missing, use --invert-mask."
+        )
+    if not hole.any():
+        notify(f"{photo.name}: nothing is marked as missing, so it stays unchanged.")
+
+
+def fitted(
+    mask: Mask, photo: Photo, name: str, *, strict: bool, notify: Notify
+) -> Mask:
+    """The mask at the photo's size, with a notice; UsageError where `strict` and other."""
+    if mask.shape == photo.size:
+        return mask
+    (height, width), (tall, wide) = mask.shape, photo.size
+    if strict:
+        raise UsageError(
+            f"{name} is {width}x{height} pixels and {photo.name} {wide}x{tall}; resize "
+            "one of them, or leave out --strict-size."
+        )
+    notify(f"{name} is resized from {width}x{height} to {wide}x{tall} pixels.")
+    return masks.resized(mask, photo.size)
+
+
+class _Large(NamedTuple):
+    """A hole to complete coarsely, with as much of the photo around it."""
+
+    box: images.Box
+    part: Mask
+    """Of the box: the hole."""
+    height: int
+    """Of the smaller copy."""
+    width: int
+    hole: str
+
+
+def _far_larger(region: Mask, limit: int, resize_to: int) -> list[_Large]:
+    """The holes in which a square of more than `limit` pixels has room."""
+    found = []
+    labels, _ = ndimage.label(region)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        tall, wide = rows.stop - rows.start, columns.stop - columns.start
+        if min(tall, wide) <= limit:
+            continue
+        # Past the edge of the image nothing is known, so it is no border of the hole.
+        around = (_wider(rows, 1), _wider(columns, 1))
+        depth = ndimage.distance_transform_cdt(labels[around] == number)
+        if 2 * int(depth.max()) <= limit:
+            continue
+        # Half a hole's side on each side, so that it fills a quarter, as in training.
+        margin = max(tall, wide) // 2
+        height, width = region.shape
+        box = (_wider(rows, margin, height), _wider(columns, margin, width))
+        sides = [side.stop - side.start for side in box]
+        scale = resize_to / max(sides)
+        if scale < 1:
+            height, width = (max(1, round(side * scale)) for side in sides)
+            inside = labels[box] == number
+            found.append(_Large(box, inside, height, width, f"{wide}x{tall}"))
+    return found
+
+
+def _around(region: Mask, margin: int) -> images.Box:
+    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    return (
+        _wider(slice(int(rows[0]), int(rows[-1]) + 1), margin),
+        _wider(slice(int(columns[0]), int(columns[-1]) + 1), margin),
+    )
+
+
+def _wider(span: slice, margin: int, limit: int | None = None) -> slice:
+    stop = span.stop + margin
+    return slice(
+        max(0, span.start - margin), stop if limit is None else min(stop, limit)
+    )
+
+
+def _trained(model: Model) -> Sizes:
+    default, told = Sizes(), model.training
+    image = told.get("image size", default.image)
+    *_, hole = str(told.get("holes", default.hole)).split()
+    usable = isinstance(image, int) and image >= 16 and hole.isdigit() and int(hole) > 0
+    return Sizes(image, int(hole)) if usable else default
+
+
+def _photo(image: ImageLike, name: str) -> Photo:
+    if isinstance(image, str | Path):
+        return images.read(Path(image))
+    if isinstance(image, np.ndarray):
+        return images.from_array(image, name)
+    if images.is_pillow(image):
+        return images.from_pillow(image, name)
+    raise UsageError(
+        f"{name} must be a path, a Pillow image or a uint8 array, not "
+        f"{type(image).__name__}."
+    )
+
+
+def _mask(mask: ImageLike, photo: Photo, strict: bool) -> tuple[Mask, str]:
+    """What is missing, and where that is nothing, what may have been meant."""
+    name, why = "the mask", ""
+    if isinstance(mask, np.ndarray):
+        found = masks.from_array(mask)
+    else:
+        picture = _photo(mask, name)
+        name, told = picture.name, (picture.pixels, picture.white, picture.alpha)
+        found = masks.from_white(*told, exact=picture.lossless)
+        why = "" if found.any() else f" {masks.why_empty(*told)}"
+    return fitted(found, photo, name, strict=strict, notify=_warn), why
+
+
+def _is_image(value: object) -> bool:
+    return images.is_pillow(value)
+
+
+def _like(image: ImageLike, done: Photo) -> Any:
+    """The completed photo as the kind of thing that was given."""
+    if not isinstance(image, np.ndarray):
+        return images.to_pillow(done)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return done.pixels[..., :1].reshape(image.shape)
+    if done.alpha is None:
+        return done.pixels
+    return np.concatenate([done.pixels, done.alpha[..., None]], axis=-1)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)

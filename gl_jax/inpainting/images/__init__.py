@@ -1,0 +1,69 @@
+"""Reads and writes the photographs users have, whatever their format; upright throughout.
+
+Everything that decodes an image in this project goes through this room, so a network
+sees a photograph in use exactly as it saw photographs in training: `read_rgb` and
+`read_crop` give training its plain 8-bit RGB, turned upright after the EXIF tag. Alpha
+is dropped there and the colour under it kept; grey becomes three equal channels; CMYK
+and palettes become RGB; of an animation the first frame counts. Deeper images are
+scaled, never clipped.
+
+`read` gives the same pixels in their own depth, as a `Photo` with all that has to
+survive completion: alpha, the kind of samples, colour profile, EXIF, text. `write`
+puts a photo back into its format; what was not completed is then the same to the bit
+wherever the format is lossless. Pillow knows no colour of more than 8 bits: OpenCV
+decodes those, and `writing` encodes them.
+"""
+
+from gl_jax.inpainting.images.photo import (
+    EVERYWHERE,
+    Box,
+    Metadata,
+    Photo,
+    PillowImage,
+    RgbImage,
+    from_array,
+    resized,
+    side_by_side,
+)
+from gl_jax.inpainting.images.reading import (
+    allow_pixels,
+    from_pillow,
+    is_pillow,
+    read,
+    read_crop,
+    read_rgb,
+    readable_suffixes,
+)
+from gl_jax.inpainting.images.writing import (
+    format_of,
+    holds_alpha,
+    output_suffix,
+    to_pillow,
+    write,
+    write_bytes,
+)
+
+__all__ = [
+    "EVERYWHERE",
+    "Box",
+    "Metadata",
+    "Photo",
+    "PillowImage",
+    "RgbImage",
+    "allow_pixels",
+    "format_of",
+    "from_array",
+    "from_pillow",
+    "holds_alpha",
+    "is_pillow",
+    "output_suffix",
+    "read",
+    "read_crop",
+    "read_rgb",
+    "readable_suffixes",
+    "resized",
+    "side_by_side",
+    "to_pillow",
+    "write",
+    "write_bytes",
+]

@@ -1,0 +1,215 @@
+"""What a photograph is here: upright pixels in their own depth, and all that goes along."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from gl_jax.config import UsageError
+
+RgbImage = UInt8[np.ndarray, "h w 3"]
+PillowImage = Image.Image
+
+
+# The formats that are written: their usual suffixes, and the kinds of pixels each can
+# hold, among which `_encoded` chooses.
+FORMATS = {
+    "PNG": (".png .apng", "1 L LA RGB RGBA"),
+    "JPEG": (".jpg .jpeg .jpe .jfif", "L RGB CMYK"),
+    "WEBP": (".webp", "RGB RGBA"),
+    "TIFF": (".tif .tiff", "1 L LA RGB RGBA CMYK"),
+    "AVIF": (".avif", "RGB RGBA"),
+    "GIF": (".gif", "P"),
+    "BMP": (".bmp", "1 L RGB RGBA"),
+    "PPM": (".ppm .pgm .pbm .pnm", "1 L I RGB"),
+    "JPEG2000": (".jp2 .j2k .jpx", "L LA I;16 RGB RGBA"),
+    "TGA": (".tga", "L LA RGB RGBA"),
+}
+SUFFIXES = {s: f for f, (row, _) in FORMATS.items() for s in row.split()}
+ALWAYS_LOSSY = ("JPEG", "AVIF")
+GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+Box = tuple[slice, slice]
+EVERYWHERE: Box = (slice(None), slice(None))
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """What a file says about its pixels; the orientation is applied and no longer there."""
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    """With its leading `Exif` marker; no thumbnail: it would show what was removed."""
+    xmp: bytes | None = None
+    comment: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Text and colour chunks of a PNG, as they stood there."""
+    encoding: dict[str, Any] = field(default_factory=dict)
+    """How the file was compressed, as options of Pillow's writer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An upright photograph in its own depth, with all that has to survive completion."""
+
+    name: str
+    pixels: np.ndarray
+    """[h, w, 3] RGB: uint8, uint16, int32 or float32; grey in three equal channels."""
+    white: float
+    """The value of a full channel: 255, 65535, 1.0, ..."""
+    alpha: np.ndarray | None = None
+    """[h, w] in the same units, `white` is opaque."""
+    mode: str = "RGB"
+    """Pillow's name for the file's kind of pixels; 16-bit colour is RGB, too."""
+    format: str | None = None
+    """A key of the formats that `write` knows; None for other formats and for arrays."""
+    lossless: bool = True
+    metadata: Metadata = field(default_factory=Metadata)
+    notices: tuple[str, ...] = ()
+    """What a user should know about how the file was read, one line each."""
+    inks: Image.Image | None = None
+    """The samples themselves where RGB cannot stand for them, as of CMYK."""
+    filled: Bool[np.ndarray, "h w"] | None = None
+    """The pixels that `fill` has replaced."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def deep(self) -> bool:
+        """Whether a channel has more than 8 bits."""
+        return self.pixels.dtype != np.uint8
+
+    def unit(self, box: Box = EVERYWHERE) -> Float[np.ndarray, "y x 3"]:
+        """The colours as float32 in [0, 1]; floating point beyond its white is cut."""
+        pixels = self.pixels[box]
+        if pixels.dtype == np.uint8:
+            return _UNIT[pixels]
+        return np.clip(pixels / self.white, 0, 1).astype(np.float32)
+
+    def fill(
+        self,
+        hole: Bool[np.ndarray, "h w"],
+        colors: Float[np.ndarray, "n 3"],
+        *,
+        opaque: bool = False,
+    ) -> "Photo":
+        """The photo with new `colors`, RGB in [0, 1], for the pixels where `hole` is true.
+
+        Everywhere else not a bit changes. A grey photo stays grey. Alpha stays as it is,
+        or with `opaque` becomes full inside the hole.
+        """
+        new = np.clip(colors, 0, 1).astype(np.float64)
+        if self.mode in GREY:
+            new = np.repeat((new @ _LUMA)[:, None], 3, axis=1)
+        if self.mode == "1":
+            new = np.rint(new)
+        pixels = self.pixels.copy()
+        pixels[hole] = self._levels(new)
+        alpha, inks = self.alpha, self.inks
+        if opaque and alpha is not None:
+            alpha = alpha.copy()
+            alpha[hole] = self.white
+        if inks is not None:
+            rgb = Image.fromarray(np.rint(new * 255).astype(np.uint8)[None])
+            samples = np.array(inks)
+            samples[hole] = np.asarray(rgb.convert(inks.mode))[0]
+            inks = Image.fromarray(samples, inks.mode)
+        return dataclasses.replace(
+            self, pixels=pixels, alpha=alpha, inks=inks, filled=hole
+        )
+
+    def layer(self, weight: Float[np.ndarray, "h w"]) -> "Photo":
+        """The colours alone with `weight` in [0, 1] as alpha, for a layer above the photo."""
+        alpha = self._levels(weight)
+        if self.alpha is not None:
+            alpha = np.minimum(alpha, self.alpha)
+        colors = np.where(weight[..., None] > 0, self.pixels, 0)
+        return dataclasses.replace(
+            self, pixels=colors.astype(self.pixels.dtype), alpha=alpha,
+            mode="RGBA", inks=None, filled=None,
+        )  # fmt: skip
+
+    def _levels(self, values: np.ndarray) -> np.ndarray:
+        levels = values * self.white
+        if self.pixels.dtype.kind != "f":
+            levels = np.rint(levels)
+        return levels.astype(self.pixels.dtype)
+
+
+_UNIT = (np.arange(256) / 255).astype(np.float32)
+
+
+def side_by_side(photo: Photo, hole: Bool[np.ndarray, "h w"], result: Photo) -> Photo:
+    """Input, the input with a white hole, and result in one picture, from left to right."""
+    white = np.asarray(photo.white, photo.pixels.dtype)
+    holed = np.where(hole[..., None], white, photo.pixels)
+    return dataclasses.replace(
+        photo, pixels=np.concatenate([photo.pixels, holed, result.pixels], axis=1),
+        alpha=None, mode=photo.mode if photo.mode in GREY else "RGB",
+        metadata=Metadata(icc=photo.metadata.icc, encoding=photo.metadata.encoding),
+        inks=None, filled=None,
+    )  # fmt: skip
+
+
+def from_array(pixels: np.ndarray, name: str = "the image") -> Photo:
+    """A uint8 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] (RGB, alpha) as a photo."""
+    shape = pixels.shape
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and shape[2] in (1, 3, 4))
+    if pixels.dtype != np.uint8 or not fits or 0 in shape:
+        raise UsageError(
+            f"{name} must be a uint8 array [h, w, 3] or [h, w, 4] in RGB order, "
+            f"or [h, w] for grey, not {pixels.dtype} {list(shape)}."
+        )
+    if pixels.ndim == 2 or shape[2] == 1:
+        grey = pixels.reshape(*shape[:2], 1)
+        return Photo(name, np.repeat(grey, 3, axis=2), 255.0, mode="L")
+    alpha = pixels[..., 3] if shape[2] == 4 else None
+    mode = "RGB" if alpha is None else "RGBA"
+    return Photo(name, pixels[..., :3], 255.0, alpha, mode)
+
+
+def resized(
+    pixels: Float[np.ndarray, "h w 3"], height: int, width: int
+) -> Float[np.ndarray, "y x 3"]:
+    """The colours at another size: averaged when smaller, bicubic when larger."""
+    smaller = height * width < pixels.shape[0] * pixels.shape[1]
+    method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+    channels = [
+        Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize(
+            (width, height), method
+        )
+        for c in range(3)
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
+    """Values scaled from [0, white] to 8 bits; ValueError as `white_of` raises it."""
+    white = white_of(values)
+    scaled = np.clip(values, 0, white) * (255 / white)
+    return np.asarray(np.rint(scaled), np.uint8)
+
+
+def white_of(values: np.ndarray) -> float:
+    """The least of the usual values of white that nothing exceeds.
+
+    Raises ValueError where there is none, or where a value is not finite.
+    """
+    if values.dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(values.dtype).max)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite")
+    whites = (65535, 2**31 - 1) if values.dtype.kind == "i" else (1, 255, 65535)
+    white = next((w for w in whites if values.max() <= w), None)
+    if white is None:
+        raise ValueError(f"its values reach {values.max():g}, above {whites[-1]}")
+    return float(white)

@@ -1,0 +1,342 @@
+"""Encodes a photo in the format it came in, or in another one."""
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, PngImagePlugin
+
+from gl_jax.config import UsageError
+from gl_jax.inpainting.images.photo import (
+    FORMATS,
+    GREY,
+    SUFFIXES,
+    Metadata,
+    Photo,
+    RgbImage,
+)
+
+DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}
+"""Of lossy formats where nothing says which; a JPEG keeps the tables it came with."""
+
+
+def output_suffix(path: Path) -> str:
+    """The suffix for what becomes of the image in `path`: its own where it is writable."""
+    return path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+
+
+def format_of(name: str) -> str:
+    """The format that a suffix or a name like `png` stands for; UsageError for others."""
+    suffix = f".{name.lower().lstrip('.')}"
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    known = ", ".join(s[0].split()[0].lstrip(".") for s in FORMATS.values())
+    raise UsageError(f"{name!r} is no format that is written; it can be {known}.")
+
+
+def holds_alpha(kind: str) -> bool:
+    """Whether the format, as `format_of` returns it, holds more than a transparent colour."""
+    return any(mode.endswith("A") for mode in FORMATS[kind][1].split())
+
+
+def to_pillow(photo: Photo) -> Image.Image:
+    """The photo as a Pillow image of its own kind, its metadata in `info`.
+
+    16-bit colour, which Pillow does not have, comes as 8 bits; a palette as RGB.
+    """
+    if photo.inks is not None:
+        image = photo.inks.copy()
+    elif photo.mode in GREY and photo.alpha is None and photo.deep:
+        image = Image.fromarray(np.ascontiguousarray(photo.pixels[..., 0]))
+    else:
+        image = _eight_bit_image(photo, with_alpha=photo.alpha is not None)
+    kept = photo.metadata
+    entries = {"icc_profile": _profile(photo, image.mode), "exif": kept.exif,
+               "xmp": kept.xmp, "dpi": kept.dpi, "comment": kept.comment}  # fmt: skip
+    image.info.update({key: value for key, value in entries.items() if value})
+    return image
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The bytes as a file that appears whole; UsageError where it cannot be written."""
+    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        reason = error.strerror or error
+        raise UsageError(f"{path} cannot be written: {reason}.") from error
+
+
+def write(
+    photo: Photo, path: Path, *, format: str | None = None, quality: int | None = None
+) -> tuple[str, ...]:
+    """Writes the photo, whole or not at all; the lines say what the format cannot hold.
+
+    `format` is one that `format_of` returns, by default the one of the path's suffix.
+    `quality` is from 1 to 100, for lossy formats; with it a WebP is lossy even if the
+    photo was read from a lossless one. Without it a JPEG keeps the tables it came with.
+    An existing file is replaced.
+
+    Raises UsageError where the file cannot be written.
+    """
+    kind = format_of(path.suffix or path.name) if format is None else format
+    data, notices = _encoded(photo, kind, quality)
+    write_bytes(path, data)
+    return tuple(notices)
+
+
+def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[str]]:
+    """The bytes of the file, and lines on what the format cannot hold."""
+    notices: list[str] = []
+    modes = FORMATS[kind][1].split()
+    if kind == "TIFF":
+        return _tiff(photo, notices), notices
+    deep_grey = {"I;16", "I"}.intersection(modes) and _deep_grey(photo)
+    if photo.deep and not deep_grey:
+        if kind == "PNG":
+            return _deep_png(photo, notices), notices
+        notices.append(f"{kind} holds 8 bits a channel: {photo.name} loses depth.")
+    alpha = photo.alpha is not None
+    if alpha and kind != "GIF" and not any(mode.endswith("A") for mode in modes):
+        notices.append(f"{kind} holds no transparency: {photo.name} loses its own.")
+        alpha = False
+    if photo.inks is not None and photo.inks.mode in modes:
+        image = photo.inks
+    elif kind == "GIF":
+        image = _with_palette(photo, notices)
+    elif deep_grey:
+        image = deep_grey
+    else:
+        image = _eight_bit_image(photo, with_alpha=alpha)
+        if image.mode not in modes:
+            grey = {"1": "L", "LA": "RGBA"}.get(image.mode, "RGB")
+            wider = grey if grey in modes else "RGB"
+            image = image.convert(wider)
+    if photo.mode in ("P", "PA") and kind != "GIF":
+        notices.append(f"{photo.name} had a palette: it is written in full colour.")
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **_options(photo, kind, image.mode, quality, notices))
+    return buffer.getvalue(), notices
+
+
+def _deep_grey(photo: Photo) -> Image.Image | None:
+    """16-bit grey as Pillow's I;16 or I; None for other photos."""
+    if photo.mode not in GREY or photo.alpha is not None or photo.white != 65535:
+        return None
+    if photo.pixels.dtype.kind == "f":
+        return None
+    return Image.fromarray(np.ascontiguousarray(photo.pixels[..., 0]))
+
+
+def _eight_bit_image(photo: Photo, *, with_alpha: bool) -> Image.Image:
+    """Mode 1, L, LA, RGB or RGBA, after the photo's own."""
+
+    def eight(values: np.ndarray) -> np.ndarray:
+        if photo.white == 255 and values.dtype == np.uint8:
+            return values
+        return np.rint(np.clip(values / photo.white, 0, 1) * 255).astype(np.uint8)
+
+    grey = photo.mode in GREY
+    colors = eight(photo.pixels[..., :1] if grey else photo.pixels)
+    if with_alpha and photo.alpha is not None:
+        colors = np.concatenate([colors, eight(photo.alpha)[..., None]], axis=-1)
+        return Image.fromarray(colors)
+    image = Image.fromarray(np.ascontiguousarray(colors[..., 0] if grey else colors))
+    # Only a picture that is black and white throughout fits into one bit.
+    return image.convert("1", dither=Image.Dither.NONE) if photo.mode == "1" else image
+
+
+def _profile(photo: Photo, mode: str) -> bytes | None:
+    """The colour profile, if it is one for pixels of this mode."""
+    icc = photo.metadata.icc
+    space = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK"}
+    wanted = space.get(mode, b"RGB ")
+    if icc is None or icc[16:20] == wanted:
+        return icc
+    # Grey pixels may carry a profile for RGB, as scanners write it.
+    return icc if wanted == b"GRAY" and icc[16:20] == b"RGB " else None
+
+
+def _options(
+    photo: Photo, kind: str, mode: str, quality: int | None, notices: list[str]
+) -> dict[str, Any]:
+    """The options of Pillow's writer: metadata and compression."""
+    kept = photo.metadata
+    options: dict[str, Any] = {"exif": kept.exif, "xmp": kept.xmp, "dpi": kept.dpi,
+                               "icc_profile": _profile(photo, mode)}  # fmt: skip
+    if kept.icc is not None and options["icc_profile"] is None:
+        notices.append(f"{photo.name} loses its colour profile: it is not for {mode}.")
+    if kept.png_chunks and kind != "PNG":
+        notices.append(f"{kind} holds no PNG text: {photo.name} loses what it has.")
+    if kind == "JPEG":
+        options["comment"] = kept.comment
+        for name in ("exif", "xmp"):
+            if options[name] is not None and len(options[name]) > 65_000:
+                notices.append(f"{photo.name} has too much {name.upper()} for JPEG.")
+                options[name] = None
+    elif kind == "PNG":
+        options["pnginfo"] = _png_info(kept)
+    if kind == "JPEG" and quality is None and photo.format == "JPEG":
+        options |= kept.encoding
+    elif kind == "WEBP" and quality is None and photo.lossless:
+        options |= {"lossless": True, "exact": True}
+    elif kind in DEFAULT_QUALITY:
+        options["quality"] = DEFAULT_QUALITY[kind] if quality is None else quality
+        options |= {"subsampling": 0} if kind == "JPEG" else {}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for chunk, content in metadata.png_chunks:
+        info.add(chunk, content)
+    if metadata.xmp is not None:
+        text = metadata.xmp.decode("utf-8", "replace").strip("\0")
+        info.add_itxt("XML:com.adobe.xmp", text)
+    if metadata.comment is not None and not metadata.png_chunks:
+        info.add_text("Comment", metadata.comment.decode("latin-1"))
+    return info
+
+
+def _with_palette(photo: Photo, notices: list[str]) -> Image.Image:
+    """At most 256 colours; those of a GIF's known pixels stay, the hole shares the rest."""
+    clear = None
+    if photo.alpha is not None:
+        clear = photo.alpha / photo.white < 0.5
+    limit = 256 if clear is None else 255
+    rgb = np.asarray(_eight_bit_image(photo, with_alpha=False).convert("RGB"))
+    known = np.ones(photo.size, bool) if photo.filled is None else ~photo.filled
+    if clear is not None:
+        known &= ~clear
+    colors = np.unique(rgb[known].reshape(-1, 3), axis=0)
+    if len(colors) > limit or not len(colors):
+        notices.append(f"GIF holds 256 colours: {photo.name} is reduced to them.")
+        image = Image.fromarray(rgb).quantize(limit, dither=Image.Dither.NONE)
+        palette, indices = image.getpalette() or [], np.array(image)
+    else:
+        new = rgb[~known]
+        if len(new) and len(colors) < limit:
+            free = Image.fromarray(new[None]).quantize(limit - len(colors))
+            used = np.array(free.getpalette(), np.uint8).reshape(-1, 3)
+            colors = np.concatenate([colors, used[: limit - len(colors)]])
+        indices = _nearest(rgb, colors)
+        palette = colors.ravel().tolist()
+    if clear is not None:
+        palette = [*palette, *[0] * (765 - len(palette)), 0, 0, 0]
+        indices = np.where(clear, 255, indices)
+        palette[765:768] = rgb[clear][0].tolist() if clear.any() else [0, 0, 0]
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(palette)
+    if clear is not None:
+        image.info["transparency"] = 255
+    return image
+
+
+def _nearest(rgb: RgbImage, colors: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
+    """The index of the nearest of the colours for each pixel."""
+    packed = rgb.astype(np.int32) @ np.array([65536, 256, 1])
+    distinct, where = np.unique(packed, return_inverse=True)
+    each = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=1)
+    nearest = np.concatenate([
+        np.square(part[:, None] - colors.astype(np.int64)).sum(axis=2).argmin(axis=1)
+        for part in np.array_split(each, len(each) // 4096 + 1)
+    ])  # fmt: skip
+    return nearest[where].reshape(rgb.shape[:2])
+
+
+def _samples(photo: Photo) -> np.ndarray:
+    """[h, w, channels] as they are stored: grey or RGB or inks, and alpha."""
+    if photo.inks is not None:
+        return np.asarray(photo.inks)
+    parts = [photo.pixels[..., :1] if photo.mode in GREY else photo.pixels]
+    if photo.alpha is not None:
+        parts.append(photo.alpha[..., None])
+    return np.concatenate(parts, axis=-1)
+
+
+def _deep_png(photo: Photo, notices: list[str]) -> bytes:
+    """More than 8 bits a channel as 16 bits."""
+    samples = _samples(photo)
+    if samples.dtype != np.uint16:
+        if samples.dtype.kind == "f" or photo.white != 65535:
+            notices.append(f"PNG holds 16 bits: {photo.name} is rounded to them.")
+        scaled = np.clip(samples / photo.white, 0, 1) * 65535
+        samples = np.rint(scaled).astype(np.uint16)
+    mode = "L" if samples.shape[2] < 3 else "RGB"
+    return _png(samples, _options(photo, "PNG", mode, None, notices))
+
+
+def _png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
+    """A 16-bit PNG with the metadata that Pillow writes for these options."""
+    height, width, channels = samples.shape
+    rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
+    # Each row as its difference to the one above, which compresses well.
+    differences = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+    filtered = np.insert(differences, 0, 2, axis=1)
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    dummy = Image.new("L" if channels < 3 else "RGB", (1, 1))
+    metadata = [
+        (chunk, content)
+        for chunk, content, _ in PngImagePlugin.getchunks(dummy, **options)
+        if chunk not in (b"IHDR", b"IDAT", b"IEND")
+    ]
+    pixels = zlib.compress(filtered.tobytes(), 6)
+    chunks = [(b"IHDR", header), *metadata, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + chunk
+        + content
+        + struct.pack(">I", zlib.crc32(chunk + content))
+        for chunk, content in chunks
+    )
+
+
+def _tiff(photo: Photo, notices: list[str]) -> bytes:
+    """A TIFF of one strip, its tags in the directory of the EXIF tags.
+
+    Pillow's own writer knows no deep colour, and with compression no EXIF.
+    """
+    samples = _samples(photo)
+    if samples.shape[2] == 2 and photo.deep:
+        # Hardly anything reads deep grey with alpha.
+        samples = samples[..., [0, 0, 0, 1]]
+    height, width, channels = samples.shape
+    cmyk = photo.inks is not None and photo.inks.mode == "CMYK"
+    mode = "CMYK" if cmyk else "L" if channels < 3 else "RGB"
+    options = _options(photo, "TIFF", mode, None, notices)
+    bits = 8 * samples.dtype.itemsize
+    stored = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    if photo.mode == "1" and channels == 1:
+        bits, stored = 1, np.packbits(samples[..., 0] > 127, axis=1).tobytes()
+    raw = photo.metadata.encoding.get("compression") == "raw"
+    stored = stored if raw else zlib.compress(stored, 6)
+    exif = Image.Exif()
+    if photo.metadata.exif is not None:
+        exif.load(photo.metadata.exif)
+    exif.endian = "<"
+    sample_format = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    tags: dict[int, Any] = {
+        256: width, 257: height, 258: (bits,) * channels, 259: 1 if raw else 8,
+        262: {"CMYK": 5, "L": 1, "RGB": 2}[mode], 273: 0, 277: channels, 278: height,
+        279: len(stored), 284: 1, 339: (sample_format,) * channels,
+        338: 2 if channels in (2, 4) and not cmyk else None,
+        700: options.get("xmp"), 34675: options.get("icc_profile"),
+    }  # fmt: skip
+    if photo.metadata.dpi is not None:
+        tags |= {282: photo.metadata.dpi[0], 283: photo.metadata.dpi[1], 296: 2}
+    for tag, value in tags.items():
+        if value is not None:
+            exif[tag] = value
+    # The directory adds its own end to the offset of the strip, which is given as 0.
+    return exif.tobytes()[6:] + stored

@@ -1,0 +1,195 @@
+"""What is missing: boolean masks from pictures, transparency, colours and rectangles.
+
+A mask is bool [h, w], true where the photograph is to be completed. White marks what is
+missing, as everywhere in this field: more than 127 of 255.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import ndimage
+
+from gl_jax.config import UsageError
+
+Mask = Bool[np.ndarray, "h w"]
+Pixels = Shaped[np.ndarray, "h w 3"]
+Alpha = Shaped[np.ndarray, "h w"]
+
+THRESHOLD = 127 / 255
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def from_white(
+    pixels: Pixels, white: float, alpha: Alpha | None = None, *, exact: bool = True
+) -> Mask:
+    """Missing where the picture is white: brighter than 127 of 255, and not transparent.
+
+    `white` is the value of a full channel. A picture of whole numbers that has nothing
+    above 1 is taken as one of 0 and 1, unless it is not `exact`, as a JPEG's black is
+    not.
+    """
+    whole = pixels.dtype.kind in "iu"
+    full = 1 if exact and whole and pixels.max(initial=0) <= 1 else white
+    mask = _brightness(pixels) > THRESHOLD * full
+    if alpha is not None:
+        mask &= alpha > THRESHOLD * white
+    return mask
+
+
+def from_alpha(alpha: Alpha, white: float) -> Mask:
+    """Missing where the picture is transparent: alpha of at most 127 of 255."""
+    return np.asarray(alpha <= THRESHOLD * white)
+
+
+def from_color(pixels: Pixels, white: float, color: str, tolerance: int = 0) -> Mask:
+    """Missing where the picture has `color`, a hexadecimal RGB such as #ff0000.
+
+    No channel may be further away than `tolerance`, in levels of 255.
+    """
+    match = re.fullmatch(r"#?([0-9a-fA-F]{6})", color)
+    if match is None:
+        raise UsageError(f"mask_color (={color!r}) must be like '#ff0000'.")
+    if not 0 <= tolerance <= 255:
+        raise UsageError(f"mask_tolerance (={tolerance}) must be in [0, 255].")
+    wanted = np.array(list(bytes.fromhex(match[1])))
+    # Half a level more, because 16-bit and floating-point colours fall between levels.
+    distance = np.abs(pixels * (255 / white) - wanted).max(axis=-1)
+    return np.asarray(distance < tolerance + 0.5)
+
+
+def from_rectangles(size: tuple[int, int], rectangles: Iterable[str]) -> Mask:
+    """Missing inside rectangles written `x,y,width,height`, in pixels from the top left.
+
+    What reaches beyond the image is cut off; UsageError where nothing is left.
+    """
+    height, width = size
+    mask = np.zeros(size, bool)
+    for text in rectangles:
+        words = re.fullmatch(
+            r"\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", text
+        )
+        if words is None:
+            raise UsageError(
+                f"rect (={text!r}) must be x,y,width,height in pixels, like 40,30,64,64."
+            )
+        x, y, across, down = map(int, words.groups())
+        inside = mask[max(y, 0) : max(y + down, 0), max(x, 0) : max(x + across, 0)]
+        if not inside.size:
+            raise UsageError(
+                f"rect (={text!r}) has no pixel inside the image of {width}x{height}."
+            )
+        inside[:] = True
+    return mask
+
+
+def from_seed(size: tuple[int, int], seed: int, name: str = "") -> Mask:
+    """One rectangle as in training, anywhere: 96 to 128 pixels to 256 of the shorter side.
+
+    It follows from the seed, the size and `name`, so that each photo of a folder has a
+    hole of its own and keeps it when others come and go.
+    """
+    height, width = size
+    shortest = min(size)
+    chance = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    low, high = max(1, shortest * 3 // 8), max(1, shortest // 2)
+    down, across = (int(side) for side in chance.integers(low, high, 2, endpoint=True))
+    top = int(chance.integers(height - down, endpoint=True))
+    left = int(chance.integers(width - across, endpoint=True))
+    mask = np.zeros(size, bool)
+    mask[top : top + down, left : left + across] = True
+    return mask
+
+
+def from_array(values: np.ndarray) -> Mask:
+    """A mask from an array that says what is missing, in any of the usual ways.
+
+    [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], of bool, of whole numbers (0 and 255, or
+    0 and 1), or of floating point in [0, 1].
+    """
+    shape = values.shape
+    fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
+    if not fits or values.dtype.kind not in "buif":
+        raise UsageError(
+            f"the mask must be an array [h, w] of bool, of 0 and 255, or of 0 and 1, not "
+            f"{values.dtype} {list(shape)}."
+        )
+    channels = values.reshape(*shape[:2], -1)
+    white = 1.0 if values.dtype.kind in "bf" else 255.0
+    numbers = channels.astype(np.uint8) if values.dtype == bool else channels
+    alpha = numbers[..., 3] if channels.shape[2] == 4 else None
+    colors = numbers[..., :3] if channels.shape[2] > 2 else numbers.repeat(3, axis=2)
+    return from_white(colors, white, alpha)
+
+
+def resized(mask: Mask, size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
+    """The mask at another (height, width): the nearest pixel's value."""
+    rows, columns = (
+        (np.arange(new) * 2 + 1) * old // (2 * new)
+        for new, old in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns[None, :]]
+
+
+def dilated(mask: Mask, radius: int) -> Mask:
+    """The mask and all pixels within `radius` pixels of it."""
+    if radius < 0:
+        raise UsageError(f"dilate (={radius}) must be at least 0.")
+    if not radius or not mask.any():
+        return mask
+    grown = mask.copy()
+    box = _box(mask, margin=radius)
+    grown[box] = ndimage.distance_transform_edt(~mask[box]) <= radius
+    return grown
+
+
+def feathered(mask: Mask, radius: int) -> Float[np.ndarray, "h w"]:
+    """The share of the completion in each pixel: 1 in the hole, 0 beyond `radius` pixels.
+
+    The ramp lies outside the hole, because what was inside is gone.
+    """
+    if radius < 0:
+        raise UsageError(f"feather (={radius}) must be at least 0.")
+    weight = mask.astype(np.float32)
+    if radius and mask.any():
+        box = _box(mask, margin=radius + 1)
+        distance = ndimage.distance_transform_edt(~mask[box])
+        weight[box] = np.clip(1 - distance / (radius + 1), 0, 1)
+    return weight
+
+
+def why_empty(pixels: Pixels, white: float, alpha: Alpha | None) -> str:
+    """What a picture with no white may have been meant to say, in one sentence."""
+    if alpha is not None and (alpha <= THRESHOLD * white).any():
+        return (
+            "It has transparency but no white: white marks what is missing; for "
+            "transparent = missing use --mask-from alpha."
+        )
+    if (pixels != pixels[..., :1]).any():
+        saturated = pixels.max(axis=-1).astype(float) - pixels.min(axis=-1)
+        row, column = np.unravel_index(saturated.argmax(), saturated.shape)
+        levels = np.rint(pixels[row, column] * (255 / white)).astype(int)
+        color = "".join(f"{level:02x}" for level in levels)
+        return (
+            "It has colours but no white: white marks what is missing; for a colour use "
+            f"--mask-color, here perhaps '#{color}'."
+        )
+    return "White marks what is missing; for black = missing use --invert-mask."
+
+
+def _brightness(pixels: Pixels) -> np.ndarray:
+    first = pixels[..., 0]
+    if (pixels == first[..., None]).all():
+        return first
+    return np.asarray(pixels @ _LUMA)
+
+
+def _box(mask: Mask, margin: int) -> tuple[slice, slice]:
+    """The smallest box around what is true, `margin` pixels wider on each side."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
+    )
