@@ -1,5 +1,6 @@
 """A training run, told from top to bottom."""
 
+import faulthandler
 import json
 import math
 import os
@@ -86,6 +87,7 @@ def run(config: Config, workdir: Path, *, log: Callable[[str], None] = print) ->
         _write_status(workdir, "failed", None, f"{type(error).__name__}: {error}")
         raise
     finally:
+        faulthandler.cancel_dump_traceback_later()
         this.checkpoints.close()
     _write_status(workdir, "finished", last_step)
 
@@ -174,6 +176,9 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
     ):
         for step in range(start + 1, total + 1):
             phase = config.phase_at(step - 1)
+            # What hangs, a step, a save or a host that never comes, is shown with its place.
+            faulthandler.dump_traceback_later(config.run.hang_limit)
+            _profile(this, step, "first")
             images = next(batches)
             if phase in compiled:
                 state, metrics = this.steps[phase](state, images, key)
@@ -186,6 +191,7 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
             # At most one step runs ahead of the host, on CPU none (see Devices).
             jax.block_until_ready(metrics if devices.wait_each_step else previous)
             previous = metrics
+            _profile(this, step, "last", metrics)
             report.progress(step, phase)
 
             stop = interruption.requested(step)
@@ -212,32 +218,48 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
                     report.curves()
             if step % config.run.save_every == 0 or last:
                 with report.pause():
-                    _save(this, step, state, psnr, rollbacks)
-                if last and not this.checkpoints.wait():
-                    _save(this, step, state, psnr, rollbacks)
-                    if not this.checkpoints.wait():
-                        raise SaveFailedError(
-                            f"Step {step}, the last one, could not be saved, twice; the "
-                            "reason is above. The same command resumes before it."
-                        )
+                    _save(this, step, state, psnr, rollbacks, last=last)
             if stop:
                 raise Interrupted(step)
     return max(start, total)
 
 
-def _save(
-    this: Run, step: int, state: TrainState, psnr: float | None, rollbacks: int
+def _profile(
+    this: Run, step: int, end: Literal["first", "last"], metrics: Any = None
 ) -> None:
-    extra = {
-        "photographs": this.photographs.fingerprint(),
-        "rollbacks": rollbacks,
-    }
-    this.checkpoints.save(
-        step,
-        this.devices.first(state),
-        psnr=psnr,
-        config_json=this.config.to_json(),
-        extra=extra,
+    """Starts or ends the profile where `step` is that end of `run.profile_steps`."""
+    first, last = this.config.run.profile_steps or (0, 0)
+    if end == "first" and step == first:
+        jax.profiler.start_trace(this.workdir / "tensorboard")
+    elif end == "last" and step == last:
+        jax.block_until_ready(metrics)
+        jax.profiler.stop_trace()
+
+
+def _save(
+    this: Run,
+    step: int,
+    state: TrainState,
+    psnr: float | None,
+    rollbacks: int,
+    *,
+    last: bool,
+) -> None:
+    """Saves in the background; the last time waits, and tries twice."""
+    extra = {"photographs": this.photographs.fingerprint(), "rollbacks": rollbacks}
+    for _ in range(2 if last else 1):
+        this.checkpoints.save(
+            step,
+            this.devices.first(state),
+            psnr=psnr,
+            config_json=this.config.to_json(),
+            extra=extra,
+        )
+        if not last or this.checkpoints.wait():
+            return
+    raise SaveFailedError(
+        f"Step {step}, the last one, could not be saved, twice; the reason is above. "
+        "The same command resumes before it."
     )
 
 

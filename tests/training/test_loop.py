@@ -198,6 +198,12 @@ def test_rollback_gives_up_after_its_limit(tmp_path):
     assert sum("Going back to the last checkpoint" in text for text in messages) == 2
 
 
+def test_profiled_steps_are_there_for_tensorboard(tmp_path):
+    run = dataclasses.replace(tiny().run, profile_steps=(2, 2), save_every=100)
+    loop.run(tiny(schedule=ScheduleConfig(2, 0, 2), run=run), tmp_path)
+    assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
+
+
 @pytest.mark.slow
 def test_it_learns(tmp_path):
     """On the bundled photographs the hole error falls well below that of a mean fill."""
