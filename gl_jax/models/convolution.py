@@ -7,9 +7,10 @@ convolution, so there they are written as forward convolutions and matrix produc
 
 - A stride-2 convolution's input gradient, and the transposed convolution, split into
   four stride-1 convolutions, one for each parity of the output's row and column.
-- A 3x3 convolution between wide layers, and its gradients, use Winograd's F(2x2, 3x3):
-  16 products where the definition needs 36 (Lavin and Gray 2016). The transforms are
-  memory traffic, so a block of the image that fits into the cache is done at a time.
+- A 3x3 convolution between wide layers, dilated or not, and its gradients, are done by
+  Winograd's algorithm with a quarter of the products (`winograd.py`).
+- Of a thin layer, as the first and the last of the network, the weight gradient is a
+  matrix product with the patches of its thin side, a block of the image at a time.
 - Other weight gradients are one matrix product for each tap of the kernel.
 
 `python -m benchmarks --cases completion_step,joint_step` measures the whole of it.
@@ -20,8 +21,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
+
+from gl_jax.models import winograd
 
 Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b y x o"]
@@ -31,10 +33,11 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 # Below this many channels on either side Winograd's transforms cost more than its
 # products save; a weight gradient saves more, because XLA's own is slower.
 WINOGRAD_CHANNELS = 192
-WINOGRAD_GRADIENT_CHANNELS = 64
+WINOGRAD_GRADIENT_CHANNELS = 32
 
-# Pixels to transform at a time: with 256 channels, 16 MB of products, half an L3 cache.
-WINOGRAD_PIXELS = 4096
+# Up to this many channels on one side the patches of that side fit into the cache.
+THIN_CHANNELS = 16
+PATCH_PIXELS = 4096
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -106,11 +109,20 @@ def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
     def native(inputs: Array, kernel: Array) -> Array:
         return _native(inputs, kernel, stride, dilation, _both(padding, padding))
 
-    fits = _fits_winograd(inputs.shape, kernel.shape, stride, dilation)
-    # A dilated one would spend on gathering its pixels what it saves.
-    if not fits or dilation != 1 or min(kernel.shape[2:]) < WINOGRAD_CHANNELS:
+    fits = _fits_winograd(inputs, kernel.shape, stride, dilation)
+    if not fits or min(kernel.shape[2:]) < WINOGRAD_CHANNELS:
         return native(inputs, kernel)
-    return jax.lax.platform_dependent(inputs, kernel, cpu=_winograd, default=native)
+    on_cpu = partial(winograd.convolve, dilation=dilation)
+    return jax.lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=native)
+
+
+def _fits_winograd(
+    inputs: Array, shape: tuple[int, ...], stride: int, dilation: int
+) -> bool:
+    """3x3, stride 1, and what `winograd` asks of the type and the sides."""
+    exact = inputs.dtype == jnp.float32
+    plain = shape[:2] == (3, 3) and stride == 1
+    return exact and plain and winograd.fits(inputs.shape, dilation)
 
 
 def _native(
@@ -205,28 +217,62 @@ def _weight_gradient(
 
         return jax.vjp(forward, jnp.zeros(shape, inputs.dtype))[1](errors)[0]
 
-    on_cpu = _cpu_weight_gradient(inputs.shape, shape, stride, dilation, padding)
+    on_cpu = _cpu_weight_gradient(inputs, shape, stride, dilation, padding)
     if on_cpu is None:
         return native(inputs, errors)
     return jax.lax.platform_dependent(inputs, errors, cpu=on_cpu, default=native)
 
 
 def _cpu_weight_gradient(
-    input_shape: tuple[int, ...],
+    inputs: Array,
     shape: tuple[int, ...],
     stride: int,
     dilation: int,
     padding: int,
 ) -> Callable[[Array, Array], Array] | None:
     """The formulation that is faster than XLA's own on CPU, None where there is none."""
-    size, wide = shape[0], min(shape[2:]) >= WINOGRAD_GRADIENT_CHANNELS
-    if not wide or size == 5:
+    size, thinner = shape[0], min(shape[2:])
+    if stride == dilation == 1 and thinner <= THIN_CHANNELS:
+        return partial(_patch_products, size=size)
+    wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
+    if wide and _fits_winograd(inputs, shape, stride, dilation):
+        return partial(winograd.weight_gradient, dilation=dilation)
+    if size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None
-    if _fits_winograd(input_shape, shape, stride, dilation):
-        return partial(_winograd_weight_gradient, dilation=dilation)
     return partial(
         _tap_products, size=size, stride=stride, dilation=dilation, padding=padding
     )
+
+
+def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
+    """A "same" convolution's weight gradient from the patches of its thinner side."""
+    if errors.shape[3] < inputs.shape[3]:
+        # Seen from the errors, the inputs lie on the other side of each tap.
+        mirrored = _patch_products(errors, inputs, size=size)
+        return mirrored[::-1, ::-1].swapaxes(2, 3)
+    count, height, width, features_in = inputs.shape
+    features_out = errors.shape[3]
+    padding = size // 2
+    padded = jnp.pad(inputs, ((0, 0), *_both(padding, padding), (0, 0)))
+    most = max(1, PATCH_PIXELS // width)
+    rows = max(n for n in range(1, most + 1) if height % n == 0)
+    strips = height // rows
+
+    def add(index: Array, total: Array) -> Array:
+        start = (index // strips, index % strips * rows, 0, 0)
+        around = (1, rows + 2 * padding, width + 2 * padding, features_in)
+        seen = jax.lax.dynamic_slice(padded, start, around)
+        block = jax.lax.dynamic_slice(errors, start, (1, rows, width, features_out))
+        taps = [(y, x) for y in range(size) for x in range(size)]
+        parts = [seen[:, y : y + rows, x : x + width] for y, x in taps]
+        # Kept in the cache: fused with the product, each patch would be made many times.
+        patches = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=3))
+        patches = patches.reshape(rows * width, -1)
+        return total + patches.T @ block.reshape(rows * width, -1)
+
+    zeros = jnp.zeros((size * size * features_in, features_out), inputs.dtype)
+    total = jax.lax.fori_loop(0, count * strips, add, zeros)
+    return total.reshape(size, size, features_in, features_out)
 
 
 def _tap_products(
@@ -247,125 +293,3 @@ def _tap_products(
             ]
             products.append(seen.reshape(-1, seen.shape[3]).T @ rows)
     return jnp.stack(products).reshape(size, size, inputs.shape[3], errors.shape[3])
-
-
-# ---- Winograd's F(2x2, 3x3) ---------------------------------------------------------
-
-# The kernel's transform along one axis: four products from three taps.
-_KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-
-
-def _fits_winograd(
-    input_shape: tuple[int, ...], shape: tuple[int, ...], stride: int, dilation: int
-) -> bool:
-    """3x3, stride 1, and sides of whole 2x2 tiles in each of the dilation's grids."""
-    whole = all(side % (2 * dilation) == 0 for side in input_shape[1:3])
-    return shape[:2] == (3, 3) and stride == 1 and whole
-
-
-def _winograd(inputs: Array, kernel: Array) -> Array:
-    """The 3x3 "same" convolution of stride 1."""
-    _, height, width, _ = inputs.shape
-    features = kernel.shape[3]
-    transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    weights = jnp.einsum("ua,vb,abio->uvio", transform, transform, kernel)
-    weights = weights.reshape(16, *kernel.shape[2:])
-    blocks = _Blocks(inputs.shape)
-    padded = _padded(inputs)
-
-    def complete(index: Array) -> Array:
-        tiles = _tiles(blocks.cut(padded, index, halo=2))
-        products = jax.lax.dot_general(tiles, weights, (((2,), (1,)), ((0,), (0,))))
-        shape = (4, 4, blocks.images, blocks.rows // 2, width // 2, features)
-        rows = [_output(row) for row in _output(products.reshape(shape))]
-        outputs = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
-        return outputs.reshape(blocks.images, blocks.rows, width, features)
-
-    outputs = jax.lax.map(complete, jnp.arange(blocks.count, dtype=jnp.int32))
-    return outputs.reshape(-1, height, width, features)
-
-
-def _winograd_weight_gradient(inputs: Array, errors: Array, *, dilation: int) -> Array:
-    """The gradient with respect to a 3x3 kernel: the transpose of the above."""
-    inputs, errors = _grids(inputs, dilation), _grids(errors, dilation)
-    features_in, features_out = inputs.shape[3], errors.shape[3]
-    blocks = _Blocks(inputs.shape)
-    padded = _padded(inputs)
-
-    def add(total: Array, index: Array) -> tuple[Array, None]:
-        tiles = _tiles(blocks.cut(padded, index, halo=2))
-        parts = _output_transposed(blocks.cut(errors, index, halo=0), 1)
-        spread = jnp.stack(
-            [part for row in parts for part in _output_transposed(row, 2)]
-        )
-        spread = spread.reshape(16, -1, features_out)
-        products = jax.lax.dot_general(tiles, spread, (((1,), (1,)), ((0,), (0,))))
-        return total + products, None
-
-    zeros = jnp.zeros((16, features_in, features_out), inputs.dtype)
-    total, _ = jax.lax.scan(add, zeros, jnp.arange(blocks.count, dtype=jnp.int32))
-    total = total.reshape(4, 4, features_in, features_out)
-    transform = jnp.asarray(_KERNEL_TRANSFORM, inputs.dtype)
-    return jnp.einsum("ua,vb,uvio->abio", transform, transform, total)
-
-
-class _Blocks:
-    """A batch of images cut into blocks of about WINOGRAD_PIXELS: whole images or rows."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        count, self.height, self.width, _ = shape
-        size = self.height * self.width
-        most_images = max(1, min(count, WINOGRAD_PIXELS // size))
-        self.images = max(n for n in range(1, most_images + 1) if count % n == 0)
-        most_rows = max(2, min(self.height, WINOGRAD_PIXELS // self.width))
-        self.rows = max(n for n in range(2, most_rows + 1, 2) if self.height % n == 0)
-        self.strips = self.height // self.rows
-        self.count = count // self.images * self.strips
-
-    def cut(self, images: Array, index: Array, *, halo: int) -> Array:
-        """Block `index` of images that have `halo` more rows and columns."""
-        starts = (index // self.strips * self.images, index % self.strips * self.rows)
-        sizes = (self.images, self.rows + halo, self.width + halo, images.shape[3])
-        return jax.lax.dynamic_slice(images, (*starts, 0, 0), sizes)
-
-
-def _grids(images: Array, dilation: int) -> Array:
-    """The dilation^2 grids of pixels that a dilated convolution sees, as images."""
-    b, h, w, c = images.shape
-    if dilation == 1:
-        return images
-    apart = images.reshape(b, h // dilation, dilation, w // dilation, dilation, c)
-    return apart.transpose(0, 2, 4, 1, 3, 5).reshape(
-        b * dilation**2, h // dilation, w // dilation, c
-    )
-
-
-def _padded(images: Array) -> Array:
-    return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _tiles(padded: Array) -> Array:
-    """The transformed 4x4 tiles, [16, tiles, features]; they overlap by two pixels."""
-    parts = [part for row in _input(padded, 1) for part in _input(row, 2)]
-    return jnp.stack(parts).reshape(16, -1, padded.shape[3])
-
-
-def _input(padded: Array, axis: int) -> list[Array]:
-    count = (padded.shape[axis] - 2) // 2
-    a, b, c, d = (
-        jax.lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis=axis)
-        for start in range(4)
-    )
-    return [a - c, b + c, c - b, b - d]
-
-
-def _output(products: Array | list[Array]) -> list[Array]:
-    """Two outputs from four products; each may hold the products of the other axis."""
-    a, b, c, d = products
-    return [a + b + c, b - c - d]
-
-
-def _output_transposed(errors: Array, axis: int) -> list[Array]:
-    even = jax.lax.slice_in_dim(errors, 0, None, 2, axis=axis)
-    odd = jax.lax.slice_in_dim(errors, 1, None, 2, axis=axis)
-    return [even, even + odd, even - odd, -odd]
