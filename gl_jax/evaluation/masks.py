@@ -5,14 +5,20 @@ true where pixels are missing. Mask i follows from (seed, i) and the size alone,
 longer list begins with the shorter one.
 """
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from gl_jax.config import UsageError, did_you_mean
 
 Masks = Bool[np.ndarray, "n h w"]
+
+AREA_CLASSES = tuple(pairwise((0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)))
+"""The shares of the image that may be missing, each above the first number and up to the
+second: the six classes of the irregular masks of Liu et al. (PConv, ECCV 2018)."""
 
 
 def center(count: int, height: int, width: int, seed: int = 0) -> Masks:
@@ -48,7 +54,107 @@ def box(count: int, height: int, width: int, seed: int = 0) -> Masks:
     return masks
 
 
-KINDS: dict[str, Callable[[int, int, int, int], Masks]] = {"center": center, "box": box}
+def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
+    """Strokes of a round brush; mask i misses a share of class i mod 6.
+
+    So six masks hold one of each of `AREA_CLASSES`. Within its class the least area is
+    drawn evenly, and strokes are added until it is reached. A stroke wanders: between
+    corners it is straight, and at each it turns by a random angle. ValueError where a
+    class has no whole number of pixels (fewer than 12 in the image).
+    """
+    masks = np.zeros((count, height, width), bool)
+    for index, mask in enumerate(masks):
+        low, high = AREA_CLASSES[index % len(AREA_CLASSES)]
+        # The smallest and the largest number of pixels inside the class.
+        fewest, most = math.floor(low * mask.size) + 1, math.floor(high * mask.size)
+        if fewest > most:
+            raise ValueError(
+                f"an image of {height}x{width} pixels is too small for a mask of "
+                f"{low:.0%} to {high:.0%} of it."
+            )
+        chance = np.random.default_rng((seed, index))
+        enough = int(chance.integers(fewest, most, endpoint=True))
+        while np.count_nonzero(mask) < enough:
+            _stroke(mask, chance, enough, most)
+    return masks
+
+
+def area_class(mask: Bool[np.ndarray, "h w"]) -> int | None:
+    """The number in `AREA_CLASSES` of a mask's missing share; None if it is in none."""
+    share = np.count_nonzero(mask) / mask.size
+    for number, (low, high) in enumerate(AREA_CLASSES):
+        if low < share <= high:
+            return number
+    return None
+
+
+PIECES = (2, 8)
+"""How many straight pieces a stroke has, unless it leaves the image before."""
+LENGTH = (0.05, 0.25)
+"""Of a piece, in sides of a square of the image's area."""
+WIDTH = (0.03, 0.13)
+"""Of a stroke, likewise: 8 to 33 of 256 pixels."""
+TURN = 0.9
+"""Standard deviation of the angle at a corner, in radians."""
+
+
+def _stroke(
+    mask: Bool[np.ndarray, "h w"], chance: np.random.Generator, enough: int, most: int
+) -> None:
+    """Paints one stroke, or what of it makes `enough` pixels and not more than `most`."""
+    side = math.sqrt(mask.size)
+    position = chance.uniform((0, 0), mask.shape)
+    angle = chance.uniform(0, 2 * math.pi)
+    width = chance.uniform(*WIDTH) * side
+    for _ in range(chance.integers(*PIECES, endpoint=True)):
+        length = chance.uniform(*LENGTH) * side
+        angle += chance.normal(0, TURN)
+        end = position + length * np.array([math.sin(angle), math.cos(angle)])
+        painted = mask | _line(mask.shape, position, end, width)
+        while np.count_nonzero(painted) > most:
+            # Too much for the class: a shorter and thinner piece, a pixel at last.
+            end, width = (position + end) / 2, width / 2
+            painted = mask | _line(mask.shape, position, end, width)
+        mask[:] = painted
+        outside = (end < 0).any() or (end > mask.shape).any()
+        if outside or np.count_nonzero(mask) >= enough:
+            return
+        position = end
+
+
+def _line(
+    shape: tuple[int, ...],
+    start: Float[np.ndarray, " 2"],
+    end: Float[np.ndarray, " 2"],
+    width: float,
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels whose centres lie within half a width of a line, so with round ends.
+
+    Also the pixel in which it starts. Drawn here and not by a library, whose next
+    version may draw another line.
+    """
+    line = np.zeros(shape, bool)
+    # Only in the rectangle that it can reach.
+    ends = np.sort([start, end], axis=0)
+    top, left = np.maximum(np.floor(ends[0] - width / 2).astype(int), 0)
+    bottom, right = np.ceil(ends[1] + width / 2).astype(int)
+    reach = line[top:bottom, left:right]
+    y, x = np.ogrid[: reach.shape[0], : reach.shape[1]]
+    y, x = y + (top + 0.5 - start[0]), x + (left + 0.5 - start[1])
+    step_y, step_x = end - start
+    square = max(step_y**2 + step_x**2, np.finfo(float).tiny)
+    along = np.clip((y * step_y + x * step_x) / square, 0, 1)
+    reach[:] = np.hypot(y - along * step_y, x - along * step_x) <= width / 2
+    first_y, first_x = np.minimum(start.astype(int), np.subtract(shape, 1))
+    line[first_y, first_x] = True
+    return line
+
+
+KINDS: dict[str, Callable[[int, int, int, int], Masks]] = {
+    "center": center,
+    "box": box,
+    "freeform": freeform,
+}
 
 
 def make_masks(kind: str, count: int, height: int, width: int, *, seed: int) -> Masks:

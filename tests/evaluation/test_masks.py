@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation.masks import KINDS, box, center, make_masks
+from gl_jax.evaluation.masks import (
+    AREA_CLASSES,
+    KINDS,
+    area_class,
+    box,
+    center,
+    freeform,
+    make_masks,
+)
 
 
 def sides(mask: np.ndarray) -> tuple[int, int]:
@@ -46,12 +54,66 @@ def test_every_mask_has_a_hole_and_something_around_it(
     assert not masks.all(axis=(1, 2)).any()
 
 
-def test_a_longer_list_begins_with_the_shorter_one() -> None:
-    np.testing.assert_array_equal(box(9, 64, 64, 1)[:4], box(4, 64, 64, 1))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_longer_list_begins_with_the_shorter_one(kind: str) -> None:
+    longer, shorter = (make_masks(kind, n, 64, 64, seed=1) for n in (9, 4))
+    np.testing.assert_array_equal(longer[:4], shorter)
 
 
-def test_another_seed_gives_other_boxes() -> None:
-    assert (box(4, 64, 64, 0) != box(4, 64, 64, 1)).any()
+@pytest.mark.parametrize("kind", ["box", "freeform"])
+def test_another_seed_gives_other_masks(kind: str) -> None:
+    one, other = (make_masks(kind, 4, 64, 64, seed=seed) for seed in (0, 1))
+    assert (one != other).any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "size", [(32, 32), (45, 71), (64, 512), (256, 256), (512, 512)]
+)
+def test_the_area_classes_take_turns(size: tuple[int, int], seed: int) -> None:
+    for index, mask in enumerate(freeform(12, *size, seed)):
+        low, high = AREA_CLASSES[index % 6]
+        assert low < mask.mean() <= high
+        assert area_class(mask) == index % 6
+
+
+def test_areas_fill_their_class() -> None:
+    shares = freeform(240, 48, 48).mean(axis=(1, 2)).reshape(-1, 6)
+    for (low, high), found in zip(AREA_CLASSES, shares.T, strict=True):
+        third = (high - low) / 3
+        assert found.min() < low + third
+        assert found.max() > high - third
+
+
+def test_strokes_reach_every_place() -> None:
+    share = freeform(240, 64, 64).mean(axis=0)
+    assert share.min() > 0.1
+    assert share.max() < 0.6
+
+
+def test_strokes_have_a_width() -> None:
+    """Most of a hole lies deeper in it than a pixel; no grains and no hairs."""
+    for mask in freeform(12, 256, 256):
+        inner = mask[1:-1, 1:-1].copy()
+        for near in (mask[:-2, 1:-1], mask[2:, 1:-1], mask[1:-1, :-2], mask[1:-1, 2:]):
+            inner &= near
+        assert inner.sum() > 0.75 * mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "number"),
+    [(0, None), (1, None), (2, 0), (10, 0), (11, 1), (30, 2), (60, 5), (61, None)],
+)
+def test_an_area_class_holds_its_upper_end_only(
+    pixels: int, number: int | None
+) -> None:
+    mask = np.arange(100).reshape(10, 10) < pixels
+    assert area_class(mask) == number
+
+
+def test_an_image_of_few_pixels_has_no_freeform_masks() -> None:
+    with pytest.raises(ValueError, match="3x3 pixels is too small"):
+        freeform(6, 3, 3)
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:

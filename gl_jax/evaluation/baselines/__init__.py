@@ -62,5 +62,9 @@ BASELINES: dict[str, Baseline] = {
     "mean": _late("mean_fill", "mean_fill"),
     "telea": _late("opencv", "telea"),
     "ns": _late("opencv", "navier_stokes"),
+    "biharmonic": _late("biharmonic", "biharmonic"),
+    "patchmatch": _late("patchmatch", "patchmatch"),
+    "shift_map": _late("shift_map", "shift_map"),
+    "criminisi": _late("criminisi", "criminisi"),
 }
 """The methods by the names that `--methods` takes."""
