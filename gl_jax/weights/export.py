@@ -45,13 +45,14 @@ class ExportMismatchError(RuntimeError):
 def from_run(
     workdir: str | Path,
     *,
+    step: int | None = None,
     discriminators: bool = False,
     name: str | None = None,
     licence: str = "not stated",
 ) -> Model:
     """The completion network of a run's newest whole checkpoint, its EMA if there is one.
 
-    The optimizers' state stays behind; `discriminators` come along on request.
+    `step` names another checkpoint. The optimizers' state stays behind; `discriminators` come along on request.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
     from gl_jax.training.checkpoint import restore_subtree
@@ -63,7 +64,7 @@ def from_run(
         )
     networks = ["completion", "discriminator"] if discriminators else ["completion"]
     parts = [f"{net}/{kind}" for net in networks for kind in ("params", "batch_stats")]
-    restored = restore_subtree(f"{root}/checkpoints", [*parts, "ema"])
+    restored = restore_subtree(f"{root}/checkpoints", [*parts, "ema"], step=step)
     config = Config.from_json(restored.config_json)
     mean_color: Color | None = config.data.mean_color
     if mean_color is None:
