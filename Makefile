@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench bench-smoke soak clean
+.PHONY: help demo test lint format bench bench-smoke soak audit clean
 
 help:
 	@echo "make demo    train on real photographs and complete others, about 5 minutes"
@@ -14,6 +14,7 @@ help:
 	@echo "make format  format and sort imports"
 	@echo "make bench   speed and memory beside PyTorch, half an hour; a minute: bench-smoke"
 	@echo "make soak    long runs with faults, minutes each"
+	@echo "make audit   look the installed requirements up among known vulnerabilities"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
 # A stamp is as old as the last installation; a changed requirement makes it outdated.
@@ -74,6 +75,12 @@ bench-smoke: .venv/.bench
 
 soak: .venv/.dev
 	$(BIN)/pytest -q -m soak
+
+# In an environment of its own, so that it changes nothing here. Needs the internet.
+audit: .venv/.made
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip --quiet --disable-pip-version-check install pip-audit
+	.venv/audit/bin/pip-audit --requirement requirements.txt
 
 clean:
 	rm -rf .venv build *.egg-info .*_cache .hypothesis

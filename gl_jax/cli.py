@@ -40,6 +40,7 @@ from gl_jax.version import __version__
 Experiment = Annotated[Config, tyro.conf.arg(name="")]
 # A file that stands by itself, as in `gl-jax inspect FILE`.
 Word = tyro.conf.Positional[Path]
+Words = tyro.conf.Positional[tuple[Path, ...]]
 
 
 def train(
@@ -50,6 +51,7 @@ def train(
     process_count: int | None = None,
     process_id: int | None = None,
     distributed: bool = False,
+    heartbeat: int = 100,
 ) -> None:
     """Train the networks, or resume where the workdir's newest checkpoint stands.
 
@@ -60,11 +62,13 @@ def train(
         process_count: Several hosts: how many there are.
         process_id: Several hosts: which of them this one is, from 0.
         distributed: Several hosts: they come from the environment (TPU pod, Slurm).
+        heartbeat: Several hosts: seconds of silence after which a host counts as dead
+            and the others end.
     """
     if distributed or (coordinator, process_count, process_id) != (None, None, None):
         from gl_jax.training import parallel
 
-        parallel.initialize(coordinator, process_count, process_id)
+        parallel.initialize(coordinator, process_count, process_id, heartbeat=heartbeat)
     from gl_jax.training import loop
 
     loop.run(config, workdir)
@@ -80,7 +84,7 @@ def summary(config: Experiment) -> None:
 def compare(
     *,
     output: Path,
-    model: Path | None = None,
+    model: str | None = None,
     data: str = "bundled",
     masks: str = "box",
     methods: tuple[str, ...] = ("gl", "mean", "telea"),
@@ -93,11 +97,14 @@ def compare(
     """Complete the same holes with several methods: a table and a sheet of pictures.
 
     Args:
-        output: Folder for comparison.md, .csv, .json and .png.
-        model: Folder of a training run; the method `gl` needs one.
+        output: Folder for comparison.md, .csv, .json and .png. The same command goes on
+            where it was interrupted; one with more methods runs only those.
+        model: For the method `gl`: a training run's folder, a weights file, or the name
+            of a shipped model; by default the shipped one.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: Kind of holes: `box`, one rectangle as in the paper's training, anywhere,
-            or `center`, a square in the middle.
+        masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
+            square in the middle; `freeform`, brush strokes; or a folder with a mask for
+            each photograph, white = missing.
         methods: Names after one another or with commas: `gl` is ours, from `model`; a
             wrong name is answered with the list of all baselines.
         count: How many photographs, spread evenly over the set.
@@ -114,6 +121,79 @@ def compare(
         model, data, masks, names, output, count=count, image_size=image_size,
         seed=seed, split=split, data_dir=data_dir,
     )  # fmt: skip
+
+
+def evaluate(
+    *,
+    output: Path,
+    model: str | None = None,
+    data: str = "bundled",
+    masks: str = "box",
+    protocol: Literal["own", "mmediting"] = "own",
+    seeds: str | None = None,
+    count: int | None = None,
+    image_size: int | None = None,
+    fid_weights: Path | None = None,
+    lpips_weights: str | None = None,
+    split: str = "validation",
+    data_dir: str | None = None,
+    batch_size: int = 8,
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    distributed: bool = False,
+) -> None:
+    """Measure a model: every metric on fixed holes, each photograph by itself.
+
+    Args:
+        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
+            the list from which the same can be rerun. The same command goes on where it
+            was interrupted.
+        model: A training run's folder, a weights file, or the name of a shipped model;
+            by default the shipped one.
+        data: Photographs: `bundled`, a folder, or `tfds:NAME`.
+        masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
+            (white = missing), or the masks.jsonl of another evaluation.
+        protocol: `mmediting` crops and masks as that project's published table.
+        seeds: Of random holes, with commas; by default 0,1,2.
+        count: How many photographs, spread evenly over the set; by default all.
+        image_size: Side of the squares in pixels; by default what the model was trained
+            on.
+        fid_weights: Inception's weights for FID: pytorch-fid's .pth, or as safetensors.
+        lpips_weights: Files with commas that hold LPIPS's trunk (torchvision's AlexNet or
+            VGG-16) and its heads.
+        split: Split of a bundled or TFDS source; a folder is taken as it is.
+        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
+        batch_size: Photographs at once on each device.
+        coordinator: Several hosts: address of the first one, as HOST:PORT.
+        process_count: Several hosts: how many there are.
+        process_id: Several hosts: which of them this one is, from 0.
+        distributed: Several hosts: they come from the environment (TPU pod, Slurm).
+    """
+    drawn = _whole_numbers("seeds", seeds)
+    if distributed or (coordinator, process_count, process_id) != (None, None, None):
+        from gl_jax.training import parallel
+
+        parallel.initialize(coordinator, process_count, process_id)
+    from gl_jax.evaluation import measurement
+
+    files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
+    measurement.run(
+        model, data, output, masks=masks, protocol=protocol, seeds=drawn, count=count,
+        image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
+        split=split, data_dir=data_dir, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def _whole_numbers(name: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--{name} {text!r} must be whole numbers with commas, like 0,1,2."
+        ) from None
 
 
 def convert(
@@ -145,6 +225,7 @@ def export(
     *,
     workdir: Path,
     output: Path,
+    step: int | None = None,
     format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     discriminators: bool = False,
@@ -156,6 +237,7 @@ def export(
     Args:
         workdir: Folder of the run; its moving average is taken where it kept one.
         output: The file to write.
+        step: A checkpoint that the run has kept; by default the newest whole one.
         format: `safetensors` is what gl-jax itself loads; `stablehlo` a program for any
             size on CPU, CUDA and TPU (jax.export); `onnx` one for a fixed size.
         dtype: Type of the kernels in a safetensors file; the smaller ones halve it.
@@ -166,7 +248,9 @@ def export(
     from gl_jax.weights import export as exports
     from gl_jax.weights import native
 
-    model = exports.from_run(workdir, discriminators=discriminators, licence=licence)
+    model = exports.from_run(
+        workdir, step=step, discriminators=discriminators, licence=licence
+    )
     if format == "stablehlo":
         exports.to_stablehlo(model, output)
     elif format == "onnx":
@@ -266,10 +350,24 @@ def models() -> None:
     print(completer.describe_available())
 
 
+def report(runs: Words, *, output: Path) -> None:
+    """Put training runs side by side: curves, film strips, the ablation, one page.
+
+    Args:
+        runs: Folders of training runs, finished or not.
+        output: Folder for report.html, which holds its pictures itself, and the pictures.
+    """
+    from gl_jax.evaluation import runs as training_runs
+
+    training_runs.report(runs, output)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "summary": summary,
     "compare": compare,
+    "evaluate": evaluate,
+    "report": report,
     "convert": convert,
     "export": export,
     "inspect": inspect_model,
@@ -415,7 +513,7 @@ def _parse(
             raise UsageError(f"unknown option --{name}.{suggest_option(name, flags)}")
     for name, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is parameter.empty
-        is_option = parameter.annotation not in (Experiment, Word)
+        is_option = parameter.annotation not in (Experiment, Word, Words)
         if required and is_option and _flag(name) not in named:
             raise UsageError(f"{prog} needs --{_flag(name)}.")
     panel = io.StringIO()

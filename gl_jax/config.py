@@ -430,9 +430,14 @@ def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def values_by_name(config: Config) -> dict[str, Any]:
+    """Every value of the tree by its dotted name, as JSON would give it back."""
+    return _flat(dataclasses.asdict(config))
+
+
 def differences(ours: Config, theirs: Config) -> Iterator[tuple[str, Any, Any]]:
     """Every field in which two trees differ, as (dotted name, ours, theirs)."""
-    mine, other = _flat(dataclasses.asdict(ours)), _flat(dataclasses.asdict(theirs))
+    mine, other = values_by_name(ours), values_by_name(theirs)
     for name in mine | other:
         if mine.get(name) != other.get(name):
             yield name, mine.get(name), other.get(name)

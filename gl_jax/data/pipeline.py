@@ -9,11 +9,12 @@ photographs on any number of hosts.
 """
 
 import contextlib
+import functools
 import json
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.sources import Source, evenly_spaced, open_source, tensorflow
+from gl_jax.data.sources import (
+    Source,
+    evenly_spaced,
+    inventory,
+    open_source,
+    tensorflow,
+)
 from gl_jax.inpainting.images import read_crop
 
 Crop = UInt8[np.ndarray, "side side 3"]
@@ -72,15 +79,31 @@ class Photographs:
 
     def fingerprint(self) -> str:
         """A hash of the training set's names and sizes: another set has another one."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        # As the run found it at its start: a photograph may vanish during the run.
         return self.training.source.fingerprint()
 
+    @functools.cached_property
+    def inventory(self) -> dict[str, Any]:
+        """The training set's number and names, for `sources.changes` to compare later."""
+        return inventory(self.training.source)
+
     def train_batches(
-        self, start_step: int = 0, *, host_index: int = 0, host_count: int = 1
+        self,
+        start_step: int = 0,
+        *,
+        host_index: int = 0,
+        host_count: int = 1,
+        shown: MutableSequence[Int64[np.ndarray, " b"]] | None = None,
     ) -> Iterator[Crops]:
         """Endless batches from `start_step` on: this host's share of each, in order.
 
         Host h of H yields crops h*B/H to (h+1)*B/H of the global batch of B. The arrays
-        may be read-only.
+        may be read-only. To `shown`, where given, each batch's records are appended:
+        the number of the photograph in every crop, also where it replaces another.
 
         Raises UsageError where the hosts cannot share a batch evenly, and while
         iterating CorruptDataError.
@@ -92,7 +115,7 @@ class Photographs:
                 f"the number of hosts (={host_count}): each loads an equal share."
             )
         opened: list[Any] = []
-        batches = self._batches(opened, start_step, host_index * share, share)
+        batches = self._batches(opened, start_step, host_index * share, share, shown)
         # TensorFlow's threads call Python. If they still do when Python ends, the
         # process hangs, so the iterator is let go of before, whoever holds `batches`.
         weakref.finalize(batches, opened.clear)
@@ -124,7 +147,7 @@ class Photographs:
             return self._config.mean_color
         cache = None
         if self._cache_dir is not None:
-            fingerprint = self.training.source.fingerprint()
+            fingerprint = self.fingerprint()
             cache = self._cache_dir / f"mean-color-{fingerprint[:16]}.json"
             # A file that cannot be read is like none: it is written anew below.
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -153,14 +176,19 @@ class Photographs:
         return red, green, blue
 
     def _batches(
-        self, opened: list[Any], start_step: int, first: int, share: int
+        self,
+        opened: list[Any],
+        start_step: int,
+        first: int,
+        share: int,
+        shown: MutableSequence[Int64[np.ndarray, " b"]] | None,
     ) -> Iterator[Crops]:
         tf = tensorflow()
         batch, side = self._config.batch_size, self._config.image_size
         length = len(self.training)
         failures: list[BaseException] = []
 
-        def load(index: Any, chances: Float[np.ndarray, "7"]) -> Crop:
+        def load(index: Any, chances: Float[np.ndarray, "7"]) -> tuple[Crop, np.int64]:
             try:
                 return self._training_crop(int(index), chances)
             except BaseException as error:
@@ -177,8 +205,10 @@ class Photographs:
                 position % length, seed=tf.stack([seed, epoch]), max_index=length - 1
             )
             chances = tf.random.stateless_uniform([7], tf.stack([seed, position]))
-            crop = tf.numpy_function(load, [index, chances], tf.uint8)
-            return tf.ensure_shape(crop, [side, side, 3])
+            crop, record = tf.numpy_function(
+                load, [index, chances], [tf.uint8, tf.int64]
+            )
+            return tf.ensure_shape(crop, [side, side, 3]), tf.ensure_shape(record, [])
 
         options = tf.data.Options()
         options.deterministic = True
@@ -190,16 +220,21 @@ class Photographs:
         opened.append(crops.as_numpy_iterator())
         try:
             while opened:
-                yield next(opened[0])
+                batch_crops, records = next(opened[0])
+                if shown is not None:
+                    shown.append(records)
+                yield batch_crops
         except Exception:
             if failures:
                 raise failures[0] from None
             raise
 
-    def _training_crop(self, index: int, chances: Float[np.ndarray, "7"]) -> Crop:
+    def _training_crop(
+        self, index: int, chances: Float[np.ndarray, "7"]
+    ) -> tuple[Crop, np.int64]:
         config = self._config
         low, high = config.resize
-        crop = self.training.read(
+        crop, record = self.training.read_numbered(
             index,
             shortest=low + int(float(chances[_SIZE]) * (high - low + 1)),
             side=config.image_size,
@@ -210,7 +245,7 @@ class Photographs:
         if config.color_jitter:
             factors = 1 + config.color_jitter * (2 * chances[_BRIGHTNESS:] - 1)
             crop = jittered(crop, *factors.tolist())
-        return crop
+        return crop, np.int64(record)
 
 
 class ReadableCrops:
@@ -248,6 +283,20 @@ class ReadableCrops:
     ) -> Crop:
         """`images.read_crop` of record `index`, or of the next one that can be read.
 
+        Raises as `read_numbered` does.
+        """
+        return self.read_numbered(index, shortest=shortest, side=side, place=place)[0]
+
+    def read_numbered(
+        self,
+        index: int,
+        *,
+        shortest: int,
+        side: int,
+        place: tuple[float, float] = (0.5, 0.5),
+    ) -> tuple[Crop, int]:
+        """The crop as `read` gives it, and the number of the record that it is of.
+
         Raises CorruptDataError, or UsageError where 1,000 records in a row, or all of
         fewer, cannot be read.
         """
@@ -266,7 +315,7 @@ class ReadableCrops:
                 self._mark(candidate)
                 if candidate != index:
                     self._check_share()
-                return crop
+                return crop, candidate
         raise UsageError(
             f"{row} of {row} photographs cannot be read: {self._corrupt[index]}"
         )

@@ -8,6 +8,7 @@ of the set and resume anywhere without a state. Nothing is decoded here.
 import contextlib
 import functools
 import hashlib
+import heapq
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ from gl_jax.config import DataConfig, UsageError, did_you_mean
 
 PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 """What counts as a photograph in a folder, in upper and lower case."""
+
+LISTED = 1_000
+"""Names that are kept with a checkpoint, to say later what has changed."""
 
 BUNDLED = {
     "train": (
@@ -58,6 +62,10 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """A hash of the names and sizes in order: another set has another one."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Names and sizes, of at most `LISTED` records: those of lowest `_rank`."""
         ...
 
 
@@ -122,9 +130,51 @@ class FileSource:
         for name in self._names:
             digest.update(os.fsencode(name) + b"\0")
         for index in evenly_spaced(len(self), 10_000):
-            size = self._locate(self._names[index]).stat().st_size
-            digest.update(f"{size} ".encode())
+            digest.update(f"{self._size(self._names[index])} ".encode())
         return digest.hexdigest()
+
+    def sizes(self) -> dict[str, int]:
+        """The names of lowest rank, with the sizes of their files."""
+        names = heapq.nsmallest(LISTED, self._names, key=_rank)
+        return {name: self._size(name) for name in names}
+
+    def _size(self, name: str) -> int:
+        try:
+            return self._locate(name).stat().st_size
+        except OSError:
+            return -1  # a link that leads nowhere: unreadable, like a damaged file
+
+
+def inventory(source: Source) -> dict[str, Any]:
+    """What `changes` needs to know of a source later; JSON of at most some 100 kB."""
+    return {"count": len(source), "sizes": source.sizes()}
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """How two inventories differ, in one line: numbers and a few names."""
+    # Where not all names are listed, only ranks that both lists reach can be compared.
+    reach = min(
+        max(map(_rank, one["sizes"])) if len(one["sizes"]) >= LISTED else 1.0
+        for one in (then, now)
+    )
+    before, after = (
+        {name: size for name, size in one["sizes"].items() if _rank(name) <= reach}
+        for one in (then, now)
+    )
+    both = before.keys() & after.keys()
+    kinds = {
+        "gone": sorted(before.keys() - after.keys()),
+        "new": sorted(after.keys() - before.keys()),
+        "of another size": sorted(n for n in both if before[n] != after[n]),
+    }
+    sample = "" if reach == 1 else f" of the {len(before)} that were compared"
+    parts = [f"{now['count']} where there were {then['count']}"]
+    for kind, names in kinds.items():
+        if names:
+            more = ", ..." if len(names) > 3 else ""
+            listed = f"{', '.join(names[:3])}{more}"
+            parts.append(f"{len(names)}{sample} {kind} ({listed})")
+    return "; ".join(parts)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
@@ -261,6 +311,9 @@ class TfdsSource:
         self._label = f"{info.full_name}/{split}"
         self._key = _image_key(name, info.features)
         sizes = [(PurePosixPath(s.path).name, *s[1:]) for s in shards]
+        self._files = {
+            f"{self._label}/{PurePosixPath(s.path).name}": s.take for s in shards
+        }
         self._fingerprint = hashlib.sha256(
             repr((self._label, part.num_bytes, sizes)).encode()
         ).hexdigest()
@@ -289,6 +342,11 @@ class TfdsSource:
     def fingerprint(self) -> str:
         """Hash of the dataset's version and of its files and their record counts."""
         return self._fingerprint
+
+    def sizes(self) -> dict[str, int]:
+        """The dataset's files, with how many of their records belong to the split."""
+        names = heapq.nsmallest(LISTED, self._files, key=_rank)
+        return {name: self._files[name] for name in names}
 
     def _open_records(
         self, builder: Any, split: str, shards: list[_Shard], cache_dir: Path | None

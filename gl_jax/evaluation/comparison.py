@@ -1,11 +1,14 @@
 """Several methods on the same photographs with the same holes: one table, one sheet.
 
-A method is a function (image, mask) to image: ours, loaded from a training run under
-the name `gl`, and the baselines. All are measured on the 8-bit picture with the known
-pixels put back, which is what a user gets.
+A method is a function (image, mask) to image: ours, under the name `gl` (the network's
+own output, without post-processing, at the photograph's size), and the baselines. All
+are measured on the 8-bit picture with the known pixels put back, which is what a user
+gets. What is done stands in a journal: the same call goes on where it was interrupted,
+and one with more methods runs only those.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax.config import Config, DataConfig, UsageError, did_you_mean
+from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
-from gl_jax.evaluation import metrics
+from gl_jax.evaluation import mask_list, metrics
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
 from gl_jax.evaluation.figures import (
     Column,
@@ -29,10 +32,11 @@ from gl_jax.evaluation.figures import (
     estimate,
     finite,
 )
-from gl_jax.evaluation.masks import make_masks
-from gl_jax.holes import network_input
-from gl_jax.inpainting.images import read_crop
-from gl_jax.models.completion import STRIDE
+from gl_jax.evaluation.journal import Journal
+from gl_jax.evaluation.memory import peak_above
+from gl_jax.evaluation.scoring import fingerprint
+from gl_jax.inpainting import images
+from gl_jax.inpainting.completer import Completer, load_model
 
 OURS = "gl"
 IMAGE_SIZE = 256
@@ -43,7 +47,10 @@ COLUMNS = {
     "hole_l1_percent": Column("L1 in the hole, %", 2),
     "hole_psnr_db": Column("PSNR in the hole, dB", 2),
     "ssim": Column("SSIM", 4),
+    "ms_ssim": Column("MS-SSIM", 4),
+    "sharpness": Column("sharpness in the hole, share of the truth's", 2),
     "seconds": Column("seconds per image", 4),
+    "peak_memory_mib": Column("peak memory, MiB", 1),
 }
 
 
@@ -64,8 +71,13 @@ class Score:
     hole_l1_percent: float
     hole_psnr_db: float
     ssim: float
-    """Over the whole picture."""
+    """Over the whole picture, as is MS-SSIM, which needs 176 pixels (else NaN)."""
+    ms_ssim: float
+    sharpness: float
+    """In the hole; see `metrics.sharpness`."""
     seconds: float
+    peak_memory_mib: float
+    """What the call added to the process at most; see `memory.peak_above`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,11 @@ class Comparison:
             COLUMNS,
             {
                 name: {
-                    column: estimate(getattr(score, column) for score in row)
+                    column: estimate(
+                        value
+                        for score in row
+                        if not math.isnan(value := getattr(score, column))
+                    )
                     for column in COLUMNS
                 }
                 for name, row in scores.items()
@@ -145,29 +161,32 @@ def run(
 ) -> Comparison:
     """Compares `methods` and writes comparison.md, .csv, .json and .png into `output`.
 
-    `model` is the folder of a training run and may be None where `gl` is not among the
-    methods. `data` is `bundled`, a folder or `tfds:NAME`; of its validation photographs
+    `model` is what `gl_jax.load` takes; it counts where `gl` is among the methods.
+    `data` is `bundled`, a folder or `tfds:NAME`; of its validation photographs
     (a folder without any is taken whole) `count` are used, spread evenly, their middle
     squares resized to `image_size`: by default what the model was trained on, or 256.
-    The sheet shows the first `sheet_rows` of them.
+    `masks` is a kind of `masks.KINDS` or a folder (`mask_list.from_folder`). The sheet
+    shows the first `sheet_rows` photographs; their pictures are kept in `pictures/`.
 
     A method fails on a photograph for itself: the failure is named below the table and
     the rest goes on. A method whose library is missing, and a photograph that cannot be
-    read, are left out and named. Each method completes the first photograph once before
-    the clock starts, so no time holds a compilation or an import.
+    read, are left out and named. Each method completes a photograph once before the
+    clock starts, so no time holds a compilation or an import.
 
-    Raises UsageError for what the caller can mend, an unknown name with the nearest one.
+    Raises UsageError for what the caller can mend, an unknown name with the nearest
+    one, and where `output` holds a comparison of other photographs or holes.
     """
     methods = tuple(dict.fromkeys(methods))
-    _check(model, methods, output, count, image_size)
-    asked: dict[str, Baseline] = {}
-    step = None
-    for name in methods:
-        if name == OURS and model is not None:
-            config, asked[OURS], step = _load(model)
-            image_size = image_size or config.data.image_size
-        else:
-            asked[name] = BASELINES[name]
+    _check(methods, output, count, image_size)
+    asked = {name: BASELINES[name] for name in methods if name != OURS}
+    identity, step = None, None
+    if OURS in methods:
+        loaded = load_model(model)
+        identity, step = fingerprint(loaded), loaded.training.get("steps")
+        ours = Completer(loaded)
+        image_size = image_size or ours.trained.image
+        asked[OURS] = _ours(ours)
+    asked = {name: asked[name] for name in methods}
     side, notes = image_size or IMAGE_SIZE, list[str]()
     source = open_source(
         DataConfig(
@@ -178,44 +197,30 @@ def run(
         ),
         validation=True,
     )
-    photographs = _photographs(source, masks, count, side, seed, notes)
-    completers = _available(asked, photographs[0], notes)
-    scores: list[Score] = []
-    failures: list[Failure] = []
-    rows: list[list[Tile]] = []
-    for number, photograph in enumerate(photographs, 1):
-        row = [Tile(_with_hole(photograph), photograph.name)]
-        for name, complete in completers.items():
-            outcome, tile = _attempt(name, complete, photograph)
-            if isinstance(outcome, Score):
-                scores.append(outcome)
-            else:
-                failures.append(outcome)
-            row.append(tile)
-        row.append(Tile(photograph.image))
-        if number <= sheet_rows:
-            rows.append(row)
-        log(f"{number}/{len(photographs)} {photograph.name}")
+    photographs, facts = _photographs(source, masks, count, side, seed, notes)
+    with Journal(output / "journal.jsonl", facts) as journal:
+        bench = _Bench(journal, photographs, output, identity, sheet_rows)
+        result = bench.compare(asked, notes, log)
     settings = {
         "data": data, "split": split, "masks": masks, "seed": seed,
         "photographs": [photograph.name for photograph in photographs],
-        "image_size": side, "model": None if step is None else str(model), "step": step,
+        "image_size": side, "model": _label(model, methods), "step": step,
     }  # fmt: skip
-    result = Comparison(
-        settings, tuple(completers), tuple(scores), tuple(failures), tuple(notes)
-    )
-    _write(result, rows, output)
-    log(result.table().to_markdown())
+    comparison = Comparison(settings, *result)
+    _write(comparison, bench.rows(comparison.methods), output)
+    log(comparison.table().to_markdown())
     log(f"Written to {output}: comparison.md, .csv, .json and .png.")
-    return result
+    return comparison
+
+
+def _label(model: str | Path | None, methods: Sequence[str]) -> str | None:
+    if OURS not in methods:
+        return None
+    return "shipped" if model is None else str(model)
 
 
 def _check(
-    model: str | Path | None,
-    methods: Sequence[str],
-    output: Path,
-    count: int,
-    image_size: int | None,
+    methods: Sequence[str], output: Path, count: int, image_size: int | None
 ) -> None:
     known = (OURS, *BASELINES)
     for name in methods:
@@ -226,10 +231,6 @@ def _check(
             )
     if not methods:
         raise UsageError(f"methods must name at least one of {', '.join(known)}.")
-    if OURS in methods and model is None:
-        raise UsageError(
-            f"method {OURS!r} needs a model: the folder of a training run."
-        )
     if count < 1:
         raise UsageError(f"count (={count}) must be at least 1.")
     if image_size is not None and image_size < SMALLEST:
@@ -241,72 +242,157 @@ def _check(
         raise UsageError(f"output {output} cannot be written: {reason}.") from error
 
 
-def _load(workdir: str | Path) -> tuple[Config, Baseline, int]:
-    """Our network from a run's newest checkpoint, with the run's configuration and step."""
-    from gl_jax.training.checkpoint import restore_subtree
-    from gl_jax.training.state import build_networks
-
-    directory = f"{str(workdir).rstrip('/')}/checkpoints"
-    if "://" not in directory and not Path(directory).is_dir():
-        raise UsageError(
-            f"model {str(workdir)!r} is no folder of a training run: "
-            "it has no folder `checkpoints`."
-        )
-    restored = restore_subtree(directory)
-    config = Config.from_json(restored.config_json)
-    if config.data.mean_color is None:
-        raise UsageError(
-            f"the checkpoint in {directory} does not say which colour fills the hole "
-            "(data.mean_color); train it with this version of gl_jax."
-        )
-    mean_color = jnp.asarray(config.data.mean_color, jnp.float32)
-    network = build_networks(config).completion
-    trained = {
-        "params": restored.state["completion/params"],
-        "batch_stats": restored.state["completion/batch_stats"],
-    }
-    variables = jax.device_put(restored.state.get("ema", trained))
-
-    @jax.jit
-    def completed(
-        variables: Any, images: Float[Array, "1 h w 3"], mask: Float[Array, "1 h w 1"]
-    ) -> Float[Array, "1 h w 3"]:
-        inputs = network_input(images, mask, mean_color)
-        output = network.apply(variables, inputs, train=False)
-        return jnp.rint(jnp.asarray(output, jnp.float32) * 255)
+def _ours(completer: Completer) -> Baseline:
+    """The network's own output in 8 bits, at the photograph's size."""
 
     def complete(image: Image, mask: Hole) -> Image:
-        height, width = mask.shape
-        # The network halves the sides twice; what is added is known and cut off again.
-        below = ((0, -height % STRIDE), (0, -width % STRIDE))
-        images = np.pad(image, (*below, (0, 0)), mode="edge").astype(np.float32) / 255
-        holes = np.pad(mask, below).astype(np.float32)
-        levels = completed(variables, images[None], holes[None, ..., None])
-        return np.asarray(levels)[0, :height, :width].astype(np.uint8)
+        return np.rint(completer.raw(image, mask) * 255).astype(np.uint8)
 
-    return config, fair(complete), restored.step
+    return fair(complete)
 
 
 def _photographs(
     source: Source, masks: str, count: int, side: int, seed: int, notes: list[str]
-) -> list[Photograph]:
-    """The photographs that can be read, at least one; `notes` names the others."""
+) -> tuple[list[Photograph], dict[str, Any]]:
+    """The photographs that can be read, at least one, and what they follow from.
+
+    `notes` names the others.
+    """
     indices = evenly_spaced(len(source), count)
     if len(indices) < count:
         notes.append(f"{count} photographs were asked for, there are {len(indices)}.")
-    holes = make_masks(masks, len(indices), side, side, seed=seed)
+    names = [source.name(index) for index in indices]
+    entries = mask_list.made(masks, names, indices, (seed,), side)
     photographs = []
-    for index, mask in zip(indices, holes, strict=True):
-        name = source.name(index)
+    for name, entry in zip(names, entries, strict=True):
         try:
-            image = read_crop(source.read(index), name, shortest=side, side=side)
+            data = source.read(entry.position)
+            image = images.read_crop(data, name, shortest=side, side=side)
         except (OSError, ValueError) as error:
             notes.append(f"left out, it cannot be read: {_reason(error)}")
             continue
-        photographs.append(Photograph(Path(name).name, image, mask))
+        photographs.append(Photograph(entry.photograph, image, entry.mask()))
     if not photographs:
         raise UsageError(f"no photograph can be read; {notes[-1]}")
-    return photographs
+    facts = {
+        "photographs": source.fingerprint(), "count": len(photographs),
+        "masks": mask_list.digest(entries), "seed": seed, "image_size": side,
+    }  # fmt: skip
+    return photographs, facts
+
+
+class _Bench:
+    """Photographs on which methods are run, and what is known of them so far."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        photographs: list[Photograph],
+        output: Path,
+        model: str | None,
+        sheet_rows: int,
+    ) -> None:
+        """Takes the finished scores from the journal; `model` identifies ours."""
+        self._journal = journal
+        self._photographs = photographs
+        self._shown = photographs[:sheet_rows]
+        self._folder = output / "pictures"
+        self._model = model
+        self._outcomes: dict[tuple[str, int], Score | Failure] = {}
+        for record in journal.records:
+            name, number = record["score"]["method"], record["number"]
+            shown = number < len(self._shown)
+            current = record["model"] == self._identity(name)
+            if current and (not shown or self._picture(name, number).exists()):
+                self._outcomes[name, number] = Score(**record["score"])
+
+    def compare(
+        self,
+        methods: Mapping[str, Baseline],
+        notes: list[str],
+        log: Callable[[str], None],
+    ) -> tuple[Any, ...]:
+        """Methods, scores, failures and notes of a `Comparison`."""
+        missing = {
+            name: complete
+            for name, complete in methods.items()
+            if any(
+                (name, i) not in self._outcomes for i in range(len(self._photographs))
+            )
+        }
+        absent = set(missing) - set(_available(missing, self._photographs[0], notes))
+        run = tuple(name for name in methods if name not in absent)
+        if not run:
+            raise UsageError(f"no method is left to compare; {notes[-1]}")
+        reused = sum((m, i) in self._outcomes for m in run for i in self._numbers())
+        if reused:
+            log(f"{reused} results of an earlier session are kept.")
+        for number, photograph in enumerate(self._photographs):
+            for name in run:
+                if (name, number) not in self._outcomes:
+                    self._attempt(name, methods[name], number)
+            log(f"{number + 1}/{len(self._photographs)} {photograph.name}")
+        outcomes = [self._outcomes[m, i] for i in self._numbers() for m in run]
+        scores = tuple(o for o in outcomes if isinstance(o, Score))
+        failures = tuple(o for o in outcomes if isinstance(o, Failure))
+        return run, scores, failures, tuple(notes)
+
+    def rows(self, methods: Sequence[str]) -> list[list[Tile]]:
+        """The sheet: a photograph's hole, what each method made of it, the truth."""
+        rows = []
+        for number, photograph in enumerate(self._shown):
+            row = [Tile(_with_hole(photograph), photograph.name)]
+            for name in methods:
+                outcome = self._outcomes[name, number]
+                if isinstance(outcome, Failure):
+                    row.append(Tile(None, "failed"))
+                    continue
+                picture = self._picture(name, number)
+                image = images.read_rgb(picture, str(picture))
+                row.append(Tile(image, f"{outcome.hole_psnr_db:.1f} dB"))
+            rows.append([*row, Tile(photograph.image)])
+        return rows
+
+    def _numbers(self) -> range:
+        return range(len(self._photographs))
+
+    def _identity(self, method: str) -> str | None:
+        return self._model if method == OURS else None
+
+    def _picture(self, method: str, number: int) -> Path:
+        return self._folder / f"{number:04d}-{method}.png"
+
+    def _attempt(self, name: str, complete: Baseline, number: int) -> None:
+        """What one method makes of one photograph; a failure is tried again next time."""
+        photograph = self._photographs[number]
+
+        def timed() -> tuple[Image, float]:
+            start = time.perf_counter()
+            return complete(photograph.image, photograph.mask), (
+                time.perf_counter() - start
+            )
+
+        try:
+            (result, seconds), memory = peak_above(timed)
+        except Exception as error:
+            failure = Failure(name, photograph.name, _reason(error))
+            self._outcomes[name, number] = failure
+            return
+        batch = result[None], photograph.image[None], photograph.mask[None, ..., None]
+        hole_l1, hole_psnr, ssim, ms_ssim, sharpness = (
+            float(value[0]) for value in _measure(*batch)
+        )
+        score = Score(
+            name, photograph.name, 100 * hole_l1, hole_psnr, ssim, ms_ssim, sharpness,
+            seconds, memory,
+        )  # fmt: skip
+        if number < len(self._shown):
+            picture = images.from_array(result, name)
+            images.write(picture, self._picture(name, number))
+        self._outcomes[name, number] = score
+        self._journal.add(
+            {"number": number, "model": self._identity(name), "score": asdict(score)}
+        )
 
 
 def _available(
@@ -324,29 +410,7 @@ def _available(
             # It fails again, and is reported, where it is measured.
             pass
         available[name] = complete
-    if not available:
-        raise UsageError(f"no method is left to compare; {notes[-1]}")
     return available
-
-
-def _attempt(
-    name: str, complete: Baseline, photograph: Photograph
-) -> tuple[Score | Failure, Tile]:
-    """What one method makes of one photograph, and how that stands in the sheet."""
-    start = time.perf_counter()
-    try:
-        result = complete(photograph.image, photograph.mask)
-    except Exception as error:
-        return Failure(name, photograph.name, _reason(error)), Tile(None, "failed")
-    seconds = time.perf_counter() - start
-    hole_l1, hole_psnr, ssim = _measure(
-        result[None], photograph.image[None], photograph.mask[None, ..., None]
-    )
-    score = Score(
-        name, photograph.name, 100 * float(hole_l1[0]), float(hole_psnr[0]),
-        float(ssim[0]), seconds,
-    )  # fmt: skip
-    return score, Tile(result, f"{score.hole_psnr_db:.1f} dB")
 
 
 @jax.jit
@@ -354,12 +418,17 @@ def _measure(
     images: UInt8[Array, "b h w 3"],
     targets: UInt8[Array, "b h w 3"],
     mask: Bool[Array, "b h w 1"],
-) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"]]:
-    """L1 and PSNR in the hole, SSIM over the whole picture."""
+) -> tuple[Float[Array, " b"], ...]:
+    """L1 and PSNR in the hole, SSIM and MS-SSIM of the picture, sharpness in the hole."""
+    ms_ssim = jnp.full(len(images), jnp.nan, jnp.float32)
+    if min(images.shape[1:3]) >= metrics.MS_SSIM_MIN_SIZE:
+        ms_ssim = metrics.ms_ssim(images, targets, max_value=255)
     return (
         metrics.l1(images, targets, mask, max_value=255),
         metrics.psnr(images, targets, mask, max_value=255),
         metrics.ssim(images, targets, max_value=255),
+        ms_ssim,
+        metrics.sharpness(images, targets, mask, max_value=255),
     )
 
 
@@ -378,7 +447,9 @@ def _write(result: Comparison, rows: Sequence[Sequence[Tile]], output: Path) -> 
         "md": table.to_markdown(), "csv": table.to_csv(), "json": result.to_json()
     }  # fmt: skip
     for ending, text in texts.items():
-        (output / f"comparison.{ending}").write_text(text, encoding="utf-8")
+        images.write_bytes(output / f"comparison.{ending}", text.encode())
     if rows:
         titles = ["input", *result.methods, "truth"]
-        comparison_sheet(output / "comparison.png", titles, rows)
+        partial = output / ".comparison.part.png"
+        comparison_sheet(partial, titles, rows)
+        partial.replace(output / "comparison.png")

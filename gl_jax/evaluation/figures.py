@@ -57,11 +57,13 @@ class Table:
     counts: Mapping[str, int]
     """Photographs behind each row."""
     notes: Sequence[str] = ()
+    heading: str = "method"
+    """Of the rows' names."""
 
     def to_markdown(self) -> str:
         """The table as people read it: mean ± standard error, aligned in plain text too."""
         titles = [column.title for column in self.columns.values()]
-        cells = [["method", *titles, "photographs"]]
+        cells = [[self.heading, *titles, "photographs"]]
         for name, row in self.rows.items():
             shown = [
                 _shown(row[key], column.digits) for key, column in self.columns.items()
@@ -85,7 +87,7 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = [name for key in self.columns for name in (key, f"{key}_error")]
-        writer.writerow(["method", *names, "photographs"])
+        writer.writerow([self.heading, *names, "photographs"])
         for name, row in self.rows.items():
             numbers = [number for key in self.columns for number in row[key]]
             known = ["" if math.isnan(number) else number for number in numbers]
@@ -212,3 +214,107 @@ def _fitted(figure: "Figure", text: str, width: int, size: float) -> str:
         n for n in range(len(text), -1, -1) if pixels(f"{text[:n]}…") <= width
     )
     return f"{text[:longest].rstrip()}…"
+
+
+# --- curves of several runs ---
+
+RUN_COLORS = ("#1c4f8a", "#c2452d", "#2f8f5f", "#8a5bb0", "#b07d1c", "#3aa0b0")
+PHASE_COLORS = {"completion": "#3b76af", "discriminator": "#d08a1d", "joint": "#3f8f5f"}
+
+
+class Curve(NamedTuple):
+    """One metric of one run over its steps; NaN leaves a gap."""
+
+    run: str
+    metric: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+def curves_figure(
+    path: Path,
+    panels: Mapping[str, str],
+    curves: Sequence[Curve],
+    phases: Mapping[str, Sequence[tuple[int, int, str]]],
+    *,
+    logarithmic: Sequence[str] = (),
+) -> None:
+    """Writes a PNG with a panel for each metric and a colour for each run.
+
+    `panels` gives the metrics their titles; those without a curve are left out. Above
+    them, each run has a strip with its phases as (from, to, name). Where a curve has
+    many points, its running mean is drawn over it.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    shown = [name for name in panels if any(c.metric == name for c in curves)]
+    last = max(max(curve.steps) for curve in curves)
+    strip, each, gap, head, foot, width = 0.16, 1.7, 0.5, 0.5, 0.5, 9.0
+    height = head + len(phases) * strip + len(shown) * (each + gap) + foot
+    colors = {
+        run: RUN_COLORS[i % len(RUN_COLORS)] + ("" if i < len(RUN_COLORS) else "99")
+        for i, run in enumerate(phases)
+    }
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(width, height), dpi=110)
+
+        def axes(top: float, tall: float) -> Any:
+            place = (1.6 / width, 1 - (top + tall) / height, 1 - 1.9 / width)
+            found = figure.add_axes((*place, tall / height))
+            found.set_xlim(0, max(last, 1))
+            return found
+
+        for row, (run, bands) in enumerate(phases.items()):
+            _draw_strip(axes(head + row * strip, 0.7 * strip), run, bands, colors[run])
+        for row, metric in enumerate(shown):
+            top = head + len(phases) * strip + gap + row * (each + gap)
+            panel = axes(top, each)
+            for curve in (c for c in curves if c.metric == metric):
+                _draw_curve(panel, curve, colors[curve.run])
+            panel.set_title(panels[metric], loc="left", size=9, weight="bold")
+            if metric in logarithmic:
+                panel.set_yscale("log")
+                panel.tick_params(which="minor", labelsize=7)
+            panel.grid(color="0.9", lw=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.tick_params(labelsize=8, labelbottom=row == len(shown) - 1)
+            panel.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+        panel.set_xlabel("step", size=8)
+        for place, (phase, color) in enumerate(PHASE_COLORS.items()):
+            x, y = (1.6 + 1.1 * place) / width, 1 - 0.3 / height
+            figure.text(x, y, phase, color=color, size=8, weight="bold")
+        figure.savefig(path, format="png")
+
+
+def _draw_strip(
+    axes: Any, run: str, bands: Sequence[tuple[int, int, str]], color: str
+) -> None:
+    axes.set_axis_off()
+    for start, end, phase in bands:
+        axes.axvspan(start, end, color=PHASE_COLORS[phase], lw=0)
+    name = run if len(run) <= 22 else f"{run[:21]}…"
+    axes.text(
+        -0.012, 0.5, name, transform=axes.transAxes, size=8, color=color, weight="bold",
+        ha="right", va="center", parse_math=False,
+    )  # fmt: skip
+
+
+def _draw_curve(axes: Any, curve: Curve, color: str) -> None:
+    steps, values = np.asarray(curve.steps), np.asarray(curve.values, np.float64)
+    # A phase without this metric is a gap, not a straight line.
+    gaps = np.flatnonzero(np.diff(steps) > 3 * np.median(np.diff(steps))) + 1
+    steps = np.insert(steps, gaps, steps[gaps])
+    values = np.insert(values, gaps, math.nan)
+    if len(steps) < 100:
+        dots: dict[str, Any] = {"marker": "o", "ms": 3} if len(steps) <= 30 else {}
+        axes.plot(steps, values, color=color, lw=1.5, **dots)
+        return
+    axes.plot(steps, values, color=color, lw=0.5, alpha=0.25)
+    window = len(steps) // 25
+    known = np.isfinite(values)
+    sums = np.convolve(np.where(known, values, 0), np.ones(window), "valid")
+    counts = np.convolve(known, np.ones(window), "valid")
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
+    middle = steps[window // 2 : window // 2 + len(means)]
+    axes.plot(middle, means, color=color, lw=1.5)

@@ -1,4 +1,4 @@
-"""How close a completed image is to its target: L1, PSNR, SSIM and MS-SSIM.
+"""How close a completed image is to its target: L1, PSNR, SSIM, MS-SSIM, sharpness.
 
 Every function takes batches (B, H, W, C) and returns one float32 value per image, over
 the whole image or, where a mask [B, H, W, 1] (1 = missing) is given, over its hole
@@ -111,6 +111,21 @@ def ms_ssim(
     return jnp.mean(per_channel, axis=1)
 
 
+def sharpness(
+    images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
+) -> Values:
+    """Mean length of the colours' gradient as a share of the target's: 1 is as sharp.
+
+    Less than 1 is blurred, more is noisier than the target. The gradient is the
+    difference to the next pixel down and right; with a mask, pixels count whose
+    neighbours there are missing too, so that a seam around the hole is no sharpness.
+    A target without any gradient gives NaN or infinity.
+    """
+    x, y, weights, _ = _prepare(images, targets, mask, max_value)
+    inner = weights[:, :-1, :-1] * weights[:, 1:, :-1] * weights[:, :-1, 1:]
+    return _mean(_gradient(x), inner) / _mean(_gradient(y), inner)
+
+
 def _prepare(
     images: Images, targets: Images, mask: Mask | None, max_value: Range
 ) -> tuple[Array, Array, Array, Array]:
@@ -215,6 +230,12 @@ def _weighted(views: list[Array]) -> Array:
         (view * (tap / sum(taps)) for view, tap in zip(views, taps, strict=True)),
         start=jnp.zeros_like(views[0]),
     )
+
+
+def _gradient(x: Array) -> Array:
+    corner = x[:, :-1, :-1]
+    down, right = x[:, 1:, :-1] - corner, x[:, :-1, 1:] - corner
+    return jnp.sqrt(jnp.square(down) + jnp.square(right))
 
 
 def _valid(weights: Array) -> Array:

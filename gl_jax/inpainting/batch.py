@@ -6,6 +6,7 @@ wrong with one photo is said, and the others go on.
 
 import contextlib
 import functools
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -201,12 +202,12 @@ def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[
     photos = _pictures(image, without=output)
     candidates = _pictures(mask, without=output) if mask and in_folder else []
     taken = set()
-    if mask and in_folder and mask.resolve() == image.resolve():
+    if mask and in_folder and _real(mask) == _real(image):
         stems = {(photo.parent, photo.stem) for photo in photos}
         taken = {photo for photo in photos if _base(photo) in stems}
     elif mask and in_folder:
-        inside = mask.resolve()
-        taken = {p for p in photos if inside in (image / p).resolve().parents}
+        inside = _real(mask)
+        taken = {p for p in photos if inside in _real(image / p).parents}
     photos = [photo for photo in photos if photo not in taken]
     if not photos:
         raise UsageError(
@@ -218,7 +219,7 @@ def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[
         if mask is None or not in_folder:
             found.append((photo, mask, None))
             continue
-        own = _own_masks(photo, candidates, same=mask.resolve() == image.resolve())
+        own = _own_masks(photo, candidates, same=_real(mask) == _real(image))
         if not own:
             looked = f"{photo.stem}.* and {photo.stem}_mask*"
             fault = f"no mask for it in {mask / photo.parent} (looked for {looked})."
@@ -279,8 +280,8 @@ def _jobs(
 def _pictures(folder: Path, without: Path | None) -> list[Path]:
     """Files with the suffix of an image, relative to the folder, in order."""
     known = images.readable_suffixes()
-    excluded = None if without is None else without.resolve()
-    inside_of = {folder.resolve(), *folder.resolve().parents}
+    excluded = None if without is None else _real(without)
+    inside_of = {_real(folder), *_real(folder).parents}
     if excluded in inside_of:
         excluded = None
     return sorted(
@@ -288,9 +289,14 @@ def _pictures(folder: Path, without: Path | None) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in known
         and not path.name.startswith(".")
-        and (excluded is None or excluded not in path.resolve().parents)
+        and (excluded is None or excluded not in _real(path).parents)
         and not path.is_dir()
     )
+
+
+def _real(path: Path) -> Path:
+    """The path without its links; one that leads in a circle is left as it is."""
+    return Path(os.path.realpath(path))
 
 
 def _base(mask: Path) -> tuple[Path, str] | None:
@@ -308,9 +314,9 @@ def _own_masks(photo: Path, candidates: Sequence[Path], *, same: bool) -> list[P
 
 
 def _refuse_overwriting(jobs: Sequence[Job]) -> None:
-    inputs = {path.resolve() for job in jobs for path in (job.photo, job.mask) if path}
+    inputs = {_real(path) for job in jobs for path in (job.photo, job.mask) if path}
     for job in jobs:
-        if job.target.resolve() in inputs:
+        if _real(job.target) in inputs:
             raise UsageError(
                 f"{job.target} is one of the inputs, which are never overwritten; give "
                 "another --output."

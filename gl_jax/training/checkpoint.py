@@ -2,12 +2,13 @@
 
 A checkpoint is a folder named by its step. Orbax writes it beside its final name and
 renames it when it is complete, so a step that can be seen was written to its end. Orbax
-does not notice a flipped bit, so each checkpoint carries the SHA-256 of every array,
-and nothing is restored that does not match.
+does not notice a flipped bit, so each checkpoint carries the SHA-256 of every array and,
+on a local disk, of every file; nothing is restored that does not match.
 
     checkpoints/
       12000/state/      the arrays, by their place: completion/params/conv1/kernel
       12000/manifest/   type, shape, SHA-256 of each; configuration; its own SHA-256
+      12000/files.json  SHA-256 of every file above
       11000.corrupt/    set aside by a restore, never read again and never deleted
 
 Only the primary process touches the storage; the others receive what it has read. A
@@ -37,6 +38,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from gl_jax.config import UsageError
 
+SEAL = "files.json"
+"""Lists the files of a checkpoint with their SHA-256, written before its last rename."""
+UNSEALED = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Notes of orbax's on the commit, written after the seal and read by nobody here."""
 FORMAT = 1
 """Version of the manifest; a reader refuses the versions it does not know."""
 SAVE_TIMEOUT = 1200
@@ -169,7 +174,9 @@ class Checkpoints:
                 # Made in the background, a folder that cannot be made would leave threads
                 # waiting for it, and the process could not exit, until the timeout.
                 async_options=ocp.options.AsyncOptions(
-                    timeout_secs=SAVE_TIMEOUT, create_directories_asynchronously=False
+                    timeout_secs=SAVE_TIMEOUT,
+                    create_directories_asynchronously=False,
+                    post_finalization_callback=self._seal,
                 ),
             ),
         )
@@ -204,6 +211,7 @@ class Checkpoints:
             "config_json": config_json,
             "extra": extra,
             "leaves": _describe(leaves, step),
+            "sealed": _is_local(self._directory),
         }
         if self._manager is None:
             return True
@@ -218,6 +226,7 @@ class Checkpoints:
         self._psnr[step] = rank
         try:
             self._remove_left_overs()
+            _require_room(self._directory, size)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -295,7 +304,10 @@ class Checkpoints:
             try:
                 manifest = _read_manifest(self._directory, step)
                 _require_match(manifest, expected, self._directory)
-                return manifest, _read_leaves(self._directory, manifest, expected)
+                leaves = _read_leaves(self._directory, manifest, expected)
+                # Last, because a damaged array should be called by its name.
+                _require_files(self._directory, manifest)
+                return manifest, leaves
             except _DamagedError as damage:
                 self._set_aside(step, damage)
         aside = [path.name for path in self._directory.glob("*.corrupt*")]
@@ -306,6 +318,14 @@ class Checkpoints:
             "<step>.corrupt). Copy a good one back into it under its step, or start a "
             "new run in another workdir."
         )
+
+    def _seal(self) -> None:
+        """Within a save, all of its files written and the step not yet visible."""
+        if not _is_local(self._directory):
+            return  # a bucket has checksums of its own, and reading back is slow
+        for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            seal = json.dumps(_file_digests(folder), indent=0) + "\n"
+            (folder / SEAL).write_text(seal)
 
     def _set_aside(self, step: int, damage: _DamagedError) -> None:
         folder = self._directory / str(step)
@@ -457,6 +477,23 @@ def _require_writable(directory: epath.Path) -> None:
         ) from error
 
 
+def _room(size: int) -> float:
+    """Bytes that a state of `size` bytes takes on a disk, its descriptions included."""
+    return 1.05 * size + 2**20
+
+
+def _require_room(directory: epath.Path, size: int) -> None:
+    """Raises OSError where a state of so many bytes will not fit on a local disk.
+
+    Told before, because tensorstore reports a disk that fills up under its hands with
+    a traceback for each array.
+    """
+    if not _is_local(directory) or not directory.exists():
+        return
+    if shutil.disk_usage(directory).free < _room(size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
 # --- manifest and arrays
 
 
@@ -549,6 +586,36 @@ def _read_manifest(directory: epath.Path, step: int) -> Manifest:
     if manifest["step"] != step:
         raise _DamagedError(f"the folder holds step {manifest['step']}")
     return manifest
+
+
+def _file_digests(folder: epath.Path) -> dict[str, str]:
+    """SHA-256 of the files that are sealed, by their path in a local checkpoint."""
+    digests = {}
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (SEAL, *UNSEALED):
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _require_files(directory: epath.Path, manifest: Manifest) -> None:
+    """Raises _DamagedError unless every file is there and as it was written."""
+    if not manifest.get("sealed", False):
+        return  # in a bucket, or of a version that did not seal
+    folder = directory / str(manifest["step"])
+    try:
+        listed = json.loads((folder / SEAL).read_text())
+        found = _file_digests(folder)
+    except (OSError, ValueError) as error:
+        raise _DamagedError(f"{SEAL} cannot be read ({_one_line(error)})") from error
+    if not isinstance(listed, dict):
+        raise _DamagedError(f"{SEAL} is no list of files")
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise _DamagedError(f"its file {name} is missing")
+        if listed.get(name) != found[name]:
+            raise _DamagedError(f"its file {name} is not what {SEAL} says")
 
 
 def _read_leaves(
@@ -706,8 +773,9 @@ def _save_reason(error: Exception, size: int, directory: epath.Path) -> str:
     if full or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
         free = ""
         if _is_local(directory) and directory.exists():
-            free = f", {shutil.disk_usage(directory).free / 1e6:.0f} MB are free"
-        return f"the disk is full: it needs {size / 1e6:.0f} MB{free} in {directory}"
+            free = f", {shutil.disk_usage(directory).free / 1e6:.1f} MB are free"
+        needed = _room(size) / 1e6
+        return f"the disk is full: it needs {needed:.1f} MB{free} in {directory}"
     return _one_line(error)
 
 

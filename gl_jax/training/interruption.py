@@ -7,6 +7,7 @@ would start). A request only sets a flag; the loop asks for it between two steps
 import os
 import signal
 import types
+from collections.abc import Callable
 from typing import Self
 
 import jax
@@ -27,11 +28,13 @@ class Interrupted(SystemExit):
 class Interruption:
     """Within the `with` block, SIGTERM and the first Ctrl-C are noted instead of obeyed.
 
-    A second Ctrl-C leaves at once. In a run over several hosts JAX's own preemption
-    service listens for SIGTERM, and all hosts agree on the step to stop after.
+    A second Ctrl-C leaves at once, after a call of `leaving`. In a run over several hosts
+    JAX's own preemption service listens for SIGTERM, and all hosts agree on the step to
+    stop after.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leaving: Callable[[], None] = lambda: None) -> None:
+        self._leaving = leaving
         self._requested = False
         self._previous: dict[int, object] = {}
 
@@ -59,5 +62,8 @@ class Interruption:
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         if self._requested and number == signal.SIGINT:
-            os._exit(128 + signal.SIGINT)
+            try:
+                self._leaving()
+            finally:
+                os._exit(128 + signal.SIGINT)
         self._requested = True

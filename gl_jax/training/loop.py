@@ -1,9 +1,14 @@
 """A training run, told from top to bottom."""
 
+import contextlib
+import errno
 import faulthandler
+import hashlib
 import json
 import math
 import os
+import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -11,17 +16,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
-from gl_jax.config import Config, Phase, UsageError, differences
+from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
+from gl_jax.data.sources import changes
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
     SaveFailedError,
 )
 from gl_jax.training.interruption import Interrupted, Interruption
-from gl_jax.training.parallel import AXIS, Devices
-from gl_jax.training.report import Report
+from gl_jax.training.parallel import AXIS, Devices, require_same
+from gl_jax.training.report import FULL, Report, say, write_whole
 from gl_jax.training.state import (
     TrainState,
     build_networks,
@@ -30,6 +37,7 @@ from gl_jax.training.state import (
 )
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
+from gl_jax.version import __version__
 
 # What may differ between a run and its resumption: none of it changes what is learned.
 FREE = (
@@ -39,11 +47,18 @@ FREE = (
     "run.max_failed_saves run.on_nan run.max_rollbacks run.hang_limit run.profile_steps"
 ).split()
 
+# What may differ between the hosts of a run.
+OF_A_HOST = ("data.data_dir", "data.workers")
+
 Status = Literal["running", "finished", "preempted", "failed"]
 
 
 class NotFiniteError(RuntimeError):
     """A loss became NaN or infinite."""
+
+
+class StorageError(RuntimeError):
+    """The workdir cannot be written, so the run can neither begin nor end properly."""
 
 
 class Run(NamedTuple):
@@ -58,51 +73,84 @@ class Run(NamedTuple):
     checkpoints: Checkpoints
 
 
-def run(config: Config, workdir: Path, *, log: Callable[[str], None] = print) -> None:
+class Start(NamedTuple):
+    """Where a run goes on from."""
+
+    state: TrainState
+    """Replicated."""
+    rollbacks: int
+    """How many led to it."""
+    order: str
+    """Hash of all photographs shown until there, in their order."""
+
+
+def run(config: Config, workdir: Path, *, log: Callable[[str], None] = say) -> None:
     """Trains until `schedule.total_steps`, from the workdir's newest checkpoint on.
 
     Raises UsageError for what the caller can mend, NotFiniteError or another
     RuntimeError where training fails, and Interrupted (a SystemExit with code 143)
     after a request to stop, the state saved.
     """
-    this = _prepare(config, workdir, log)
-    rollbacks = 0
     try:
-        _write_status(workdir, "running", None)
+        _run(_prepare(config, workdir, log), log)
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EROFS, errno.EACCES, errno.EIO):
+            raise
+        raise StorageError(
+            f"{error.filename or workdir} cannot be written: {error.strerror}. Mend it "
+            "and run the same command to resume."
+        ) from error
+
+
+def _run(this: Run, log: Callable[[str], None]) -> None:
+    settings, rollbacks = this.config.run, 0
+    try:
+        _write_status(this, "running")
         while True:
-            state, rollbacks = _restored_or_new(this, rollbacks, log)
+            start = _restored_or_new(this, rollbacks, log)
+            rollbacks = start.rollbacks
             try:
-                last_step = _train(this, state, rollbacks)
+                last_step = _train(this, start)
                 break
             except (NotFiniteError, NonFiniteStateError) as error:
                 rollbacks += 1
-                if config.run.on_nan == "stop" or rollbacks > config.run.max_rollbacks:
+                if settings.on_nan == "stop" or rollbacks > settings.max_rollbacks:
                     raise
                 log(f"{error} Going back to the last checkpoint, with other holes.")
     except Interrupted as interrupted:
-        _write_status(workdir, "preempted", interrupted.step, "stopped on request")
+        _write_status(this, "preempted", interrupted.step, "stopped on request")
         log(f"Stopped after step {interrupted.step}, saved. The same command resumes.")
         raise
     except BaseException as error:
-        _write_status(workdir, "failed", None, f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):
+            _write_status(this, "failed", None, f"{type(error).__name__}: {error}")
         raise
     finally:
         faulthandler.cancel_dump_traceback_later()
         this.checkpoints.close()
-    _write_status(workdir, "finished", last_step)
+    _write_status(this, "finished", last_step)
 
 
 def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     """Opens all that a run needs; whatever can be refused is refused here."""
-    primary = jax.process_index() == 0
-    devices = Devices(config.run.device_count)
-    devices.check_batch(config.data.batch_size, config.run.accumulate)
-    config = _claimed(workdir, config, log)
-    photographs = Photographs(
-        config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
-    )
-    mean_color = config.data.mean_color or photographs.mean_color()
-    config = replace(config, data=replace(config.data, mean_color=mean_color))
+    facts: dict[str, Any] = {}
+    fault = None
+    try:
+        devices = Devices(config.run.device_count)
+        devices.check_batch(config.data.batch_size, config.run.accumulate)
+        config = _claimed(workdir, config, log)
+        photographs = Photographs(
+            config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
+        )
+        mean_color = config.data.mean_color or photographs.mean_color()
+        config = replace(config, data=replace(config.data, mean_color=mean_color))
+        checkpoints = _checkpoints(config, workdir, log)
+        facts = _facts(config, photographs)
+    except UsageError as error:
+        if jax.process_count() == 1:
+            raise
+        fault = str(error)
+    require_same(facts, fault)
     steps = make_steps(config, mean_color, axis_name=AXIS)
     validation = Validation(
         build_networks(config).completion,
@@ -111,8 +159,30 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
         photographs.validation_images(config.run.validation_images),
         devices.local[0],
     )
+    if jax.process_index() == 0:
+        write_whole(workdir / "config.json", config.to_json().encode())
+    pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
+    return Run(config, workdir, devices, photographs, pmapped, validation, checkpoints)
+
+
+def _facts(config: Config, photographs: Photographs) -> dict[str, Any]:
+    """What has to be the same on all hosts of a run, by name."""
+    values = values_by_name(config)
+    return {name: value for name, value in values.items() if name not in OF_A_HOST} | {
+        "the version of gl_jax": __version__,
+        "the version of jax": jax.__version__,
+        "the number of photographs": len(photographs.training),
+        "the hash of their names and sizes": photographs.fingerprint()[:16],
+    }
+
+
+def _checkpoints(
+    config: Config, workdir: Path, log: Callable[[str], None]
+) -> Checkpoints:
+    """The run's checkpoints; refuses where the run had some, and nothing is there."""
+    folder, primary = workdir / "checkpoints", jax.process_index() == 0
     checkpoints = Checkpoints(
-        workdir / "checkpoints",
+        folder,
         keep_newest=config.run.keep_newest,
         keep_best=config.run.keep_best,
         keep_every=config.run.keep_every,
@@ -120,38 +190,49 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
         log=log,
         primary=primary,
     )
-    if primary:
-        (workdir / "config.json").write_text(config.to_json(), encoding="utf-8")
-    pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
-    return Run(config, workdir, devices, photographs, pmapped, validation, checkpoints)
+    last_step = 0
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        status = json.loads((workdir / "run_status.json").read_text(encoding="utf-8"))
+        last_step = int(status["last_step"] or 0)
+    if primary and last_step and not any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} is empty, and run_status.json says that step {last_step} was "
+            "saved there. Bring the checkpoints back, or choose another workdir to start "
+            "anew."
+        )
+    return checkpoints
 
 
-def _restored_or_new(
-    this: Run, rollbacks: int, log: Callable[[str], None]
-) -> tuple[TrainState, int]:
-    """The replicated state to go on from, and how many rollbacks led to it."""
+def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> Start:
+    """The state to go on from: of the newest whole checkpoint, or that of step 0."""
     template = jax.eval_shape(lambda: create_state(this.config))
     restored = this.checkpoints.restore_newest(template)
     if restored is None:
         log(f"Starting {this.config.name} in {this.workdir}.")
-        return this.devices.replicate(create_state(this.config)), rollbacks
-    known = restored.extra["photographs"]
-    if known != this.photographs.fingerprint():
+        return Start(this.devices.replicate(create_state(this.config)), rollbacks, "")
+    extra = restored.extra
+    if extra["photographs"] != this.photographs.fingerprint():
+        how = "other names, sizes or number"
+        if "inventory" in extra:
+            how = changes(extra["inventory"], this.photographs.inventory)
         log(
-            "The photographs changed since the checkpoint was written (other names, sizes "
-            "or number): the order of the rest of the run is not that of an unbroken one."
+            f"THE PHOTOGRAPHS CHANGED since checkpoint {restored.step}: {how}. The run goes "
+            "on with those that are there, in another order than an unbroken one. To keep "
+            "it exact, stop it, put the photographs back, and run the same command again."
         )
     total = this.config.schedule.total_steps
     log(
         f"Resuming {this.config.name} in {this.workdir} at step {restored.step} of {total}."
     )
     state = this.devices.replicate(restored.state)
-    return state, max(rollbacks, restored.extra["rollbacks"])
+    return Start(state, max(rollbacks, extra["rollbacks"]), extra.get("order", ""))
 
 
-def _train(this: Run, state: TrainState, rollbacks: int) -> int:
+def _train(this: Run, begin: Start) -> int:
     """Steps from the state's own step to the last one, which is returned."""
     config, devices = this.config, this.devices
+    state, rollbacks, order = begin
+    shown: deque[np.ndarray] = deque()
     start, total = (
         int(jax.device_get(devices.first(state.step))),
         config.schedule.total_steps,
@@ -163,6 +244,7 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
             start,
             host_index=jax.process_index(),
             host_count=jax.process_count(),
+            shown=shown,
         )
     )
     compiled: set[Phase] = set()
@@ -172,7 +254,7 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
         closing(
             Report(this.workdir, config=config, start_step=start, enabled=primary)
         ) as report,
-        Interruption() as interruption,
+        Interruption(lambda: _write_left(this)) as interruption,
     ):
         for step in range(start + 1, total + 1):
             phase = config.phase_at(step - 1)
@@ -180,6 +262,7 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
             faulthandler.dump_traceback_later(config.run.hang_limit)
             _profile(this, step, "first")
             images = next(batches)
+            order = _order(order, this.photographs.fingerprint(), shown.popleft())
             if phase in compiled:
                 state, metrics = this.steps[phase](state, images, key)
             else:
@@ -199,7 +282,7 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
             if step % config.run.log_every == 0 or last:
                 values = {name: float(v) for name, v in jax.device_get(metrics).items()}
                 _require_finite(this, step, values)
-                report.scalars(step, phase, values)
+                report.scalars(step, phase, values, order_hash=order[:16])
             psnr = None
             if step % config.run.eval_every == 0 or step == total:
                 with report.pause():
@@ -218,7 +301,8 @@ def _train(this: Run, state: TrainState, rollbacks: int) -> int:
                     report.curves()
             if step % config.run.save_every == 0 or last:
                 with report.pause():
-                    _save(this, step, state, psnr, rollbacks, last=last)
+                    passed = {"rollbacks": rollbacks, "order": order}
+                    _save(this, step, state, psnr, passed, last=last)
             if stop:
                 raise Interrupted(step)
     return max(start, total)
@@ -241,12 +325,15 @@ def _save(
     step: int,
     state: TrainState,
     psnr: float | None,
-    rollbacks: int,
+    passed: dict[str, Any],
     *,
     last: bool,
 ) -> None:
     """Saves in the background; the last time waits, and tries twice."""
-    extra = {"photographs": this.photographs.fingerprint(), "rollbacks": rollbacks}
+    extra = passed | {
+        "photographs": this.photographs.fingerprint(),
+        "inventory": this.photographs.inventory,
+    }
     for _ in range(2 if last else 1):
         this.checkpoints.save(
             step,
@@ -256,6 +343,8 @@ def _save(
             extra=extra,
         )
         if not last or this.checkpoints.wait():
+            with contextlib.suppress(OSError):
+                _write_status(this, "running")
             return
     raise SaveFailedError(
         f"Step {step}, the last one, could not be saved, twice; the reason is above. "
@@ -286,6 +375,10 @@ def _require_finite(this: Run, step: int, metrics: dict[str, float]) -> None:
 
 def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Config:
     """The run's configuration, after making sure that the workdir is this run's own."""
+    if re.match(r"[a-z0-9]+:/", str(workdir)):
+        raise UsageError(
+            f"--workdir {workdir} is a bucket, and has to be a folder; mount the bucket."
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".probe-{os.getpid()}"
@@ -326,14 +419,34 @@ def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Confi
     return config
 
 
+def _order(before: str, photographs: str, records: np.ndarray) -> str:
+    """The hash of all photographs shown, one batch later than `before`."""
+    shown = f"{before} {photographs} ".encode() + records.astype("<i8").tobytes()
+    return hashlib.sha256(shown).hexdigest()
+
+
 def _write_status(
-    workdir: Path, status: Status, step: int | None, reason: str = ""
+    this: Run, status: Status, step: int | None = None, reason: str = ""
 ) -> None:
-    """run_status.json: what an operator or a scheduler reads to learn how the run stands."""
+    """run_status.json: what an operator or a scheduler reads to learn how the run stands.
+
+    `step` is by default the newest on disk, from which the same command goes on.
+    """
     if jax.process_index() != 0:
         return
-    file = workdir / "run_status.json"
-    partial = file.with_suffix(".json.partial")
-    record = {"status": status, "last_step": step, "reason": reason}
-    partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    if step is None:
+        with contextlib.suppress(OSError):
+            step = max(this.checkpoints.steps(), default=None)
+    record = {"status": status, "last_step": step, "reason": reason[:500]}
+    content = (json.dumps(record) + "\n").encode()
+    file = this.workdir / "run_status.json"
+    try:
+        write_whole(file, content)
+    except OSError:
+        # On a full disk the room that the file has already is enough.
+        with file.open("r+b") as opened:
+            opened.write(content.ljust(os.path.getsize(file)))
+
+
+def _write_left(this: Run) -> None:
+    _write_status(this, "failed", None, "left at once, on a second Ctrl-C")

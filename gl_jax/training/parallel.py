@@ -6,12 +6,14 @@ for one device and an optional axis name.
 """
 
 import ctypes
-from collections import deque
+import json
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gl_jax.config import UsageError
@@ -24,13 +26,25 @@ Tree = TypeVar("Tree")
 PREFETCH = 2
 
 
+# Seconds of silence after which a host counts as dead, and the others end.
+HEARTBEAT = 100
+
+
 def initialize(
-    coordinator: str | None, process_count: int | None, process_id: int | None
+    coordinator: str | None,
+    process_count: int | None,
+    process_id: int | None,
+    *,
+    heartbeat: int = HEARTBEAT,
 ) -> None:
     """Joins this process to the others of the run, from arguments or the environment.
 
     With no argument the addresses come from the environment (TPU pod, Slurm, Open MPI).
+    When a host dies, JAX ends the processes of the others, with SIGABRT and without any
+    clean-up, after at most about `heartbeat` seconds.
     """
+    if heartbeat < 1:
+        raise UsageError(f"--heartbeat (={heartbeat}) must be at least 1 second.")
     given = (coordinator, process_count, process_id)
     if any(value is None for value in given) and any(
         value is not None for value in given
@@ -40,9 +54,50 @@ def initialize(
             f"{coordinator}, {process_count}, {process_id} given."
         )
     try:
-        jax.distributed.initialize(coordinator, process_count, process_id)
+        jax.distributed.initialize(
+            coordinator, process_count, process_id, heartbeat_timeout_seconds=heartbeat
+        )
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"this host could not join the run: {error}") from error
+
+
+def from_every_host(text: str) -> list[str]:
+    """What each host of the run gave, in their order; every host has to call it."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(data.size, np.int32))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: data.size] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+def require_same(facts: dict[str, Any], fault: str | None) -> None:
+    """Raises the same UsageError on every host where one differs, or has a `fault`.
+
+    `facts` maps names to JSON values; a fault is a mistake this host has found, told to
+    the others so that they need not wait for it in vain.
+    """
+    here = json.dumps({"facts": facts, "fault": fault})
+    first, *others = (json.loads(text) for text in from_every_host(here))
+    for index, host in enumerate([first, *others]):
+        if host["fault"] is not None:
+            raise UsageError(f"host {index}: {host['fault']}")
+    wrong = [
+        f"{name} is {host['facts'].get(name)} on host {index} and {value} on host 0"
+        for index, host in enumerate(others, 1)
+        for name, value in first["facts"].items()
+        if host["facts"].get(name) != value
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more differences" if len(wrong) > 5 else ""
+        raise UsageError(
+            f"the hosts of the run differ: {'; '.join(wrong[:5])}{more}. Start every "
+            "host with the same command, code and photographs."
+        )
 
 
 class Devices:
@@ -59,6 +114,12 @@ class Devices:
         if count is not None and jax.process_count() > 1 and count != len(available):
             raise UsageError(
                 "run.device_count must be left out in a run over several hosts."
+            )
+        counts = Counter(device.process_index for device in jax.devices())
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{n} on host {i}" for i, n in sorted(counts.items()))
+            raise UsageError(
+                f"every host needs as many devices as the others: {listed}."
             )
         self.count = len(self.local) * jax.process_count()
         # More fake devices than cores deadlock on CPU when steps are queued (rendezvous

@@ -4,12 +4,16 @@ metrics.jsonl is the record: one JSON object a line, `step` (completed updates) 
 `phase` first. Lines of training carry the losses and `images_per_second`, lines of
 validation carry `val_*`. JSON has no NaN: a value that is not finite is written as
 null, which every reader takes for a missing number. The curves are drawn from this
-file alone.
+file alone. `order_hash` on a line of training stands for all photographs shown so far.
+
+What cannot be written, on a full disk for example, is said and does not stop the run:
+lines of metrics.jsonl are kept and written later, pictures and events are left out.
 
 rich, matplotlib and tensorboardX are imported where they are used.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import itertools
@@ -18,6 +22,7 @@ import math
 import os
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +40,12 @@ if TYPE_CHECKING:
 SHEET_CELL = 192
 """Pixels that a photograph of a sample sheet has at least; small ones are enlarged."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a full disk."""
+
+SHEET_COLUMNS = "photo", "hole", "raw output", "composite"
+SHEET_GUTTER, SHEET_HEADER = 6, 30
+
 Record = dict[str, Any]
 """One line of metrics.jsonl."""
 
@@ -44,14 +55,20 @@ _P = ParamSpec("_P")
 def _where_enabled(
     method: Callable[Concatenate["Report", _P], None],
 ) -> Callable[Concatenate["Report", _P], None]:
-    """Of several hosts, only the first one reports."""
+    """Of several hosts, only the first one reports; storage that fails is no reason to stop."""
 
     @functools.wraps(method)
     def silent_elsewhere(
         report: "Report", /, *args: _P.args, **kwargs: _P.kwargs
     ) -> None:
-        if report.enabled:
+        if not report.enabled:
+            return
+        try:
             method(report, *args, **kwargs)
+        except OSError as error:
+            report.failed(method.__name__, error)
+        else:
+            report.worked(method.__name__)
 
     return silent_elsewhere
 
@@ -73,6 +90,8 @@ class Report:
         self._config = config
         self._metrics_file = workdir / "metrics.jsonl"
         self._stopwatch = _Stopwatch()
+        self._unwritten: list[str] = []
+        self._failures: set[str] = set()
         with contextlib.ExitStack() as closing:
             if enabled:
                 self._tensorboard = _TensorBoard(workdir / "tensorboard")
@@ -82,9 +101,13 @@ class Report:
                 closing.callback(self._screen.close)
             self._closing = closing.pop_all()
 
-    @_where_enabled
     def rewind(self, step: int) -> None:
-        """Forgets what was logged after `step`: the run goes on from its checkpoint."""
+        """Forgets what was logged after `step`: the run goes on from its checkpoint.
+
+        OSError where metrics.jsonl cannot be written: a run should not start so.
+        """
+        if not self.enabled:
+            return
         _drop_after(self._metrics_file, step)
         self._tensorboard.forget_from(step + 1)
         self._last_step, self._last_seconds = step, self._stopwatch.seconds()
@@ -104,6 +127,19 @@ class Report:
         """One line for the user, above the progress bar."""
         self._screen.message(text)
 
+    def failed(self, what: str, error: OSError) -> None:
+        """Says that `what` could not be written; once, until it can be again."""
+        if what not in self._failures:
+            self._failures.add(what)
+            reason = error.strerror or error
+            self._screen.message(
+                f"{what.upper()} COULD NOT BE WRITTEN: {reason}. Training goes on."
+            )
+
+    def worked(self, what: str) -> None:
+        """After this a failure of `what` is worth saying again."""
+        self._failures.discard(what)
+
     @_where_enabled
     def progress(self, step: int, phase: str) -> None:
         """Moves the bar to `step` completed updates; cheap enough for every step."""
@@ -111,7 +147,12 @@ class Report:
 
     @_where_enabled
     def scalars(
-        self, step: int, phase: str, metrics: Mapping[str, SupportsFloat]
+        self,
+        step: int,
+        phase: str,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        order_hash: str | None = None,
     ) -> None:
         """Logs training metrics, and the images per second since the previous call."""
         values = {name: float(value) for name, value in metrics.items()}
@@ -125,7 +166,8 @@ class Report:
             digits = 0 if rate >= 100 else 2
             facts += [f"{rate:,.{digits}f} images/s", f"{_duration(left)} left"]
         self._last_step, self._last_seconds = step, seconds
-        self._record(step, phase, values, "train")
+        marks = {} if order_hash is None else {"order_hash": order_hash}
+        self._record(step, phase, values, "train", marks)
         self._screen.training(step, phase, facts)
 
     @_where_enabled
@@ -154,14 +196,11 @@ class Report:
         """
         with self.pause():
             photo = np.asarray(photographs)
-            columns = {
-                "photo": photo,
-                "hole": np.where(np.asarray(mask) > 0.5, np.uint8(255), photo),
-                "raw output": _to_uint8(completed),
-                "composite": _to_uint8(composite),
-            }
+            hole = np.where(np.asarray(mask) > 0.5, np.uint8(255), photo)
+            pictures = (photo, hole, _to_uint8(completed), _to_uint8(composite))
+            columns = dict(zip(SHEET_COLUMNS, pictures, strict=True))
             png, size = _draw_sheet(columns, f"{self._config.name}, step {step:,}")
-            _write(self._workdir / "samples" / f"step_{step:08d}.png", png)
+            write_whole(self._workdir / "samples" / f"step_{step:08d}.png", png)
             self._tensorboard.image(step, "samples", png, size)
 
     @_where_enabled
@@ -177,15 +216,33 @@ class Report:
         self._closing.close()
 
     def _record(
-        self, step: int, phase: str, values: dict[str, float], group: str
+        self,
+        step: int,
+        phase: str,
+        values: dict[str, float],
+        group: str,
+        marks: Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         line = json.dumps(
-            {"step": step, "phase": str(phase), **finite}, allow_nan=False
+            {"step": step, "phase": str(phase), **finite, **marks}, allow_nan=False
         )
-        with self._metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        self._tensorboard.scalars(step, {f"{group}/{k}": v for k, v in values.items()})
+        self._unwritten.append(line + "\n")
+        try:
+            _append(self._metrics_file, "".join(self._unwritten).encode())
+        except OSError as error:
+            self.failed(self._metrics_file.name, error)
+        else:
+            self._unwritten.clear()
+            self.worked(self._metrics_file.name)
+        try:
+            self._tensorboard.scalars(
+                step, {f"{group}/{k}": v for k, v in values.items()}
+            )
+        except OSError as error:
+            self.failed("TensorBoard's events", error)
+        else:
+            self.worked("TensorBoard's events")
 
     def _time_left(self, step: int, phase: str, *, pace: float) -> float:
         """Seconds at this phase's pace, its evaluations and saves included.
@@ -260,15 +317,32 @@ def _lines(path: Path) -> Iterator[tuple[str, Record]]:
 def _drop_after(path: Path, step: int) -> None:
     lines = _lines(path) if step else ()
     kept = [line for line, record in lines if record["step"] <= step]
-    _write(path, "".join(kept).encode())
+    write_whole(path, "".join(kept).encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Adds to the file, all or nothing: a line cut short would spoil the ones after it."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            written = file.write(content)
+            if written != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 # --- TensorBoard ---
@@ -278,13 +352,19 @@ class _TensorBoard:
     """An event file, written event by event: no thread, nothing to lose in a crash."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._files = itertools.count()
+        self._writer: Any = self._open()
+
+    def _open(self) -> Any:
         # This also imports torch (a second) where it is installed; the package does so
         # in its first lines, for type checks that are of no use here.
         from tensorboardX.event_file_writer import EventsWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
         # Named by the second; the process tells two that start within one apart.
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        name = f".{os.getpid()}.{next(self._files)}"
+        return EventsWriter(str(self._folder / "events"), name)
 
     def forget_from(self, step: int) -> None:
         """TensorBoard no longer shows what was written before for `step` and later."""
@@ -310,16 +390,48 @@ class _TensorBoard:
         )
 
     def close(self) -> None:
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # Every event was flushed when it was written. Where that failed it fails
+            # again, and the file itself is left to be closed.
+            with contextlib.suppress(OSError):
+                writer.close()
+            with contextlib.suppress(OSError):
+                writer._py_recordio_writer.close()
 
     def _write(self, **event: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write_event(Event(wall_time=time.time(), **event))
-        self._writer.flush()
+        if self._writer is None:
+            self._writer = self._open()
+        try:
+            self._writer.write_event(Event(wall_time=time.time(), **event))
+            self._writer.flush()
+        except OSError:
+            # The file may end within an event, after which none would be read: the
+            # next event goes into a file of its own.
+            self.close()
+            raise
 
 
 # --- the screen ---
+
+
+def say(text: str) -> None:
+    """Prints a line; where stdout is a file on a full disk, the line is lost."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        # What is still in the buffer would fail again, at last when Python ends.
+        stdout, nowhere = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
+        kept = os.dup(stdout)
+        os.dup2(nowhere, stdout)
+        sys.stdout.flush()
+        os.dup2(kept, stdout)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _PlainLines:
@@ -329,7 +441,7 @@ class _PlainLines:
         self._total = total
 
     def message(self, text: str) -> None:
-        print(text, flush=True)
+        say(text)
 
     def progress(self, step: int, phase: str) -> None:
         pass
@@ -429,7 +541,7 @@ def _draw_sheet(
     """A PNG of the columns side by side under their titles, and its (width, height)."""
     from matplotlib.figure import Figure
 
-    gutter, header, footer, dpi = 6, 30, 26, 100
+    gutter, header, footer, dpi = SHEET_GUTTER, SHEET_HEADER, 26, 100
     images = np.stack(list(columns.values()), axis=1)
     scale = math.ceil(SHEET_CELL / images.shape[2])
     cells = images.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -458,6 +570,25 @@ def _draw_sheet(
             parse_math=False,
         )
         return _png(figure, dpi), (width, height)
+
+
+def cut_sheet(
+    sheet: UInt8[np.ndarray, "h w 3"], side: int
+) -> dict[str, UInt8[np.ndarray, "n {side} {side} 3"]]:
+    """The pictures of a sample sheet by column, `side` pixels large, as they were drawn.
+
+    ValueError where the sheet is not one of pictures of that size.
+    """
+    scale = math.ceil(SHEET_CELL / side)
+    pitch = side * scale + SHEET_GUTTER
+    height, width = sheet.shape[0] - SHEET_HEADER, sheet.shape[1] - SHEET_GUTTER
+    if width != len(SHEET_COLUMNS) * pitch or height < pitch:
+        raise ValueError(f"it is no sheet of samples of {side}x{side} pixels.")
+    rows = height // pitch
+    cells = sheet[SHEET_HEADER : SHEET_HEADER + rows * pitch, SHEET_GUTTER:]
+    cells = cells.reshape(rows, pitch, len(SHEET_COLUMNS), pitch, 3).swapaxes(1, 2)
+    pictures = cells[:, :, : side * scale : scale, : side * scale : scale]
+    return {name: pictures[:, i] for i, name in enumerate(SHEET_COLUMNS)}
 
 
 # --- curves ---
@@ -596,7 +727,7 @@ def draw_curves(metrics: Sequence[Record], config: Config, path: Path) -> None:
             axes.tick_params(labelbottom=row == len(drawn) - 1)
         if drawn:
             axes.set_xlabel("step")
-        _write(path, _png(figure, dpi))
+        write_whole(path, _png(figure, dpi))
 
 
 def _bands(config: Config, last: int) -> Iterator[tuple[int, int, Phase]]:

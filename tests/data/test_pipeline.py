@@ -1,6 +1,7 @@
 """Order, crops and colours are functions of (seed, position); damage is survived."""
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gl_jax.config import DataConfig, UsageError
 from gl_jax.data.pipeline import CorruptDataError, Photographs, jittered
@@ -305,3 +307,57 @@ def test_the_process_ends_while_batches_are_still_open() -> None:
         [sys.executable, "-c", script], check=True, timeout=60, stderr=subprocess.PIPE
     )
     assert b"Exception" not in ended.stderr
+
+
+def test_the_records_shown_are_told(folder: Folder) -> None:
+    shown: list[np.ndarray] = []
+    crops = take(open_photographs(folder(7)).train_batches(shown=shown), 4)
+    # The batches that are still on their way are not told yet.
+    assert [int(n) for batch in shown for n in batch] == numbers(crops)
+
+
+def test_the_record_that_replaces_an_unreadable_one_is_told(folder: Folder) -> None:
+    root = folder(6)
+    (root / "002.jpg").write_bytes(b"")
+    shown: list[np.ndarray] = []
+    photographs = open_photographs(root, max_corrupt_share=1.0)
+    take(photographs.train_batches(shown=shown), 6)
+    told = [int(n) for batch in shown for n in batch]
+    assert 2 not in told
+    assert told.count(3) == 2 * told.count(4)
+
+
+def test_a_photograph_that_goes_during_the_run_leaves_its_fingerprint(
+    folder: Folder,
+) -> None:
+    root = folder(4)
+    photographs = open_photographs(root)
+    before = photographs.fingerprint()
+    (root / "001.jpg").unlink()
+    assert photographs.fingerprint() == before
+
+
+@pytest.mark.parametrize("link", ["nowhere.jpg", "broken.jpg"])
+def test_a_link_that_leads_nowhere_is_an_unreadable_photograph(
+    folder: Folder, link: str
+) -> None:
+    root = folder(3)
+    os.symlink("nowhere.jpg", root / link)  # to itself, or to what is not there
+    photographs = open_photographs(root)
+    assert photographs.fingerprint()
+    crops = take(photographs.train_batches(), 4)
+    assert set(numbers(crops)) == {0, 1, 2}
+
+
+def test_a_bomb_among_the_photographs_gives_way_to_the_next(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(5)
+    Image.new("L", (400, 400)).save(root / "002.jpg", "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100)
+    messages: list[str] = []
+    photographs = open_photographs(root, log=messages.append)
+    crops = take(photographs.train_batches(), 5)
+    assert set(numbers(crops)) == {0, 1, 3, 4}
+    (said,) = messages
+    assert "more than 10,000 pixels" in said

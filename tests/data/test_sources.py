@@ -1,13 +1,22 @@
 """Every kind of source gives the same bytes at the same index, or says what is wrong."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.sources import Source, open_source
+from gl_jax.data.sources import (
+    LISTED,
+    FileSource,
+    Source,
+    changes,
+    inventory,
+    open_source,
+)
 from gl_jax.inpainting.images import read_rgb
 
 Folder = Callable[..., Path]
@@ -253,3 +262,39 @@ def test_a_failed_preparation_says_how_to_do_it_by_hand(tmp_path: Path) -> None:
         UsageError, match="by hand: tfds build celeb_a_hq/256 --data_dir"
     ):
         open_source(config)
+
+
+def sized(**sizes: int) -> dict[str, Any]:
+    """The inventory of a source with these records."""
+    return {"count": len(sizes), "sizes": sizes}
+
+
+def test_changes_are_told_in_numbers_and_names() -> None:
+    said = changes(sized(a=1, b=2, c=3), sized(b=2, c=4, d=5, e=6))
+    assert said == (
+        "4 where there were 3; 1 gone (a); 2 new (d, e); 1 of another size (c)"
+    )
+
+
+def test_of_many_changes_three_names_are_told() -> None:
+    then = sized(**{f"p{i}": i for i in range(9)})
+    assert changes(then, sized(p8=8)) == (
+        "1 where there were 9; 8 gone (p0, p1, p2, ...)"
+    )
+
+
+def test_of_a_large_set_a_fair_sample_is_compared() -> None:
+    """Names that only the one or the other list had no room for are no change."""
+    names = [f"{i}.jpg" for i in range(5 * LISTED)]
+
+    def listed(names: list[str]) -> dict[str, Any]:
+        return inventory(FileSource(names, lambda name: Path("/dev/null")))
+
+    assert changes(listed(names), listed(names)) == "5000 where there were 5000"
+    said = changes(listed(names), listed(names[: 4 * LISTED]))
+    assert said.startswith("4000 where there were 5000; ")
+    counted = re.search(r"(\d+) of the (\d+) that were compared gone", said)
+    assert counted is not None
+    assert "new" not in said
+    assert int(counted[2]) == pytest.approx(LISTED, rel=0.05)
+    assert int(counted[1]) == pytest.approx(LISTED / 5, rel=0.3)

@@ -10,7 +10,7 @@ from jaxtyping import TypeCheckError
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from gl_jax.data.sources import tensorflow
-from gl_jax.evaluation.metrics import l1, ms_ssim, psnr, ssim
+from gl_jax.evaluation.metrics import l1, ms_ssim, psnr, sharpness, ssim
 
 METRICS = [l1, psnr, ssim, ms_ssim]
 
@@ -244,3 +244,21 @@ def test_shapes_that_do_not_fit_are_refused(
         metric(
             jnp.zeros((1, 176, 176, 3)), jnp.zeros(targets_shape), jnp.zeros(mask_shape)
         )
+
+
+def test_sharpness_is_the_share_of_the_gradient(generator: np.random.Generator) -> None:
+    targets = generator.random((2, 20, 24, 3)).astype(np.float32)
+    half = targets * np.array([1.0, 0.5], np.float32).reshape(2, 1, 1, 1) + 0.25
+    np.testing.assert_allclose(sharpness(half, targets), [1, 0.5], rtol=1e-5)
+    flat = np.full_like(targets, 0.3)
+    np.testing.assert_allclose(sharpness(flat, targets), 0, atol=1e-6)
+
+
+def test_a_seam_around_the_hole_is_no_sharpness(generator: np.random.Generator) -> None:
+    targets = generator.random((1, 20, 24, 3)).astype(np.float32)
+    mask = np.zeros((1, 20, 24, 1), bool)
+    mask[:, 5:12, 8:20] = True
+    inside = np.where(mask, np.float32(0.9), targets)
+    assert float(sharpness(inside, targets, mask)[0]) == 0
+    outside = np.where(mask, targets, np.float32(0.9))
+    assert float(sharpness(outside, targets, mask)[0]) == 1

@@ -1,14 +1,17 @@
 """Two processes that train together, as two hosts would."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from gl_jax.training.checkpoint import restore_subtree
 
@@ -80,3 +83,136 @@ def test_two_processes_train_the_same_networks_as_one_with_two_devices(tmp_path)
     )
     worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), one, two)
     assert max(jax.tree.leaves(worst)) < 1e-5
+
+
+def pair(folder: Path, workdir: str, *flags: str) -> list[subprocess.Popen]:
+    """Two processes of one run, the coordinator first."""
+    address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
+    heartbeat = ("--heartbeat", str(HEARTBEAT))
+    return [
+        train(folder, workdir, 1, *address, "--process-id", str(i), *heartbeat, *flags)
+        for i in (0, 1)
+    ]
+
+
+HEARTBEAT = 10
+SLACK = 10
+"""Seconds that a process may take to notice, beyond the heartbeat, on a busy machine."""
+
+
+@pytest.mark.slow
+def test_hosts_that_differ_are_refused_at_the_start_saying_in_what(tmp_path):
+    (tmp_path / "hosts.py").write_text(EXPERIMENT)
+    address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (64, 64), (90, 120, 150)).save(folder / name)
+    hosts = [
+        train(tmp_path, "run", 1, *address, "--process-id", "0"),
+        train(
+            tmp_path,
+            "run-1",
+            1,
+            *address,
+            "--process-id",
+            "1",
+            "--run.seed",
+            "7",
+            "--data.source",
+            str(folder),
+        ),
+    ]
+    outputs = [host.communicate(timeout=250)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [2, 2], outputs
+    for output in outputs:
+        (line,) = (x for x in output.splitlines() if x.startswith("gl-jax: error:"))
+        assert "the hosts of the run differ" in line
+        assert "run.seed is 7 on host 1 and 0 on host 0" in line
+        assert "data.source is " in line
+        assert "the number of photographs is 2 on host 1 and 10 on host 0" in line
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_on_one_host_ends_them_all(tmp_path):
+    (tmp_path / "hosts.py").write_text(EXPERIMENT)
+    (tmp_path / "in-the-way").write_text("")
+    address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
+    hosts = [
+        train(tmp_path, workdir, 1, *address, "--process-id", str(index))
+        for index, workdir in enumerate(("run", "in-the-way"))
+    ]
+    outputs = [host.communicate(timeout=250)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [2, 2], outputs
+    assert all("host 1: --workdir in-the-way cannot be written" in o for o in outputs)
+
+
+LONG = EXPERIMENT.replace("ScheduleConfig(1, 1, 3)", "ScheduleConfig(40, 40, 120)")
+LONG = LONG.replace("save_every=3", "save_every=2").replace("y=3", "y=60")
+
+
+def steps_on_disk(folder: Path, workdir: str) -> int:
+    steps = (folder / workdir / "checkpoints").glob("[0-9]*")
+    return max((int(p.name) for p in steps if p.name.isdigit()), default=0)
+
+
+def wait_for_step(folder: Path, workdir: str, step: int, hosts: list) -> None:
+    deadline = time.monotonic() + 250
+    while steps_on_disk(folder, workdir) < step:
+        assert all(host.poll() is None for host in hosts), hosts
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_one_host_killed_ends_the_other_and_a_restart_of_both_resumes(tmp_path):
+    (tmp_path / "hosts.py").write_text(LONG)
+    finished(*pair(tmp_path, "unbroken"))
+    for victim, step in ((1, 20), (0, 70)):  # the worker, then the coordinator
+        hosts = pair(tmp_path, "broken")
+        wait_for_step(tmp_path, "broken", step, hosts)
+        hosts[victim].kill()
+        began = time.monotonic()
+        survivor = hosts[1 - victim]
+        output = survivor.communicate(timeout=120)[0]
+        took = time.monotonic() - began
+        print(
+            f"host {victim} killed: the other ended after {took:.1f} s, "
+            f"code {survivor.returncode}"
+        )
+        assert took < HEARTBEAT + SLACK, output
+        assert survivor.returncode not in (0, 2)
+        hosts[victim].communicate()
+    finished(*pair(tmp_path, "broken"))
+    assert_same_hosts(tmp_path, "broken", "unbroken")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("told", [0, 1])
+def test_sigterm_to_one_host_stops_both_after_the_same_step(tmp_path, told):
+    (tmp_path / "hosts.py").write_text(LONG)
+    finished(*pair(tmp_path, "unbroken"))
+    hosts = pair(tmp_path, "stopped")
+    wait_for_step(tmp_path, "stopped", 30, hosts)
+    hosts[told].send_signal(signal.SIGTERM)
+    outputs = [host.communicate(timeout=250)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [143, 143], outputs
+    (said,) = {
+        line for o in outputs for line in o.splitlines() if line.startswith("Stopped")
+    }
+    assert f"after step {steps_on_disk(tmp_path, 'stopped')}, saved" in said
+    finished(*pair(tmp_path, "stopped"))
+    assert_same_hosts(tmp_path, "stopped", "unbroken")
+
+
+def assert_same_hosts(folder: Path, workdir: str, other: str) -> None:
+    names = ("step", "completion", "discriminator")
+    mine, theirs = (
+        restore_subtree(folder / name / "checkpoints", names).state
+        for name in (workdir, other)
+    )
+    assert mine["step"] == 120
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, mine, theirs)))

@@ -38,6 +38,20 @@ def test_a_second_interrupt_leaves_at_once():
     assert done.returncode == 130
 
 
+def test_before_it_leaves_at_once_it_says_so(tmp_path):
+    program = (
+        "import os, pathlib, signal, time\n"
+        "from gl_jax.training.interruption import Interruption\n"
+        "with Interruption(pathlib.Path('left').touch):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, cwd=tmp_path)
+    assert done.returncode == 130
+    assert (tmp_path / "left").exists()
+
+
 def test_interrupted_carries_the_exit_code_of_sigterm():
     assert EXIT_CODE == 143
     assert Interrupted(7).code == 143

@@ -1,13 +1,22 @@
 """A run from end to end, tiny, on real photographs."""
 
 import dataclasses
+import errno
+import itertools
 import json
 import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from gl_jax.config import (
     Config,
@@ -20,7 +29,7 @@ from gl_jax.config import (
     UsageError,
 )
 from gl_jax.training import loop
-from gl_jax.training.checkpoint import Checkpoints, restore_subtree
+from gl_jax.training.checkpoint import UNSEALED, Checkpoints, restore_subtree
 from gl_jax.training.interruption import Interrupted, Interruption
 
 TOTAL = 6
@@ -196,6 +205,238 @@ def test_rollback_gives_up_after_its_limit(tmp_path):
             log=messages.append,
         )
     assert sum("Going back to the last checkpoint" in text for text in messages) == 2
+
+
+# --- a checkpoint that is damaged between two lives
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory) -> Path:
+    """A run of the first five steps, each of them saved."""
+    workdir = tmp_path_factory.mktemp("broken-off")
+    loop.run(until(TOTAL - 1), workdir)
+    return workdir
+
+
+def damage(file: Path, fault: str) -> None:
+    content = bytearray(file.read_bytes())
+    if fault == "deleted":
+        file.unlink()
+    elif fault == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+
+
+def sealed_files(checkpoint: Path) -> list[Path]:
+    """All files of a checkpoint but the two notes that nobody reads."""
+    files = sorted(f for f in checkpoint.rglob("*") if f.is_file())
+    names = [file.relative_to(checkpoint) for file in files]
+    return [name for name in names if str(name) not in UNSEALED]
+
+
+def assert_damage_is_overcome(
+    broken_off: Path, unbroken: Path, workdir: Path, name: Path, fault: str
+) -> None:
+    shutil.copytree(broken_off, workdir)
+    damage(workdir / "checkpoints" / str(TOTAL - 1) / name, fault)
+    messages: list[str] = []
+    loop.run(tiny(), workdir, log=messages.append)
+    (said,) = (text for text in messages if "is damaged" in text)
+    assert said.startswith(f"checkpoint {TOTAL - 1} is damaged: ")
+    assert any(f"at step {TOTAL - 2} of {TOTAL}" in text for text in messages)
+    same = jax.tree.map(np.array_equal, saved_state(workdir), saved_state(unbroken))
+    assert all(jax.tree.leaves(same)), (name, fault)
+    shutil.rmtree(workdir)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("files.json", "deleted"),
+        ("largest", "flipped"),
+        ("manifest/metadata", "truncated"),
+    ],
+)
+def test_a_damaged_checkpoint_costs_steps_and_nothing_else(
+    name, fault, broken_off, unbroken, tmp_path
+):
+    newest = broken_off / "checkpoints" / str(TOTAL - 1)
+    if name == "largest":
+        name = max(sealed_files(newest), key=lambda f: (newest / f).stat().st_size)
+    assert_damage_is_overcome(broken_off, unbroken, tmp_path / "run", Path(name), fault)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_every_file_of_a_checkpoint_damaged_in_every_way(
+    broken_off, unbroken, tmp_path
+):
+    files = sealed_files(broken_off / "checkpoints" / str(TOTAL - 1))
+    faults = ("truncated", "deleted", "flipped")
+    for name, fault in itertools.product(files, faults):
+        assert_damage_is_overcome(broken_off, unbroken, tmp_path / "run", name, fault)
+    print(f"{len(files)} files in {len(faults)} ways")
+    assert len(files) >= 8
+
+
+# --- requests and numbers that are not finite, in each phase
+
+MIDDLE = pytest.mark.parametrize(
+    ("phase", "step"), [("completion", 1), ("discriminator", 3), ("joint", 5)]
+)
+
+
+def after(monkeypatch, step: int, act: Callable[[], None]) -> None:
+    """Calls `act` while the run works on this step."""
+    progress = loop.Report.progress
+
+    def progress_and_act(report: loop.Report, now: int, phase: str) -> None:
+        progress(report, now, phase)
+        if now == step:
+            act()
+
+    monkeypatch.setattr(loop.Report, "progress", progress_and_act)
+
+
+@MIDDLE
+def test_sigterm_in_each_phase_saves_and_resumes(
+    phase, step, unbroken, tmp_path, monkeypatch
+):
+    after(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    rarely = dataclasses.replace(tiny().run, save_every=100)
+    with pytest.raises(Interrupted) as stopped:
+        loop.run(tiny(run=rarely), tmp_path)
+    assert (stopped.value.code, stopped.value.step) == (143, step)
+    assert log(tmp_path)[-1]["phase"] == phase
+    monkeypatch.undo()
+    loop.run(tiny(), tmp_path)
+    assert_same_run(tmp_path, unbroken)
+
+
+@MIDDLE
+def test_nan_in_each_phase_stops_and_the_resumed_run_is_the_unbroken_one(
+    phase, step, unbroken, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        poison(patch, at=step)
+        with pytest.raises(
+            loop.NotFiniteError, match=f"Within steps {step} to {step}: "
+        ):
+            loop.run(tiny(), tmp_path)
+    status = json.loads((tmp_path / "run_status.json").read_text())
+    assert status["status"] == "failed"
+    assert status["last_step"] == (step - 1 or None)
+    assert "NotFiniteError" in status["reason"]
+    loop.run(tiny(), tmp_path)
+    assert_same_run(tmp_path, unbroken)
+
+
+def test_a_rollback_leaves_nan_behind_with_other_holes(unbroken, tmp_path, monkeypatch):
+    poison(monkeypatch, at=5)
+    messages: list[str] = []
+    run = dataclasses.replace(tiny().run, on_nan="rollback")
+    loop.run(tiny(run=run), tmp_path, log=messages.append)
+    assert any("Going back to the last checkpoint" in text for text in messages)
+    assert any(f"at step 4 of {TOTAL}" in text for text in messages)
+    ours, theirs = log(tmp_path), log(unbroken)
+    assert [line for line in ours if line["step"] <= 4] == [
+        line for line in theirs if line["step"] <= 4
+    ]
+    last, unbroken_last = ours[-2], theirs[-2]
+    assert last["step"] == unbroken_last["step"] == TOTAL
+    assert last["completion_loss"] != unbroken_last["completion_loss"]
+    assert last["order_hash"] == unbroken_last["order_hash"]
+
+
+def poison(monkeypatch, *, at: int, times: int = 1) -> None:
+    """Turns losses and state to NaN after this step, so many times."""
+    pmap, left = loop.Devices.pmap, [times]
+
+    def spoiled_pmap(devices: loop.Devices, step: Callable[..., Any]) -> Any:
+        run = pmap(devices, step)
+
+        def spoiled(state: Any, images: Any, key: Any) -> Any:
+            results = run(state, images, key)
+            if int(devices.first(results[0].step)) != at or not left[0]:
+                return results
+            left[0] -= 1
+            return jax.tree.map(
+                lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else x,
+                results,
+            )
+
+        return spoiled
+
+    monkeypatch.setattr(loop.Devices, "pmap", spoiled_pmap)
+
+
+def test_a_step_that_hangs_is_shown_with_its_place(tmp_path, monkeypatch, capfd):
+    after(monkeypatch, 2, lambda: time.sleep(1.5))
+    run = dataclasses.replace(tiny().run, hang_limit=0.5)
+    loop.run(tiny(schedule=ScheduleConfig(2, 0, 2), run=run), tmp_path)
+    said = capfd.readouterr().err
+    assert "Timeout (0:00:00.5" in said
+    assert "in progress_and_act" in said
+
+
+# --- what the workdir says
+
+
+def test_a_dead_run_is_recognised_when_its_checkpoints_are_gone(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UsageError, match=f"says that step {TOTAL} was saved there"):
+        loop.run(tiny(), tmp_path / "run")
+
+
+def test_a_bucket_is_no_workdir(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is a bucket"):
+        loop.run(tiny(), Path("gs://bucket/run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_start_is_no_traceback(tmp_path, monkeypatch):
+    def no_room(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(loop, "write_whole", no_room)
+    with pytest.raises(
+        loop.StorageError, match=r"config\.json cannot be written: No space"
+    ):
+        loop.run(tiny(), tmp_path)
+
+
+def test_a_folder_that_changed_is_said_with_numbers_and_names(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    stream = np.random.default_rng(0)
+    for index in range(8):
+        pixels = stream.integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    data = dataclasses.replace(tiny().data, source=str(folder))
+    workdir = tmp_path / "run"
+    config = tiny(data=data, schedule=ScheduleConfig(2, 0, 1))
+    loop.run(config, workdir)
+    names = sorted(path.name for path in folder.iterdir())
+    trained = [n for n in names if n in json.dumps(manifest(workdir)["inventory"])]
+    (folder / trained[0]).rename(folder / "new.png")
+    (folder / trained[1]).unlink()
+    messages: list[str] = []
+    longer = tiny(data=data, schedule=ScheduleConfig(2, 0, 2))
+    loop.run(longer, workdir, log=messages.append)
+    (said,) = (text for text in messages if text.startswith("THE PHOTOGRAPHS CHANGED"))
+    assert f"{len(trained) - 1} where there were {len(trained)}" in said
+    assert f"2 gone ({trained[0]}, {trained[1]})" in said
+    assert "1 new (new.png)" in said
+    assert "put the photographs back" in said
+
+
+def manifest(workdir: Path) -> dict[str, Any]:
+    names = ("step",)
+    return restore_subtree(workdir / "checkpoints", names).extra
 
 
 def test_profiled_steps_are_there_for_tensorboard(tmp_path):

@@ -1,10 +1,13 @@
 """Devices: the doors by which arrays come and go."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
+from gl_jax.training import parallel
 from gl_jax.training.parallel import AXIS, Devices, axis_index, initialize, pmean
 
 
@@ -67,3 +70,35 @@ def test_steps_see_their_place_and_average_over_all():
 def test_without_an_axis_the_mean_is_the_value():
     assert pmean({"x": 3.0}, None) == {"x": 3.0}
     assert axis_index(None) == 0
+
+
+def hosts_saying(monkeypatch, *texts: dict) -> None:
+    """What the other hosts give, after ours."""
+    monkeypatch.setattr(
+        parallel, "from_every_host", lambda ours: [ours, *map(json.dumps, texts)]
+    )
+
+
+def test_hosts_that_agree_are_let_through(monkeypatch):
+    hosts_saying(monkeypatch, {"facts": {"run.seed": 1}, "fault": None})
+    parallel.require_same({"run.seed": 1}, None)
+
+
+def test_every_difference_between_hosts_is_named(monkeypatch):
+    other = {"run.seed": 2, "data.source": "bundled"}
+    hosts_saying(monkeypatch, {"facts": other, "fault": None})
+    with pytest.raises(UsageError) as raised:
+        parallel.require_same({"run.seed": 1, "data.source": "photographs"}, None)
+    assert "run.seed is 2 on host 1 and 1 on host 0" in str(raised.value)
+    assert "data.source is bundled on host 1 and photographs" in str(raised.value)
+
+
+def test_the_mistake_of_one_host_is_told_by_all(monkeypatch):
+    hosts_saying(monkeypatch, {"facts": {}, "fault": "its folder is empty."})
+    with pytest.raises(UsageError, match=r"host 1: its folder is empty\."):
+        parallel.require_same({"run.seed": 1}, None)
+
+
+def test_a_heartbeat_of_nothing_is_refused():
+    with pytest.raises(UsageError, match="--heartbeat"):
+        parallel.initialize("127.0.0.1:1", 2, 0, heartbeat=0)

@@ -1,9 +1,12 @@
 """The log, the screen, the sheets and the curves of a training run."""
 
+import errno
 import io
 import itertools
 import json
 import math
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -760,3 +763,77 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
         cwd=Path(report_module.__file__).parents[2],
     )
     assert answer.stdout.strip() == ""
+
+
+# --- storage that fails ---
+
+
+def test_lines_that_cannot_be_written_are_written_later(
+    open_report: Callable[..., Report], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    report = open_report()
+    report.scalars(1, "joint", {"completion_loss": 1.0})
+    append = report_module._append
+
+    def no_room(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(report_module, "_append", no_room)
+    for step in (2, 3):
+        report.scalars(step, "joint", {"completion_loss": 1.0})
+    said = capsys.readouterr().out
+    assert said.count("METRICS.JSONL COULD NOT BE WRITTEN: No space left") == 1
+    assert "Training goes on." in said
+    monkeypatch.setattr(report_module, "_append", append)
+    report.scalars(4, "joint", {"completion_loss": 1.0})
+    steps = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_line_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+    """The file may not grow beyond ten bytes: a fault of the system, not of a mock."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    path = tmp_path / "lines"
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        report_module._append(path, b"1234\n")
+        with pytest.raises(OSError, match=r"No space|too large"):
+            report_module._append(path, b"56789012\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == b"1234\n"
+
+
+def test_pictures_and_events_that_cannot_be_written_stop_nothing(
+    open_report: Callable[..., Report], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    report = open_report()
+    report.scalars(1, "joint", {"completion_loss": 1.0})
+
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module, "write_whole", no_room)
+        report.curves()
+    with monkeypatch.context() as patch:
+        patch.setattr(report._tensorboard._writer, "flush", no_room)
+        report.scalars(2, "joint", {"completion_loss": 1.0})
+    said = capsys.readouterr().out
+    assert "CURVES COULD NOT BE WRITTEN" in said
+    assert "TENSORBOARD'S EVENTS COULD NOT BE WRITTEN" in said
+    report.scalars(3, "joint", {"completion_loss": 1.0})
+    report.curves()
+    assert (tmp_path / "curves.png").exists()
+    # The file that may end within an event is not written on.
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+
+
+def test_a_line_carries_the_hash_of_the_order(
+    open_report: Callable[..., Report], tmp_path: Path
+) -> None:
+    open_report().scalars(1, "joint", {"completion_loss": 1.0}, order_hash="abc")
+    (line,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert line["order_hash"] == "abc"

@@ -1,0 +1,106 @@
+"""What has been measured so far, so that an interrupted evaluation goes on where it was.
+
+A journal is a file of JSON lines: first the settings, then a record for each result, put
+to disk as it comes. A last line that was cut off is dropped.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gl_jax.config import UsageError
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Appends records to a file; `records` holds those that were there at the start."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Opens the journal, or begins it.
+
+        `settings` are JSON values, all that the results depend on. Raises UsageError
+        where the file has other settings, naming those, or cannot be read or written.
+        """
+        self.path = path
+        # As JSON gives them back: tuples are lists there.
+        wanted = json.loads(json.dumps(dict(settings)))
+        lines, whole = _lines(path)
+        self.records: list[Record] = []
+        if lines:
+            head, *self.records = lines
+            self._require_same(head.get("settings", {}), wanted)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                with path.open("r+b") as file:
+                    file.truncate(whole)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"{path} cannot be written: {reason}.") from error
+        if not lines:
+            self.add({"settings": wanted})
+
+    def __enter__(self) -> "Journal":
+        """The journal itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Writes one record; it is there even if the program is killed right after."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def _require_same(
+        self, there: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> None:
+        changed = [
+            f"{name} was {_short(there.get(name))}, is {_short(wanted.get(name))}"
+            for name in dict.fromkeys([*there, *wanted])
+            if there.get(name) != wanted.get(name)
+        ]
+        if changed:
+            raise UsageError(
+                f"{self.path.parent} holds results with other settings: "
+                f"{'; '.join(changed)}. Name another folder, or delete {self.path} to "
+                "begin anew."
+            )
+
+
+def _lines(path: Path) -> tuple[list[Record], int]:
+    """The whole lines of the file, and how many bytes they take."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}."
+        ) from error
+    whole = data.rfind(b"\n") + 1
+    try:
+        records = [json.loads(line) for line in data[:whole].splitlines()]
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is no journal of an evaluation, or damaged ({error}); delete it to "
+            "begin anew."
+        ) from error
+    if not all(isinstance(record, dict) for record in records):
+        raise UsageError(f"{path} is no journal of an evaluation.")
+    return records, whole
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

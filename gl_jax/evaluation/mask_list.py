@@ -1,0 +1,276 @@
+"""The list of an evaluation: which photograph, which hole; a file to rerun it from.
+
+One JSON object a line, one line for each photograph and seed:
+  {"photograph": "kodim01.png", "position": 0, "seed": 0, "index": 0,
+   "height": 256, "width": 256, "box": [70, 41, 128, 98], "sha256": "..."}
+`position` is the photograph's in its source, `index` its place in the list of its seed.
+`box` is [top, left, height, width]; a hole of another shape has `runs` instead: lengths
+of pixels in turn known and missing, row by row, the first known and perhaps 0. `place`
+is where mmediting's crop lies. `sha256` is of the mask's pixels, a byte 0 or 1 each.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from gl_jax.config import UsageError, did_you_mean
+from gl_jax.evaluation import protocol
+from gl_jax.evaluation.masks import KINDS, make_masks
+from gl_jax.evaluation.protocol import Box, Place
+from gl_jax.inpainting import images, masks
+
+Hole = Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photograph of the evaluation, and the hole it gets."""
+
+    photograph: str
+    """The file's name without its folder."""
+    position: int
+    seed: int
+    index: int
+    height: int
+    width: int
+    sha256: str
+    box: Box | None = None
+    runs: tuple[int, ...] = ()
+    place: Place | None = None
+
+    def mask(self) -> Hole:
+        """The hole: true where pixels are missing."""
+        mask = np.zeros((self.height, self.width), bool)
+        if self.box is None:
+            flags = np.arange(len(self.runs)) % 2 == 1
+            return np.repeat(flags, self.runs).reshape(mask.shape)
+        top, left, height, width = self.box
+        mask[top : top + height, left : left + width] = True
+        return mask
+
+    def to_json(self) -> str:
+        """The entry as a line of the file."""
+        record: dict[str, Any] = {
+            "photograph": self.photograph, "position": self.position,
+            "seed": self.seed, "index": self.index,
+            "height": self.height, "width": self.width,
+        }  # fmt: skip
+        if self.place is not None:
+            record["place"] = self.place
+        shape = {"runs": self.runs} if self.box is None else {"box": self.box}
+        return json.dumps(record | shape | {"sha256": self.sha256})
+
+
+def made(
+    masks: str,
+    names: Sequence[str],
+    positions: Sequence[int],
+    seeds: Iterable[int],
+    side: int,
+) -> list[Entry]:
+    """Entries with holes of a kind of `masks.KINDS` or from a folder; else UsageError."""
+    if masks in KINDS:
+        return drawn(masks, names, positions, seeds, side)
+    folder = Path(masks).expanduser()
+    if folder.is_dir():
+        return from_folder(folder, names, positions, side)
+    raise UsageError(
+        f"masks {masks!r} are unknown.{did_you_mean(masks, KINDS)} Known: "
+        f"{', '.join(KINDS)}, and a folder of masks."
+    )
+
+
+def drawn(
+    kind: str, names: Sequence[str], positions: Sequence[int], seeds: Iterable[int],
+    side: int,
+) -> list[Entry]:  # fmt: skip
+    """Entries with holes of a kind of `masks.KINDS`, for every seed."""
+    entries = []
+    for seed in seeds:
+        holes = make_masks(kind, len(names), side, side, seed=seed)
+        entries += [
+            _entry(name, position, seed, index, hole)
+            for index, (name, position, hole) in enumerate(
+                zip(names, positions, holes, strict=True)
+            )
+        ]
+    return entries
+
+
+def mmediting(
+    names: Sequence[str], positions: Sequence[int], seeds: Iterable[int]
+) -> list[Entry]:
+    """Entries with mmediting's crops and boxes, for every seed."""
+    entries = []
+    for seed in seeds:
+        for index, (name, position) in enumerate(zip(names, positions, strict=True)):
+            place, box = protocol.mmediting_hole(seed, index)
+            mask = np.zeros((protocol.IMAGE_SIZE, protocol.IMAGE_SIZE), bool)
+            top, left, height, width = box
+            mask[top : top + height, left : left + width] = True
+            entries.append(_entry(name, position, seed, index, mask, place))
+    return entries
+
+
+def from_folder(
+    folder: Path, names: Sequence[str], positions: Sequence[int], side: int
+) -> list[Entry]:
+    """Entries with the masks of a folder, white = missing, all of seed 0.
+
+    A mask belongs to the photograph of the same stem, where every photograph has one;
+    else masks and photographs are paired in sorted order, and there must be as many of
+    one as of the other. Of a mask of another size the middle square is taken, as of a
+    photograph. Raises UsageError where the numbers differ, and for an unreadable mask
+    or one that is empty or covers everything.
+    """
+    suffixes = images.readable_suffixes()
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    by_stem = {path.stem: path for path in paths}
+    if len(by_stem) == len(paths) and all(Path(n).stem in by_stem for n in names):
+        chosen = [by_stem[Path(name).stem] for name in names]
+    elif len(paths) == len(names):
+        chosen = paths
+    else:
+        raise UsageError(
+            f"there are {len(names)} photographs and {len(paths)} masks in {folder}; "
+            "give one mask for each, or masks with the photographs' names."
+        )
+    return [
+        _entry(name, position, 0, index, _read_mask(path, side))
+        for index, (name, position, path) in enumerate(
+            zip(names, positions, chosen, strict=True)
+        )
+    ]
+
+
+def write(entries: Iterable[Entry], path: Path) -> str:
+    """Writes the file, whole or not at all, and returns its SHA-256."""
+    text = _text(entries)
+    images.write_bytes(path, text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """The SHA-256 that the file of these entries has."""
+    return hashlib.sha256(_text(entries)).hexdigest()
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries of a file that `write` wrote.
+
+    Raises UsageError with the line that is none, or whose mask is not the one that its
+    SHA-256 says.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"mask list {path} cannot be read: {error}.") from error
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = _parsed(json.loads(line))
+            intact = entry.sha256 == _digest(entry.mask())
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UsageError(
+                f"line {number} of mask list {path} is none of a mask list "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:100]})."
+            ) from error
+        if not intact:
+            raise UsageError(
+                f"line {number} of mask list {path} describes another mask than its "
+                "sha256: it was damaged or edited."
+            )
+        entries.append(entry)
+    if not entries:
+        raise UsageError(f"mask list {path} is empty.")
+    if len({(e.height, e.width, e.place is None) for e in entries}) > 1:
+        raise UsageError(f"mask list {path} mixes sizes or protocols.")
+    if len({(e.seed, e.index) for e in entries}) < len(entries):
+        raise UsageError(f"mask list {path} has a seed and index twice.")
+    return entries
+
+
+def _text(entries: Iterable[Entry]) -> bytes:
+    return "".join(entry.to_json() + "\n" for entry in entries).encode()
+
+
+def _parsed(record: dict[str, Any]) -> Entry:
+    whole = ("position", "seed", "index", "height", "width")
+    numbers = {key: record[key] for key in whole}
+    sides = (numbers["height"], numbers["width"])
+    if not all(type(value) is int and value >= 0 for value in numbers.values()):
+        raise ValueError(f"{', '.join(whole)} must be whole numbers")
+    if not all(1 <= side <= 2**14 for side in sides):
+        raise ValueError("height and width must be in [1, 16384]")
+    box = Box(*record["box"]) if "box" in record else None
+    runs = tuple(record["runs"]) if box is None else ()
+    if not all(type(value) is int and value >= 0 for value in (*runs, *(box or ()))):
+        raise ValueError("box and runs must be whole numbers")
+    place = Place(*map(float, record["place"])) if "place" in record else None
+    if place is not None and not all(0 <= share < 1 for share in place):
+        raise ValueError("place must be in [0, 1)")
+    return Entry(
+        str(record["photograph"]), **numbers, sha256=str(record["sha256"]),
+        box=box, runs=runs, place=place,
+    )  # fmt: skip
+
+
+def _entry(
+    name: str, position: int, seed: int, index: int, mask: Hole,
+    place: Place | None = None,
+) -> Entry:  # fmt: skip
+    box = _box(mask)
+    runs = () if box is not None else _runs(mask)
+    return Entry(
+        Path(name).name, position, seed, index, mask.shape[0], mask.shape[1],
+        sha256=_digest(mask), box=box, runs=runs, place=place,
+    )  # fmt: skip
+
+
+def _box(mask: Hole) -> Box | None:
+    """The one rectangle that the mask is; None where it is none."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+    filled = bool(mask[top : top + height, left : left + width].all())
+    return Box(top, left, height, width) if filled else None
+
+
+def _runs(mask: Hole) -> tuple[int, ...]:
+    flags = np.concatenate([[False], mask.reshape(-1)])
+    changes = np.flatnonzero(flags[1:] != flags[:-1])
+    return tuple(int(n) for n in np.diff([0, *changes, mask.size]))
+
+
+def _digest(mask: Hole) -> str:
+    return hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
+
+
+def _read_mask(path: Path, side: int) -> Hole:
+    photo = images.read(path)
+    mask = masks.from_white(
+        photo.pixels, photo.white, photo.alpha, exact=photo.lossless
+    )
+    shortest = min(mask.shape)
+    top, left = ((length - shortest) // 2 for length in mask.shape)
+    square = mask[top : top + shortest, left : left + shortest]
+    mask = masks.resized(square, (side, side))
+    if not mask.any() or mask.all():
+        what = "everything" if mask.all() else "nothing"
+        raise UsageError(
+            f"mask {path} marks {what} as missing in its middle square; white is what "
+            "is missing, and some of both is needed."
+        )
+    return mask

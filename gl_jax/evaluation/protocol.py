@@ -1,0 +1,119 @@
+"""What an evaluation measures on: how a photograph becomes a square, and where its hole is.
+
+`own` takes the middle square of each photograph, holes of any kind, and measures the
+8-bit picture with the known pixels put back, which is what a user gets.
+
+`mmediting` is that project's protocol, whose table is the one that GLCIC is compared by
+(open-mmlab/mmediting v0.5.0: configs/inpainting/global_local, mmedit/core/mask.py and
+evaluation/metrics.py; the table came with commit 0fe99814). Its test pipeline is its
+training pipeline: a random crop of 384 pixels, resized to 256, and a random box. There
+it is unseeded; here both follow from (seed, index). Whatever the protocol, the network's
+output is taken as it is, without the paper's post-processing.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from gl_jax.config import UsageError
+from gl_jax.inpainting.images import RgbImage, read_crop, read_rgb
+
+Protocol = Literal["own", "mmediting"]
+PROTOCOLS: tuple[Protocol, ...] = ("own", "mmediting")
+
+IMAGE_SIZE = 256
+"""The paper's and mmediting's, where nothing else says it."""
+
+CROP = 384
+"""Pixels: `Crop(crop_size=(384, 384), random_crop=True)`."""
+BOX_FIRST, BOX_LAST = 20, 108
+"""Top and left are in [20, 108): margin 20 and max_bbox_shape 128 of 256 pixels."""
+BOX_SIDE = 128
+BOX_SHRINK = 21
+"""`max_bbox_delta` 40: `randint(40 // 2 + 1)` is taken off at the top and at the left."""
+
+
+class Box(NamedTuple):
+    """A rectangle of a mask, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Place(NamedTuple):
+    """Where a crop lies among all its possible places: 0 first, towards 1 last."""
+
+    down: float
+    across: float
+
+
+class Published(NamedTuple):
+    """A row of mmediting's table."""
+
+    data: str
+    l1: float
+    """In percent: 100 times the masked mean absolute error in [0, 1]."""
+    psnr: float
+    ssim: float
+
+
+PUBLISHED = (
+    Published("Places365-Challenge val", 11.164, 23.152, 0.862),
+    Published("CelebA-HQ", 6.678, 26.780, 0.904),
+)
+"""Global&Local, mmediting's configs/inpainting/global_local/README.md."""
+
+
+def mmediting_hole(seed: int, index: int) -> tuple[Place, Box]:
+    """The crop and the box of mmediting for photograph `index`, from the seed alone.
+
+    The box keeps its bottom right corner, 128 pixels from where its top left one was
+    drawn; that one then moves in by up to 20 pixels each way. So its sides are from 108
+    to 128 pixels and at least 20 pixels stay known around it.
+    """
+    chance = np.random.default_rng((seed, index))
+    place = Place(*map(float, chance.random(2)))
+    top, left = (int(x) for x in chance.integers(BOX_FIRST, BOX_LAST, 2))
+    down, across = (int(x) for x in chance.integers(BOX_SHRINK, size=2))
+    return place, Box(top + down, left + across, BOX_SIDE - down, BOX_SIDE - across)
+
+
+def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbImage:
+    """The square that is measured on: of the middle, or mmediting's crop at `place`.
+
+    Raises UsageError, one line, where it cannot be decoded, and, for mmediting's, where
+    it is smaller than the square.
+    """
+    if place is None:
+        return read_crop(data, name, shortest=side, side=side)
+    return mmediting_square(read_rgb(data, name), name, place)
+
+
+def mmediting_square(image: RgbImage, name: str, place: Place) -> RgbImage:
+    """`Crop` and `Resize` of mmediting's pipeline: 384 pixels, or all there are, to 256.
+
+    OpenCV's bilinear resizing, as mmcv's, which samples without averaging. Where a side
+    has fewer than 384 pixels the crop is all of it, so the picture is stretched, as
+    there. Raises UsageError for photographs below 256 pixels, which would be enlarged.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    if min(height, width) < IMAGE_SIZE:
+        raise TooSmall(
+            f"{name} is {width}x{height} pixels, and mmediting's protocol needs at "
+            f"least {IMAGE_SIZE}x{IMAGE_SIZE} (it crops {CROP} and never enlarges); "
+            "leave it out, or use --protocol own."
+        )
+    tall, wide = min(height, CROP), min(width, CROP)
+    top = int(place.down * (height - tall + 1))
+    left = int(place.across * (width - wide + 1))
+    crop = np.ascontiguousarray(image[top : top + tall, left : left + wide])
+    square = cv2.resize(crop, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(square, np.uint8)
+
+
+class TooSmall(UsageError):
+    """A photograph is smaller than its protocol can take."""

@@ -1,0 +1,62 @@
+"""A small model with random weights, as an object and as a file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gl_jax.weights import native
+from gl_jax.weights.native import Architecture, Convention, Model
+
+WIDTH, SIDE = 0.02, 32
+Arrays = dict[str, np.ndarray]
+
+
+def random_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+    """Arrays that keep a network's activations at about their size, by PyTorch's names."""
+    chance = np.random.default_rng(seed)
+    arrays = {}
+    for name, shape in shapes.items():
+        if name.endswith(("running_var", "bn.weight")) or name.startswith("lin"):
+            values = chance.uniform(0.5, 1.5, shape)
+        elif len(shape) == 4:
+            values = chance.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        else:
+            values = chance.normal(0, 0.1, shape)
+        arrays[name] = values.astype(np.float32)
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def randomly() -> Callable[..., Arrays]:
+    return random_arrays
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    chance = np.random.default_rng(0)
+    arrays = {}
+    for name, shape in native.completion_shapes(WIDTH).items():
+        values = chance.normal(0, 1, shape)
+        if name.endswith("kernel"):
+            values *= np.sqrt(2 / np.prod(shape[:-1]))
+        elif name.endswith(("var", "scale")):
+            values = 1 + 0.2 * np.tanh(values)
+        else:
+            values *= 0.1
+        arrays[name] = values.astype(np.float32)
+    return Model(
+        native.nested(arrays),
+        Architecture(WIDTH),
+        Convention.gl_jax((0.45, 0.4, 0.35)),
+        name="small",
+        training={"image size": SIDE, "steps": 7},
+    )
+
+
+@pytest.fixture(scope="session")
+def weights_file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    native.save(model, path)
+    return path

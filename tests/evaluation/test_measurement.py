@@ -1,0 +1,420 @@
+"""Evaluations of a small model, from the call to the files."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from gl_jax import cli
+from gl_jax.config import UsageError
+from gl_jax.evaluation import lpips, mask_list, measurement, metrics
+from gl_jax.evaluation.findings import Evaluation
+from gl_jax.inpainting.completer import Completer
+from gl_jax.weights.native import Model
+
+COUNT, SIDE = 5, 32
+"""Five: no multiple of the suite's four devices."""
+
+
+def pixels(index: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    generator = np.random.default_rng(index)
+    return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photographs whose middle squares at 32 pixels are exactly `pixels(i)`."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for index in range(COUNT):
+        Image.fromarray(pixels(index)).save(folder / f"photo{index}.png")
+    return folder
+
+
+@pytest.fixture
+def evaluate(weights_file: Path, folder: Path, tmp_path: Path) -> Any:
+    def call(**changes: Any) -> Evaluation:
+        values: dict[str, Any] = {
+            "model": weights_file, "data": str(folder), "output": tmp_path / "result",
+            "batch_size": 1, "log": lambda text: None,
+        }  # fmt: skip
+        return measurement.run(**(values | changes))
+
+    return call
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with (path / "per_image.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_values_are_those_of_the_8_bit_composite(
+    evaluate: Any, model: Model, tmp_path: Path
+) -> None:
+    result = evaluate(seeds=(0, 3))
+    entries = {(e.seed, e.index): e for e in result.entries}
+    assert len(result.rows) == 2 * COUNT == len(entries)
+    for key in ((0, 4), (3, 1)):
+        mask = entries[key].mask()
+        raw = Completer(model).raw(pixels(key[1]), mask)
+        picture = np.where(mask[..., None], np.rint(raw * 255), pixels(key[1]))
+        pair = picture[None].astype(np.float32), pixels(key[1])[None].astype(np.float32)
+        hole = mask[None, ..., None]
+        row = result.rows[key]
+        for name, value in (
+            ("l1_percent", 100 * metrics.l1(*pair, max_value=255)),
+            ("psnr_db", metrics.psnr(*pair, max_value=255)),
+            ("ssim", metrics.ssim(*pair, max_value=255)),
+            ("hole_l1_percent", 100 * metrics.l1(*pair, hole, max_value=255)),
+            ("hole_psnr_db", metrics.psnr(*pair, hole, max_value=255)),
+            ("hole_ssim", metrics.ssim(*pair, hole, max_value=255)),
+        ):
+            # A level that falls on the other side of a half moves the value a little.
+            assert row[name] == pytest.approx(float(value[0]), rel=2e-3), name
+        assert np.isnan(row["ms_ssim"]), "below 176 pixels there is none"
+
+
+def test_all_files_tell_the_same(evaluate: Any, tmp_path: Path) -> None:
+    result = evaluate(seeds=(0, 1))
+    rows = table(tmp_path / "result")
+    assert [(r["photograph"], r["seed"]) for r in rows[4:6]] == [
+        ("photo4.png", "0"),
+        ("photo0.png", "1"),
+    ]
+    assert rows[0]["ms_ssim"] == ""
+    found = np.array([float(r["hole_psnr_db"]) for r in rows]).reshape(2, COUNT)
+    record = json.loads((tmp_path / "result" / "evaluation.json").read_text())
+    means = {name: row["hole_psnr_db"] for name, row in record["holes"].items()}
+    assert means["seed 1"]["mean"] == pytest.approx(found[1].mean())
+    error = found[1].std(ddof=1) / COUNT**0.5
+    assert means["seed 1"]["standard_error"] == pytest.approx(error)
+    each, seeds = found.mean(axis=0), found.mean(axis=1)
+    over_photographs = means["all seeds, over photographs"]
+    assert over_photographs["mean"] == pytest.approx(each.mean())
+    assert over_photographs["standard_error"] == pytest.approx(
+        each.std(ddof=1) / COUNT**0.5
+    )
+    over_seeds = means["all seeds, over seeds"]
+    assert over_seeds["standard_error"] == pytest.approx(seeds.std(ddof=1) / 2**0.5)
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert f"{each.mean():.3f}" in text
+    assert result.settings["rerun"] in text
+
+
+def test_without_weights_fid_and_lpips_are_skipped_with_a_line(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    evaluate(masks="center")
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert "FID skipped: give --fid-weights FILE" in text
+    assert "LPIPS skipped: give --lpips-weights FILE" in text
+
+
+def test_the_mask_list_repeats_holes_and_values(evaluate: Any, tmp_path: Path) -> None:
+    first = evaluate(seeds=(5,), count=3)
+    list_file = tmp_path / "result" / "masks.jsonl"
+    second = evaluate(masks=str(list_file), output=tmp_path / "again")
+    assert second.entries == first.entries
+    assert second.to_csv() == first.to_csv()
+    assert (tmp_path / "again" / "masks.jsonl").read_bytes() == list_file.read_bytes()
+
+
+def test_the_sheet_shows_the_hole_the_result_and_the_truth(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    result = evaluate(masks="center", sheet_rows=2)
+    with Image.open(tmp_path / "result" / "evaluation.png") as sheet:
+        assert sheet.size == (8 + 3 * 200, 30 + 2 * 214 + 4)
+        drawn = np.asarray(sheet.convert("RGB"))
+    inputs, done, truth = (
+        drawn[30:222:6, left : left + 192 : 6] for left in (8, 208, 408)
+    )
+    hole = result.entries[0].mask()
+    np.testing.assert_array_equal(truth, pixels(0))
+    np.testing.assert_array_equal(inputs, np.where(hole[..., None], 255, pixels(0)))
+    np.testing.assert_array_equal(done[~hole], pixels(0)[~hole])
+    assert (done[hole] != pixels(0)[hole]).any()
+
+
+class Stopped(Exception):
+    """Ctrl-C, in the middle."""
+
+
+def interrupted(evaluate: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """An evaluation that ends after its first batch."""
+    score, calls = measurement.Scorer.__call__, []
+
+    def once(self: Any, *batch: Any) -> Any:
+        if calls:
+            raise Stopped
+        calls.append(1)
+        return score(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measurement.Scorer, "__call__", once)
+        with pytest.raises(Stopped):
+            evaluate(**changes)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(
+    evaluate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = evaluate(seeds=(0, 1), output=tmp_path / "unbroken")
+    interrupted(evaluate, monkeypatch, seeds=(0, 1))
+    measured: list[int] = []
+    score = measurement.Scorer.__call__
+    monkeypatch.setattr(
+        measurement.Scorer,
+        "__call__",
+        lambda self, *batch: measured.append(len(batch[0])) or score(self, *batch),
+    )
+    result = evaluate(seeds=(0, 1), sheet_rows=0)
+    assert measured == [4, 4], "of the ten entries four were done"
+    assert result.to_csv() == unbroken.to_csv()
+    assert len(table(tmp_path / "result")) == 10
+
+
+def test_a_finished_evaluation_is_not_measured_again(
+    evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(masks="center")
+    monkeypatch.setattr(measurement.Scorer, "__call__", None)
+    assert evaluate(masks="center", sheet_rows=0).rows.keys() == first.rows.keys()
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    evaluate(masks="center")
+    before = (tmp_path / "result" / "masks.jsonl").read_bytes()
+    with pytest.raises(
+        UsageError, match=r"settings: masks was \"center\", is \"box\"; seeds was \[0\]"
+    ):
+        evaluate(masks="box")
+    assert (tmp_path / "result" / "masks.jsonl").read_bytes() == before
+
+
+def test_masks_of_a_folder(evaluate: Any, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(COUNT):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[8:20, 4 : 10 + index] = 255
+        Image.fromarray(mask).save(masks / f"photo{index}.png")
+    result = evaluate(masks=str(masks))
+    assert [entry.box.width for entry in result.entries] == [6, 7, 8, 9, 10]
+    (masks / "photo4.png").unlink()
+    with pytest.raises(UsageError, match="5 photographs and 4 masks"):
+        evaluate(masks=str(masks), output=tmp_path / "other")
+
+
+def test_a_photograph_that_cannot_be_read_is_left_out_and_named(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "photo1.png").write_bytes(b"no image")
+    result = evaluate(masks="center")
+    assert [index for _, index in result.rows] == [0, 2, 3, 4]
+    assert "photo1.png" in (tmp_path / "result" / "evaluation.md").read_text()
+    assert result.table().counts == {"seed 0": 4}
+
+
+def test_no_readable_photograph_at_all_is_refused(evaluate: Any, folder: Path) -> None:
+    for file in folder.iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(UsageError, match="no photograph can be read"):
+        evaluate()
+
+
+def test_a_model_that_computes_nonsense_fails_the_run(
+    evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = measurement.Scorer.__call__
+
+    def broken(self: Any, *batch: Any) -> Any:
+        scores = score(self, *batch)
+        scores.values["psnr_db"] = scores.values["psnr_db"] * np.nan
+        return scores
+
+    monkeypatch.setattr(measurement.Scorer, "__call__", broken)
+    with pytest.raises(measurement.NotFiniteError, match=r"photo0.png is not finite"):
+        evaluate()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"model": None}, "no model is given"),
+        ({"model": "nowhere"}, "'nowhere' is no file"),
+        ({"data": "nowhere"}, "'nowhere' does not exist"),
+        ({"masks": "boxes"}, "'boxes' are unknown. Did you mean 'box'"),
+        ({"protocol": "mmedit"}, "'mmedit' is unknown. Did you mean 'mmediting'"),
+        ({"protocol": "mmediting", "masks": "center"}, "must be box"),
+        ({"protocol": "mmediting", "image_size": 128}, "must be 256"),
+        ({"masks": "center", "seeds": (0, 1)}, "make no difference to masks center"),
+        ({"seeds": (1, 1)}, "must be different"),
+        ({"seeds": (-1,)}, "must be different whole numbers from 0"),
+        ({"count": 0}, r"count \(=0\) must be at least 1"),
+        ({"count": 9}, r"count \(=9\) is more than the 5 photographs"),
+        ({"image_size": 8}, r"image_size \(=8\) must be at least 16"),
+        ({"batch_size": 0}, r"batch_size \(=0\) must be at least 1"),
+        ({"fid_weights": Path("nowhere.pth")}, "nowhere.pth cannot be read"),
+        ({"lpips_weights": (Path("nowhere.pth"),)}, "nowhere.pth cannot be read"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line(
+    changes: dict[str, Any], rule: str, evaluate: Any
+) -> None:
+    if changes.get("model", "") is None and measurement.completer.available():
+        changes = {"model": "nowhere"}
+        rule = "'nowhere' is no file"
+    with pytest.raises(UsageError, match=rule) as caught:
+        evaluate(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_list_for_other_photographs_is_refused(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    entries = mask_list.drawn("box", ["photo0.png", "x.png"], [0, 1], (0,), SIDE)
+    path = tmp_path / "list.jsonl"
+    mask_list.write(entries, path)
+    with pytest.raises(UsageError, match=r"photograph 1 is x.png; in .* photo1.png"):
+        evaluate(masks=str(path))
+    mask_list.write(mask_list.drawn("box", ["photo0.png"], [7], (0,), SIDE), path)
+    with pytest.raises(UsageError, match=r"at least 8 photographs, .* has 5"):
+        evaluate(masks=str(path))
+    with pytest.raises(UsageError, match="seeds stand in mask list"):
+        evaluate(masks=str(path), seeds=(0,))
+    with pytest.raises(UsageError, match="is of --protocol own, not mmediting"):
+        evaluate(masks=str(path), protocol="mmediting")
+
+
+def test_mmediting_measures_raw_l1_and_the_rounded_composite(
+    evaluate: Any, model: Model, tmp_path: Path
+) -> None:
+    # paper.md section 5, after mmedit/core/evaluation/metrics.py and models/inpaintors/
+    # one_stage.py: l1 on the raw output, PSNR and SSIM on the composite in whole levels.
+    large = tmp_path / "large"
+    large.mkdir()
+    Image.fromarray(pixels(9, 256, 256)).save(large / "photo.png")
+    result = evaluate(data=str(large), protocol="mmediting", seeds=(0,))
+    (entry,), (row,) = result.entries, result.rows.values()
+    mask = entry.mask()
+    raw = Completer(model).raw(pixels(9, 256, 256), mask)
+    target = pixels(9, 256, 256)
+    error = np.abs(raw.astype(np.float64) - target / 255)[mask]
+    assert row["hole_l1_percent"] == pytest.approx(100 * error.mean(), rel=1e-5)
+    levels = np.where(mask[..., None], np.rint(raw.astype(np.float64) * 255), target)
+    square = np.mean((levels - target) ** 2)
+    assert row["psnr_db"] == pytest.approx(20 * np.log10(255 / square**0.5), rel=1e-5)
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert "11.164 | 23.152 | 0.862" in text
+    assert "6.678 | 26.780 | 0.904" in text
+    assert "The images differ" in text
+
+
+def test_mmediting_refuses_small_photographs(evaluate: Any) -> None:
+    with pytest.raises(UsageError, match=r"photo.*32x32 .*at least 256x256"):
+        evaluate(protocol="mmediting")
+
+
+def test_lpips_is_measured_with_the_users_file(
+    evaluate: Any, randomly: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "alex.safetensors"
+    save_file(randomly(lpips.shapes(lpips.ALEXNET)), path)
+    result = evaluate(masks="center", lpips_weights=(path,))
+    assert all(row["lpips"] > 0 for row in result.rows.values())
+    assert "lpips" in table(tmp_path / "result")[0]
+    assert any(note.startswith("LPIPS by AlexNet: alex") for note in result.notes)
+    with pytest.raises(UsageError, match="at least 31 pixels, these have 16"):
+        evaluate(lpips_weights=(path,), image_size=16, output=tmp_path / "small")
+
+
+def test_fid_survives_an_interruption(
+    evaluate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cheap stand-in for Inception: the colours of the middle of the picture.
+    monkeypatch.setattr(
+        measurement.inception,
+        "features",
+        lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
+    )
+    monkeypatch.setattr(measurement.inception, "FEATURES", 48)
+    weights = measurement.inception.Weights({"x": np.zeros(1, np.float32)}, True)
+    monkeypatch.setattr(measurement.inception, "load", lambda path: weights)
+    monkeypatch.setattr(measurement, "SAVE_SECONDS", -1)
+    file = tmp_path / "inception.pth"
+    file.write_bytes(b"stand-in")
+    unbroken = evaluate(fid_weights=file, output=tmp_path / "unbroken")
+    interrupted(evaluate, monkeypatch, fid_weights=file)
+    result = evaluate(fid_weights=file)
+    assert unbroken.fid is not None and unbroken.fid > 0
+    assert result.fid == pytest.approx(unbroken.fid, rel=1e-6)
+    assert "FID over 15 pictures, fewer than its 48 features" in " ".join(result.notes)
+    # The sums of a journal that was deleted do not count for a new one.
+    (tmp_path / "result" / "journal.jsonl").unlink()
+    assert evaluate(fid_weights=file).fid == pytest.approx(unbroken.fid, rel=1e-6)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # two processes that each compile, on as few cores
+def test_two_processes_measure_what_one_does(
+    evaluate: Any, weights_file: Path, folder: Path, tmp_path: Path
+) -> None:
+    alone = evaluate(output=tmp_path / "alone", seeds=(0, 1))
+    environment = dict(os.environ, XLA_FLAGS="", JAX_NUM_CPU_DEVICES="1")
+    command = [
+        sys.executable, "-m", "gl_jax", "evaluate", "--model", str(weights_file),
+        "--data", str(folder), "--output", str(tmp_path / "both"), "--seeds", "0,1",
+        "--batch-size", "2", "--coordinator", f"127.0.0.1:{free_port()}",
+        "--process-count", "2", "--process-id",
+    ]  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [*command, str(index)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=800)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    found = table(tmp_path / "both")
+    assert len(found) == 2 * COUNT == len(alone.rows)
+    for row in found:
+        expected = alone.rows[int(row["seed"]), int(row["index"])]["psnr_db"]
+        assert float(row["psnr_db"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_command_line_hands_its_options_over(
+    weights_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "result"
+    words = ["evaluate", "--model", str(weights_file), "--data", str(folder)]
+    words += ["--output", str(output), "--batch-size", "2"]
+    assert cli.main([*words, "--seeds", "0,a"]) == 2
+    assert "must be whole numbers" in capsys.readouterr().err
+    assert cli.main([*words, "--seeds", "4,2", "--masks", "freeform"]) == 0
+    assert "seed 4" in capsys.readouterr().out
+    assert [row["seed"] for row in table(output)] == ["4"] * COUNT + ["2"] * COUNT

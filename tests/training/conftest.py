@@ -1,0 +1,174 @@
+"""A small real run in processes of its own, to be killed, stopped and starved."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from gl_jax.training.checkpoint import restore_subtree
+
+EXPERIMENT = """
+from gl_jax.config import *
+
+config = Config(
+    name="small",
+    model=ModelConfig(width=0.0625),
+    data=DataConfig(
+        source={source!r}, batch_size=2, image_size=32, resize=(32, 48), workers=1
+    ),
+    holes=HolesConfig(min_size=8, max_size=12, local_size=16),
+    completion_optimizer=OptimizerConfig("adam", 1e-3),
+    schedule=ScheduleConfig({phase}, {phase}, {total}),
+    run=RunConfig(
+        ema_decay=0.9, device_count=1, log_every=1, save_every={save_every},
+        eval_every=50, sample_every=50, validation_images=2, sample_images=2,
+    ),
+)
+"""
+
+
+def real_photographs() -> str:
+    """A folder of photographs where this machine has one, else the bundled ones."""
+    beside = Path(__file__).parents[3] / "shared" / "data" / "train256" / "val"
+    folder = Path(os.environ.get("GL_JAX_TEST_DATA", beside))
+    return str(folder) if folder.is_dir() else "bundled"
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallRun:
+    """One experiment in a folder; each life of it is a process."""
+
+    folder: Path
+    total: int
+    phase: int
+    save_every: int
+
+    def write(self) -> "SmallRun":
+        """Puts the experiment into the folder."""
+        text = EXPERIMENT.format(
+            source=real_photographs(),
+            phase=self.phase,
+            total=self.total,
+            save_every=self.save_every,
+        )
+        (self.folder / "small.py").write_text(text)
+        return self
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # Every life compiles the same steps: once for all of them.
+        cache = str(jax.config.jax_compilation_cache_dir)
+        return os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_NUM_CPU_DEVICES": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+    def command(self, workdir: str, *flags: str) -> list[str]:
+        head = [sys.executable, "-m", "gl_jax", "train", "small.py"]
+        return [*head, "--workdir", workdir, *flags]
+
+    def start(self, workdir: str, *flags: str) -> "Life":
+        """Starts the command that trains, or resumes, in this workdir."""
+        output = self.folder / f"{workdir}.log"
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                self.command(workdir, *flags),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        return Life(process, output)
+
+    def finish(self, workdir: str, *flags: str) -> str:
+        """Runs to the end, and returns what was printed."""
+        life = self.start(workdir, *flags)
+        assert life.wait() == 0, life.text()
+        return life.text()
+
+    def state(self, workdir: str) -> dict[str, Any]:
+        """All arrays of the newest checkpoint."""
+        names = ("step", "completion", "discriminator", "ema")
+        return restore_subtree(self.folder / workdir / "checkpoints", names).state
+
+    def status(self, workdir: str) -> dict[str, Any]:
+        """What run_status.json says."""
+        file = self.folder / workdir / "run_status.json"
+        return json.loads(file.read_text())
+
+    def training(self, workdir: str) -> list[dict[str, Any]]:
+        """The lines of training in metrics.jsonl, without the speed."""
+        lines = (self.folder / workdir / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [
+            {k: v for k, v in record.items() if k != "images_per_second"}
+            for record in records
+            if "val_psnr" not in record
+        ]
+
+    def assert_same(self, workdir: str, other: str) -> None:
+        """Both runs have ended in the same state, bit for bit, and logged the same."""
+        mine, theirs = self.state(workdir), self.state(other)
+        assert mine["step"] == self.total
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, mine, theirs)))
+        assert self.training(workdir) == self.training(other)
+
+
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """One process of a run."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(timeout=600)
+        finally:
+            self.process.kill()
+
+    def step(self) -> int:
+        """The last step it has logged; 0 before its first."""
+        steps = re.findall(r"^ *(\d+)/\d+ +(?!validation)\w", self.text(), re.M)
+        return int(steps[-1]) if steps else 0
+
+    def reach(self, step: int) -> bool:
+        """Waits until it has logged this step; False where it ends before."""
+        deadline = time.monotonic() + 600
+        while self.step() < step and self.process.poll() is None:
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.01)
+        return self.step() >= step
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Twelve steps, with their unbroken run in the workdir `unbroken`."""
+    run = SmallRun(tmp_path_factory.mktemp("short"), 12, 4, save_every=2).write()
+    run.finish("unbroken")
+    return run
+
+
+@pytest.fixture(scope="session")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Three hundred steps, with their unbroken run in the workdir `unbroken`."""
+    run = SmallRun(tmp_path_factory.mktemp("long"), 300, 100, save_every=5).write()
+    run.finish("unbroken")
+    return run
