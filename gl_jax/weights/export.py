@@ -52,7 +52,8 @@ def from_run(
 ) -> Model:
     """The completion network of a run's newest whole checkpoint, its EMA if there is one.
 
-    `step` names another checkpoint. The optimizers' state stays behind; `discriminators` come along on request.
+    `step` names another checkpoint. The optimizers' state stays behind; `discriminators`
+    come along on request.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
     from gl_jax.training.checkpoint import restore_subtree
