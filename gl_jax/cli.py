@@ -105,8 +105,9 @@ def compare(
         masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
             square in the middle; `freeform`, brush strokes; or a folder with a mask for
             each photograph, white = missing.
-        methods: Names after one another or with commas: `gl` is ours, from `model`; a
-            wrong name is answered with the list of all baselines.
+        methods: Names after one another or with commas: `gl` is ours, from `model`; the
+            path of a further model is a method too; a wrong name is answered with the
+            list of all baselines.
         count: How many photographs, spread evenly over the set.
         image_size: Side of the squares in pixels; by default what the model was trained
             on, and 256 without a model.

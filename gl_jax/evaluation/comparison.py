@@ -161,7 +161,8 @@ def run(
 ) -> Comparison:
     """Compares `methods` and writes comparison.md, .csv, .json and .png into `output`.
 
-    `model` is what `gl_jax.load` takes; it counts where `gl` is among the methods.
+    `model` is what `gl_jax.load` takes; it counts where `gl` is among the methods. A
+    further model is a method by its path, and goes by the path's stem.
     `data` is `bundled`, a folder or `tfds:NAME`; of its validation photographs
     (a folder without any is taken whole) `count` are used, spread evenly, their middle
     squares resized to `image_size`: by default what the model was trained on, or 256.
@@ -178,15 +179,19 @@ def run(
     """
     methods = tuple(dict.fromkeys(methods))
     _check(methods, output, count, image_size)
-    asked = {name: BASELINES[name] for name in methods if name != OURS}
-    identity, step = None, None
-    if OURS in methods:
-        loaded = load_model(model)
-        identity, step = fingerprint(loaded), loaded.training.get("steps")
-        ours = Completer(loaded)
-        image_size = image_size or ours.trained.image
-        asked[OURS] = _ours(ours)
-    asked = {name: asked[name] for name in methods}
+    asked: dict[str, Baseline] = {}
+    identities, step = dict[str, str](), None
+    for name in methods:
+        if name in BASELINES:
+            asked[name] = BASELINES[name]
+            continue
+        loaded = load_model(model if name == OURS else name)
+        completer = Completer(loaded)
+        image_size = image_size or completer.trained.image
+        step = loaded.training.get("steps") if name == OURS else step
+        title = OURS if name == OURS else Path(name).stem
+        identities[title] = fingerprint(loaded)
+        asked[title] = _ours(completer)
     side, notes = image_size or IMAGE_SIZE, list[str]()
     source = open_source(
         DataConfig(
@@ -199,7 +204,7 @@ def run(
     )
     photographs, facts = _photographs(source, masks, count, side, seed, notes)
     with Journal(output / "journal.jsonl", facts) as journal:
-        bench = _Bench(journal, photographs, output, identity, sheet_rows)
+        bench = _Bench(journal, photographs, output, identities, sheet_rows)
         result = bench.compare(asked, notes, log)
     settings = {
         "data": data, "split": split, "masks": masks, "seed": seed,
@@ -224,11 +229,18 @@ def _check(
 ) -> None:
     known = (OURS, *BASELINES)
     for name in methods:
-        if name not in known:
+        if name not in known and not Path(name).exists():
             raise UsageError(
                 f"method {name!r} is unknown.{did_you_mean(name, known)} "
-                f"Known: {', '.join(known)}."
+                f"Known: {', '.join(known)}, or the path of a model."
             )
+    titles = [name if name in known else Path(name).stem for name in methods]
+    twice = {title for title in titles if titles.count(title) > 1}
+    if twice:
+        raise UsageError(
+            f"methods: more than one would stand under {', '.join(sorted(twice))} in the "
+            "table; give the file of one another name."
+        )
     if not methods:
         raise UsageError(f"methods must name at least one of {', '.join(known)}.")
     if count < 1:
@@ -289,15 +301,15 @@ class _Bench:
         journal: Journal,
         photographs: list[Photograph],
         output: Path,
-        model: str | None,
+        models: Mapping[str, str],
         sheet_rows: int,
     ) -> None:
-        """Takes the finished scores from the journal; `model` identifies ours."""
+        """Takes the finished scores from the journal; `models` identifies ours."""
         self._journal = journal
         self._photographs = photographs
         self._shown = photographs[:sheet_rows]
         self._folder = output / "pictures"
-        self._model = model
+        self._models = models
         self._outcomes: dict[tuple[str, int], Score | Failure] = {}
         for record in journal.records:
             name, number = record["score"]["method"], record["number"]
@@ -357,7 +369,7 @@ class _Bench:
         return range(len(self._photographs))
 
     def _identity(self, method: str) -> str | None:
-        return self._model if method == OURS else None
+        return self._models.get(method)
 
     def _picture(self, method: str, number: int) -> Path:
         return self._folder / f"{number:04d}-{method}.png"

@@ -293,6 +293,29 @@ def test_ours_may_be_a_weights_file(
     assert result.settings["step"] == 7
 
 
+def test_a_further_model_is_a_method_by_its_path(
+    weights_file: Path, folder: Path, tmp_path: Path
+) -> None:
+    methods = ("gl", str(weights_file), "mean")
+    result = compare(folder, tmp_path, model=weights_file, methods=methods)
+    assert result.methods == ("gl", weights_file.stem, "mean")
+    assert len(result.scores) == 3 * COUNT
+    found = {
+        m: [s.ssim for s in result.scores if s.method == m] for m in result.methods
+    }
+    assert found["gl"] == found[weights_file.stem]
+
+
+def test_two_models_of_one_name_are_refused(
+    weights_file: Path, folder: Path, tmp_path: Path
+) -> None:
+    twin = tmp_path / "other" / weights_file.name
+    twin.parent.mkdir()
+    twin.write_bytes(weights_file.read_bytes())
+    with pytest.raises(UsageError, match="would stand under"):
+        compare(folder, tmp_path, methods=(str(weights_file), str(twin)))
+
+
 def test_holes_come_from_a_folder_too(folder: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
