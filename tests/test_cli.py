@@ -100,10 +100,10 @@ def test_another_optimizer_starts_without_the_options_of_the_last(tmp_path, runs
 @pytest.mark.parametrize(
     ("words", "options"),
     [
-        ("--distributed", (None, None, None)),
+        ("--distributed", (None, None, None, 100)),
         (
-            "--coordinator host:1234 --process-count 2 --process-id 1",
-            ("host:1234", 2, 1),
+            "--coordinator host:1234 --process-count 2 --process-id 1 --heartbeat 20",
+            ("host:1234", 2, 1, 20),
         ),
     ],
 )
@@ -112,7 +112,9 @@ def test_several_hosts_join_before_the_run(
 ):
     joined = []
     parallel = types.ModuleType("gl_jax.training.parallel")
-    parallel.initialize = lambda *given: joined.append((given, len(runs)))  # type: ignore[attr-defined]
+    parallel.initialize = lambda *given, heartbeat: joined.append(  # type: ignore[attr-defined]
+        ((*given, heartbeat), len(runs))
+    )
     monkeypatch.setitem(sys.modules, "gl_jax.training.parallel", parallel)
     monkeypatch.setattr("gl_jax.training.parallel", parallel, raising=False)
     assert cli.main(["train", experiment, "--workdir", "w", *words.split()]) == 0
