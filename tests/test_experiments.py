@@ -124,9 +124,5 @@ def test_the_demo_in_small(tmp_path):
     gl_jax(*words, "--methods", "gl,mean,telea")
     table = (output / "comparison.md").read_text()
     assert all(method in table for method in ("gl", "mean", "telea"))
-    assert {file.suffix for file in output.iterdir()} == {
-        ".md",
-        ".csv",
-        ".json",
-        ".png",
-    }
+    for ending in ("md", "csv", "json", "png"):
+        assert (output / f"comparison.{ending}").is_file(), ending
