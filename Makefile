@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: help demo test lint format bench bench-smoke soak audit clean
 
 help:
-	@echo "make demo    train on real photographs and complete others, about 5 minutes"
+	@echo "make demo    complete photographs, train on others and compare, about 5 minutes"
 	@echo "make test    lint, formatting, types and all tests"
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
@@ -42,6 +42,11 @@ help:
 	@touch $@
 
 demo: .venv/.run
+	$(BIN)/gl-jax complete --rect 414,212,90,40 --concat --output runs/completed \
+		--image $$($(BIN)/python -c "import sklearn; print(*sklearn.__path__)")/datasets/images
+	@echo
+	@echo "Two photographs completed by the shipped model: runs/completed/"
+	@echo
 	$(BIN)/gl-jax train experiments/quickstart.py --workdir runs/quickstart
 	$(BIN)/gl-jax compare --model runs/quickstart --data bundled \
 		--count 2 --methods gl,mean,telea --output runs/quickstart/comparison

@@ -36,6 +36,17 @@ config = Config(
 """
 
 
+# XLA splits sums over as many threads as there are processors: with others the last bits
+# differ. A session that is moved to other processors keeps its runs comparable so.
+PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def stay() -> None:
+    """Back to the processors of the session's start, which new processes inherit."""
+    if PROCESSORS is not None:
+        os.sched_setaffinity(0, PROCESSORS)
+
+
 def real_photographs() -> str:
     """A folder of photographs where this machine has one, else the bundled ones."""
     beside = Path(__file__).parents[3] / "shared" / "data" / "train256" / "val"
@@ -80,6 +91,7 @@ class SmallRun:
 
     def start(self, workdir: str, *flags: str) -> "Life":
         """Starts the command that trains, or resumes, in this workdir."""
+        stay()
         output = self.folder / f"{workdir}.log"
         with output.open("w") as file:
             process = subprocess.Popen(

@@ -135,7 +135,7 @@ def require_small_disk() -> None:
         pytest.skip(f"no tmpfs can be mounted here: {tried.stderr.decode().strip()}")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_disk_that_fills_up_stops_the_run_and_spoils_nothing(short_run):
     require_small_disk()
     folder = short_run.folder

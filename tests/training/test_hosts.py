@@ -15,6 +15,8 @@ from PIL import Image
 
 from gl_jax.training.checkpoint import restore_subtree
 
+PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
 EXPERIMENT = """
 from gl_jax.config import *
 
@@ -29,7 +31,14 @@ config = Config(
 """
 
 
+def stay() -> None:
+    """Back to the session's processors: with others the last bits of a run differ."""
+    if PROCESSORS is not None:
+        os.sched_setaffinity(0, PROCESSORS)
+
+
 def train(folder: Path, workdir: str, devices: int, *flags: str) -> subprocess.Popen:
+    stay()
     # The suite's own settings, four devices among them, are not for these processes.
     environment = dict(os.environ, XLA_FLAGS="", JAX_NUM_CPU_DEVICES=str(devices))
     command = [

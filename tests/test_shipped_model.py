@@ -1,0 +1,72 @@
+"""The model that comes with the package: there, whole, small, documented, and at work."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gl_jax
+from gl_jax import cli
+from gl_jax.inpainting import completer as room
+from gl_jax.weights import native
+
+CARD = room.ASSETS / "MODEL_CARD.md"
+SECTIONS = (
+    "Data", "Training", "What it reaches", "What the joint phase adds",
+    "Intended use", "Limits", "Licence",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo() -> native.Model:
+    return room.load_model()
+
+
+def test_it_is_small_and_says_where_it_comes_from(demo):
+    file = room.available()["demo"]
+    assert file.stat().st_size <= 13e6
+    assert demo.licence == "CC BY 4.0"
+    assert demo.training["experiment"] == "demo_model"
+    assert demo.training["image size"] == 128
+
+
+def test_its_card_describes_this_file(demo):
+    text = CARD.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == list(SECTIONS)
+    assert demo.sha256 in text
+    assert f"{demo.training['steps']:,} steps" in text
+    assert (room.ASSETS / "ATTRIBUTION.txt").is_file()
+
+
+def test_the_pictures_of_its_card_are_there():
+    root = Path(gl_jax.__file__).parent.parent
+    pictures = re.findall(r"\]\((\.\./\.\./docs/[^)]+)\)", CARD.read_text())
+    assert pictures
+    for picture in pictures:
+        assert (CARD.parent / picture).resolve().is_relative_to(root)
+        assert (CARD.parent / picture).is_file(), picture
+
+
+def test_the_first_command_completes_a_photograph(tmp_path, capsys):
+    ramp = np.linspace(30, 220, 96, dtype=np.uint8)
+    photo = np.stack([np.tile(ramp, (80, 1))] * 3, axis=-1)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    mask = np.zeros((80, 96), np.uint8)
+    mask[30:50, 40:60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ["--image", "photo.png", "--mask", "mask.png", "--output", "out.png"]
+    words = [str(tmp_path / w) if "." in w else w for w in words]
+    assert cli.main(["complete", *words]) == 0
+    completed = np.asarray(Image.open(tmp_path / "out.png"))
+    np.testing.assert_array_equal(completed[mask == 0], photo[mask == 0])
+    # A smooth ramp: nobody who has learnt anything is 40 levels off on average.
+    error = completed[mask > 0].astype(float) - photo[mask > 0]
+    assert np.abs(error).mean() < 40
+
+
+def test_it_is_listed_with_its_hash(demo, capsys):
+    assert cli.main(["models"]) == 0
+    assert demo.sha256 in capsys.readouterr().out
