@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(900)  # many processes, on a machine that may b
 PHASES = ("completion", "discriminator", "joint")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_is_killed_and_stopped_ends_as_the_unbroken_one(short_run):
     life = short_run.start("broken")
     assert life.reach(3)
