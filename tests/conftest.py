@@ -16,8 +16,13 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
 import hypothesis
 import jax
+import pytest
 
 # Four devices in one process: what a run does on 1, 2 and 4 of them can be compared.
 # With more of them than cores, steps that are queued without waiting can deadlock, so
@@ -41,3 +46,18 @@ _compiled = tempfile.mkdtemp(prefix="gl_jax-tests-")
 atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# A compiled program takes memory maps of the process, and Linux allows 65,530: one more
+# ends it with a segmentation fault. Programs are dropped long before, every few tests.
+MOST_MAPS = 15_000
+_maps = Path("/proc/self/maps")
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def programs_are_dropped_in_time() -> Iterator[None]:
+    yield
+    if next(_tests) % 5 or not _maps.exists():
+        return
+    if _maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
