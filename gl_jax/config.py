@@ -219,6 +219,7 @@ OPTIMIZERS: dict[str, str] = {
     "lamb": "b1 b2 eps eps_root weight_decay",
     "lars": "weight_decay trust_coefficient eps momentum nesterov",
     "lion": "b1 b2 weight_decay",
+    "muon": "beta eps weight_decay adam_b1 adam_b2 adam_eps_root adam_weight_decay",
     "nadam": "b1 b2 eps eps_root nesterov",
     "nadamw": "b1 b2 eps eps_root weight_decay nesterov",
     "novograd": "b1 b2 eps eps_root weight_decay",
@@ -238,7 +239,7 @@ class OptimizerConfig:
     """A function of optax, for example adadelta, adam, adamw, lamb."""
     learning_rate: float = 1.0
     """Above 0; Adadelta as published has none, which is 1.0.
-    Adam and its relatives want about 0.0001 to 0.001."""
+    Adam and its relatives want about 0.0001 to 0.001, Muon about twice that."""
     options: dict[str, float] = field(default_factory=dict)
     """Further numbers for the optax function, as in `options.eps 1e-7`.
     Without them optax's own: for Adadelta rho 0.9 and eps 1e-6, as in Torch7.

@@ -17,11 +17,13 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 
 # Four devices in one process: what a run does on 1, 2 and 4 of them can be compared.
@@ -61,3 +63,30 @@ def programs_are_dropped_in_time() -> Iterator[None]:
         return
     if _maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., Any]:
+    """Makes a small network with random weights, whole enough for all but good pictures."""
+    from gl_jax.weights import native  # after the settings above
+
+    def make(width: float, **about: Any) -> native.Model:
+        chance = np.random.default_rng(0)
+        arrays = {}
+        for name, shape in native.completion_shapes(width).items():
+            values = chance.normal(0, 1, shape)
+            if name.endswith("kernel"):
+                values *= np.sqrt(2 / np.prod(shape[:-1]))
+            elif name.endswith(("var", "scale")):
+                values = 1 + 0.2 * np.tanh(values)
+            else:
+                values *= 0.1
+            arrays[name] = values.astype(np.float32)
+        return native.Model(
+            native.nested(arrays),
+            native.Architecture(width),
+            native.Convention.gl_jax((0.45, 0.4, 0.35)),
+            **about,
+        )
+
+    return make

@@ -4,11 +4,15 @@ A set of images is summed up by the mean and the covariance of its features. Sum
 parts of a set add up to those of the whole, so hosts and interrupted runs can share one.
 """
 
+import io
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, Float64
+
+from gl_jax.config import UsageError
 
 Features = Float[np.ndarray, "n d"]
 
@@ -46,6 +50,55 @@ class Moments:
             raise ValueError("fewer than two images have no covariance.")
         mean = self.mean()
         return (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
+
+
+class Sums(NamedTuple):
+    """The features of the photographs and of their completions so far."""
+
+    truth: Moments
+    completed: Moments
+
+    @classmethod
+    def empty(cls, width: int) -> Self:
+        """Of no images yet, whose features are `width` numbers."""
+        return cls(Moments(width), Moments(width))
+
+    def packed(self, done: int) -> bytes:
+        """All of it, and how many entries of a list are in it, for `add` to read."""
+        arrays = {"done": np.array(done)}
+        for name, moments in self._asdict().items():
+            arrays[f"{name}_count"] = np.array(moments.count)
+            arrays[f"{name}_total"] = moments.total
+            arrays[f"{name}_products"] = moments.products
+        data = io.BytesIO()
+        np.savez(data, allow_pickle=False, **arrays)
+        return data.getvalue()
+
+    def add(self, data: bytes) -> int:
+        """Adds what `packed` made, and returns how many entries are in that."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            for name, moments in self._asdict().items():
+                moments.count += int(arrays[f"{name}_count"])
+                moments.total += arrays[f"{name}_total"]
+                moments.products += arrays[f"{name}_products"]
+            return int(arrays["done"])
+
+
+def read_sums(path: Path, width: int) -> tuple[Sums, int]:
+    """The sums of an interrupted run and how many entries are in them, or empty ones.
+
+    Raises UsageError for a file that `packed` did not make.
+    """
+    sums = Sums.empty(width)
+    if not path.exists():
+        return sums, 0
+    try:
+        done = sums.add(path.read_bytes())
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}); delete it to measure anew."
+        ) from error
+    return sums, done
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:

@@ -6,7 +6,6 @@ kept in a journal. In the end the first host gathers all rows and writes the rep
 """
 
 import base64
-import io
 import json
 import math
 import shlex
@@ -162,7 +161,7 @@ def run(
 
 def _share_done(
     work: "_Work", entries: list[Entry], settings: dict[str, Any], output: Path
-) -> tuple[dict[Key, Row], "_Sums | None"]:
+) -> tuple[dict[Key, Row], fid.Sums | None]:
     """This host's rows; a mistake that one of several hosts finds ends all of them."""
     hosts, host = jax.process_count(), jax.process_index()
     part = "" if hosts == 1 else f"-{host + 1}-of-{hosts}"
@@ -342,13 +341,6 @@ def _measures(
     return _Measures(distance, network, hashes, notes)
 
 
-class _Sums(NamedTuple):
-    """The features of the photographs and of the results so far."""
-
-    truth: fid.Moments
-    completed: fid.Moments
-
-
 class _Reader:
     """Photographs of a source as the protocol shows them; keeps what could not be read."""
 
@@ -400,7 +392,7 @@ class _Work:
 
     def finish(
         self, entries: Sequence[Entry], journal: Journal, fid_path: Path
-    ) -> tuple[dict[Key, Row], _Sums | None]:
+    ) -> tuple[dict[Key, Row], fid.Sums | None]:
         """The rows of all entries: those of the journal, and the others measured now."""
         rows: dict[Key, Row] = {
             (r["seed"], r["index"]): r["values"] for r in journal.records
@@ -410,7 +402,7 @@ class _Work:
             if not journal.records:
                 fid_path.unlink(missing_ok=True)
             # The sums know how many entries are in them; rows beyond are made again.
-            sums, done = _read_sums(fid_path)
+            sums, done = fid.read_sums(fid_path, inception.FEATURES)
             first = {(e.seed, e.index) for e in entries[:done]}
             rows = {key: row for key, row in rows.items() if key in first}
         missing = [
@@ -429,7 +421,7 @@ class _Work:
             done += len(piece)
             now, last = time.monotonic(), piece[-1] is missing[-1]
             if sums is not None and (now - saved > SAVE_SECONDS or last):
-                _save_sums(sums, done, fid_path)
+                write_bytes(fid_path, sums.packed(done))
                 saved = now
             if now - said > SAY_SECONDS or last:
                 self._log(f"{len(rows)}/{len(entries)} {piece[-1].photograph}")
@@ -445,7 +437,7 @@ class _Work:
         whole: list[tuple[Entry, RgbImage]],
         rows: dict[Key, Row],
         journal: Journal,
-        sums: _Sums | None,
+        sums: fid.Sums | None,
     ) -> None:
         scores = self.scores(whole)
         if sums is not None and scores.features is not None:
@@ -491,72 +483,33 @@ class _Work:
         return tiles
 
 
-def _read_sums(path: Path) -> tuple[_Sums, int]:
-    """The sums of an interrupted run and the number of entries in them, or empty ones."""
-    sums = _Sums(fid.Moments(inception.FEATURES), fid.Moments(inception.FEATURES))
-    if not path.exists():
-        return sums, 0
-    try:
-        done = _add_sums(sums, path.read_bytes())
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({error}); delete it to measure anew."
-        ) from error
-    return sums, done
-
-
-def _packed(sums: _Sums, done: int) -> bytes:
-    arrays = {"done": np.array(done)}
-    for name, moments in sums._asdict().items():
-        arrays[f"{name}_count"] = np.array(moments.count)
-        arrays[f"{name}_total"] = moments.total
-        arrays[f"{name}_products"] = moments.products
-    data = io.BytesIO()
-    np.savez(data, allow_pickle=False, **arrays)
-    return data.getvalue()
-
-
-def _add_sums(sums: _Sums, data: bytes) -> int:
-    """Adds what `_packed` made, and returns how many entries are in that."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        for name, moments in sums._asdict().items():
-            moments.count += int(arrays[f"{name}_count"])
-            moments.total += arrays[f"{name}_total"]
-            moments.products += arrays[f"{name}_products"]
-        return int(arrays["done"])
-
-
-def _save_sums(sums: _Sums, done: int, path: Path) -> None:
-    write_bytes(path, _packed(sums, done))
-
-
 def _gathered(
-    rows: dict[Key, Row], sums: _Sums | None, lost: dict[str, str]
-) -> tuple[dict[Key, Row], _Sums | None, dict[str, str]]:
+    rows: dict[Key, Row], sums: fid.Sums | None, lost: dict[str, str]
+) -> tuple[dict[Key, Row], fid.Sums | None, dict[str, str]]:
     """What all hosts have, on each of them."""
     if jax.process_count() == 1:
         return rows, sums, lost
     here = {
         "rows": [[*key, row] for key, row in rows.items()],
-        "sums": base64.b64encode(_packed(sums, 0)).decode() if sums else None,
+        "sums": base64.b64encode(sums.packed(0)).decode() if sums else None,
         "lost": lost,
     }
     rows, lost = {}, {}
     total = None
     if sums is not None:
-        total = _Sums(fid.Moments(inception.FEATURES), fid.Moments(inception.FEATURES))
+        total = fid.Sums.empty(inception.FEATURES)
     for text in parallel.from_every_host(json.dumps(here)):
         there = json.loads(text)
         rows |= {(seed, index): row for seed, index, row in there["rows"]}
         lost |= there["lost"]
         if total is not None:
-            _add_sums(total, base64.b64decode(there["sums"]))
+            total.add(base64.b64decode(there["sums"]))
     return rows, total, lost
 
 
 def _result(
     asked: Request, settings: dict[str, Any], entries: Sequence[Entry],
-    rows: dict[Key, Row], sums: _Sums | None, notes: list[str], output: Path,
+    rows: dict[Key, Row], sums: fid.Sums | None, notes: list[str], output: Path,
     name: str,
 ) -> Evaluation:  # fmt: skip
     label = "the shipped model" if asked.model is None else f"model {asked.model}"

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ class Life:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+
+@pytest.fixture(scope="session")
+def damage() -> Callable[[Path, str], None]:
+    """Spoils a file: `truncated` to half, `deleted`, or one bit in its middle `flipped`."""
+
+    def spoil(file: Path, fault: str) -> None:
+        content = bytearray(file.read_bytes())
+        if fault == "deleted":
+            file.unlink()
+        elif fault == "truncated":
+            file.write_bytes(content[: len(content) // 2])
+        elif fault == "flipped":
+            content[len(content) // 2] ^= 0x10
+            file.write_bytes(content)
+        else:
+            raise ValueError(fault)
+
+    return spoil
 
 
 @pytest.fixture(scope="session")

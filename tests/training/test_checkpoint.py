@@ -123,17 +123,6 @@ def abstract(state: Any) -> Any:
     return jax.eval_shape(lambda: state)
 
 
-def damage(file: Path, fault: str) -> None:
-    content = bytearray(file.read_bytes())
-    if fault == "deleted":
-        file.unlink()
-    elif fault == "truncated":
-        file.write_bytes(content[: len(content) // 2])
-    else:
-        content[len(content) // 2] ^= 0x10
-        file.write_bytes(content)
-
-
 def damage_arrays(folder: Path) -> None:
     for file in (folder / "state").rglob("d/*"):
         file.unlink()
@@ -243,7 +232,7 @@ def test_a_step_that_is_there_is_not_saved_again(open_checkpoints, messages):
 # --- damage
 
 
-def test_every_damaged_file_is_noticed(open_checkpoints, messages, tmp_path):
+def test_every_damaged_file_is_noticed(open_checkpoints, messages, tmp_path, damage):
     """Every file in turn: truncated, deleted, one bit flipped."""
     root, pristine = tmp_path / "checkpoints", tmp_path / "pristine"
     checkpoints = open_checkpoints()
@@ -285,7 +274,9 @@ def test_a_file_too_many_is_noticed(open_checkpoints, messages, tmp_path):
     assert "its file state/stray is not what files.json says" in messages[0]
 
 
-def test_a_flipped_bit_in_an_array_is_named(open_checkpoints, messages, tmp_path):
+def test_a_flipped_bit_in_an_array_is_named(
+    open_checkpoints, messages, tmp_path, damage
+):
     noise = np.random.default_rng(0).bytes(40_000)  # stored as it is: no redundancy
     state = {"conv1": {"kernel": np.frombuffer(noise, np.uint8)}}
     checkpoints = open_checkpoints()

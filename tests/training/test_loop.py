@@ -218,17 +218,6 @@ def broken_off(tmp_path_factory) -> Path:
     return workdir
 
 
-def damage(file: Path, fault: str) -> None:
-    content = bytearray(file.read_bytes())
-    if fault == "deleted":
-        file.unlink()
-    elif fault == "truncated":
-        file.write_bytes(content[: len(content) // 2])
-    else:
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-
-
 def sealed_files(checkpoint: Path) -> list[Path]:
     """All files of a checkpoint but the two notes that nobody reads."""
     files = sorted(f for f in checkpoint.rglob("*") if f.is_file())
@@ -237,7 +226,12 @@ def sealed_files(checkpoint: Path) -> list[Path]:
 
 
 def assert_damage_is_overcome(
-    broken_off: Path, unbroken: Path, workdir: Path, name: Path, fault: str
+    damage: Callable[[Path, str], None],
+    broken_off: Path,
+    unbroken: Path,
+    workdir: Path,
+    name: Path,
+    fault: str,
 ) -> None:
     shutil.copytree(broken_off, workdir)
     damage(workdir / "checkpoints" / str(TOTAL - 1) / name, fault)
@@ -260,23 +254,25 @@ def assert_damage_is_overcome(
     ],
 )
 def test_a_damaged_checkpoint_costs_steps_and_nothing_else(
-    name, fault, broken_off, unbroken, tmp_path
+    name, fault, damage, broken_off, unbroken, tmp_path
 ):
     newest = broken_off / "checkpoints" / str(TOTAL - 1)
     if name == "largest":
         name = max(sealed_files(newest), key=lambda f: (newest / f).stat().st_size)
-    assert_damage_is_overcome(broken_off, unbroken, tmp_path / "run", Path(name), fault)
+    workdir = tmp_path / "run"
+    assert_damage_is_overcome(damage, broken_off, unbroken, workdir, Path(name), fault)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_every_file_of_a_checkpoint_damaged_in_every_way(
-    broken_off, unbroken, tmp_path
+    damage, broken_off, unbroken, tmp_path
 ):
     files = sealed_files(broken_off / "checkpoints" / str(TOTAL - 1))
     faults = ("truncated", "deleted", "flipped")
     for name, fault in itertools.product(files, faults):
-        assert_damage_is_overcome(broken_off, unbroken, tmp_path / "run", name, fault)
+        workdir = tmp_path / "run"
+        assert_damage_is_overcome(damage, broken_off, unbroken, workdir, name, fault)
         # XLA dies of too many programs in one process.
         jax.clear_caches()
     print(f"{len(files)} files in {len(faults)} ways")

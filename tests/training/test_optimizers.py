@@ -35,6 +35,25 @@ def test_every_listed_optimizer_of_optax_makes_an_update(name):
     assert np.all(np.isfinite(updates["kernel"]))
 
 
+def test_muon_turns_a_kernels_gradient_into_all_its_directions():
+    """A convolution's kernel is a matrix of 18 taps by 4 features, its biases are Adam's."""
+    optimizer = create_optimizer(OptimizerConfig("muon", 1e-2, {}), updates=10)
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=(3, 3, 2, 4)) * [1.0, 0.5, 0.2, 0.1]
+    gradient = {"kernel": jnp.asarray(values), "bias": jnp.array([4.0, -3.0])}
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        adam = optax.adamw(1e-2, weight_decay=0.0, nesterov=True)
+        expected, _ = adam.update(gradient, adam.init(params), params)
+    matrix = -np.asarray(updates["kernel"]).reshape(18, 4)
+    strengths = np.linalg.svd(matrix, compute_uv=False)
+    assert strengths[0] / strengths[-1] < 2 < np.linalg.cond(values.reshape(18, 4))
+    rms = np.sqrt(np.mean(matrix**2))
+    assert rms == pytest.approx(0.2 * 1e-2, rel=0.3)
+    np.testing.assert_allclose(updates["bias"], expected["bias"], rtol=1e-6)
+
+
 def test_warm_up_rises_to_the_peak_and_the_decay_ends_at_zero():
     config = OptimizerConfig("adam", 0.1, {}, warmup_steps=4, decay="cosine")
     schedule = learning_rate(config, updates=12)
