@@ -62,10 +62,12 @@ def _convolve_backward(
 ) -> tuple[Inputs, Kernel]:
     inputs, kernel = residuals
     padding = dilation * (kernel.shape[0] - 1) // 2
-    return (
-        _input_gradient(errors, kernel, stride, dilation, padding, inputs.shape),
-        _weight_gradient(inputs, errors, kernel.shape, stride, dilation, padding),
+    gradient = _weight_gradient(inputs, errors, kernel.shape, stride, dilation, padding)
+    kernel = _after(gradient, kernel)
+    input_gradient = _input_gradient(
+        errors, kernel, stride, dilation, padding, inputs.shape
     )
+    return input_gradient, gradient
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -95,12 +97,31 @@ def _upsample_backward(
     # gradient is that convolution, and in its weight gradient the two sides change roles.
     inputs, kernel = residuals
     swapped = kernel.swapaxes(2, 3)
-    input_gradient = _native(errors, swapped, 2, 1, _both(1, 1))
     gradient = _weight_gradient(errors, inputs, swapped.shape, 2, 1, 1)
+    input_gradient = _native(errors, _after(gradient, swapped), 2, 1, _both(1, 1))
     return input_gradient, gradient.swapaxes(2, 3)
 
 
 upsample.defvjp(_upsample_forward, _upsample_backward)
+
+
+def _after(gradient: Kernel, kernel: Kernel) -> Kernel:
+    """The kernel, as if it came from the weight gradient: what uses it comes later.
+
+    Left to itself, XLA's scheduler on CPU goes all the way back through the network and
+    does the weight gradients then, when every layer's inputs and errors are in memory.
+    It drops `optimization_barrier` before it schedules, but not a sum with 0 times x,
+    which is 0 only where x is finite.
+    """
+
+    def tied(kernel: Array, gradient: Array) -> Array:
+        return kernel + 0 * jnp.max(gradient)
+
+    def free(kernel: Array, gradient: Array) -> Array:
+        del gradient
+        return kernel
+
+    return jax.lax.platform_dependent(kernel, gradient, cpu=tied, default=free)
 
 
 def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:

@@ -31,7 +31,8 @@ from gl_jax.holes import (
     example_keys,
     sample_holes,
 )
-from gl_jax.training.parallel import AXIS, Devices
+from gl_jax.models import convolution
+from gl_jax.training.parallel import AXIS, CPU_OPTIONS, Devices
 from gl_jax.training.state import TrainState, build_networks, create_state
 from gl_jax.training.steps import make_steps
 
@@ -390,6 +391,27 @@ def test_one_two_and_four_devices_give_the_same_states():
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_no_layers_error_outlives_its_gradients(monkeypatch):
+    """XLA would keep every error and do the weight gradients last, were they not tied."""
+    settings = config(
+        model=ModelConfig(width=0.25),
+        data=DataConfig(image_size=128, resize=(128, 128), batch_size=2),
+    )
+    images = jax.ShapeDtypeStruct((2, 128, 128, 3), np.uint8)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def temporaries() -> int:
+        step = jax.jit(make_steps(settings, MEAN)[Phase.COMPLETION], donate_argnums=0)
+        state = jax.eval_shape(lambda: create_state(settings))
+        compiled = step.lower(state, images, key).compile(compiler_options=CPU_OPTIONS)
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    tied = temporaries()
+    jax.clear_caches()  # of what was traced
+    monkeypatch.setattr(convolution, "_after", lambda gradient, kernel: kernel)
+    assert tied < 0.95 * temporaries()
 
 
 def test_a_phase_is_traced_once():
