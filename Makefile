@@ -57,7 +57,7 @@ demo: .venv/.run
 	@echo "Every number, one line a step:                  runs/quickstart/metrics.jsonl"
 
 test: lint
-	$(BIN)/pytest -q -m "not soak"
+	$(BIN)/pytest -q -m "not soak" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

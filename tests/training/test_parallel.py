@@ -67,6 +67,14 @@ def test_steps_see_their_place_and_average_over_all():
     assert float(metrics["index"]) == 0.5
 
 
+def test_a_compiler_without_an_option_does_without_it(monkeypatch):
+    monkeypatch.setattr(parallel, "CPU_OPTIONS", {"xla_of_another_version": "YES"})
+    test_steps_see_their_place_and_average_over_all()
+    monkeypatch.setattr(parallel, "CPU_OPTIONS", {"xla_cpu_scheduler_type": "NONE"})
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        test_steps_see_their_place_and_average_over_all()
+
+
 def test_without_an_axis_the_mean_is_the_value():
     assert pmean({"x": 3.0}, None) == {"x": 3.0}
     assert axis_index(None) == 0
