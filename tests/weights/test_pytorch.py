@@ -1,7 +1,6 @@
 """The reader of PyTorch files: torch's own archives, and everything bad."""
 
 import contextlib
-import os
 import struct
 import zipfile
 from pathlib import Path
@@ -213,7 +212,7 @@ def test_a_torchscript_program_is_refused_by_name(path, archives):
     assert "TorchScript" in refused(path, path.read_bytes())
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02N.", os.urandom(99)])
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02N.", bytes(range(99))])
 def test_what_is_no_pytorch_file_is_refused(data, path):
     refused(path, data)
 
