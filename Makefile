@@ -57,7 +57,7 @@ demo: .venv/.run
 	@echo "Every number, one line a step:                  runs/quickstart/metrics.jsonl"
 
 test: lint
-	$(BIN)/pytest -q -m "not soak" --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -q -m "not soak" --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
