@@ -175,7 +175,9 @@ class Devices:
             donate_argnums=(0,),
             devices=self.local if jax.process_count() == 1 else None,
         )
-        if self.local[0].platform != "cpu":
+        # Over several hosts a pmap cannot be compiled by hand: it would ask each of them
+        # for the images of all.
+        if self.local[0].platform != "cpu" or jax.process_count() > 1:
             return mapped
         return _compiled_at_first(mapped, CPU_OPTIONS)
 
