@@ -224,7 +224,7 @@ def convert(
 
 def export(
     *,
-    workdir: Path,
+    workdir: str,
     output: Path,
     step: int | None = None,
     format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
@@ -236,7 +236,8 @@ def export(
     """Write a training run's completion network as one file for use.
 
     Args:
-        workdir: Folder of the run; its moving average is taken where it kept one.
+        workdir: Folder of the run, or bucket of its checkpoints (gs://...); its moving
+            average is taken where it kept one.
         output: The file to write.
         step: A checkpoint that the run has kept; by default the newest whole one.
         format: `safetensors` is what gl-jax itself loads; `stablehlo` a program for any

@@ -11,6 +11,7 @@ import difflib
 import enum
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Iterator
@@ -189,6 +190,9 @@ class LossConfig:
     """Average the squared error over all the image's pixels, or the hole's only."""
     discriminator_weight: float = 1.0
     """Scales the discriminator's loss; Eq. 4 read literally has alpha here."""
+    discriminator_noise: float = 0.0
+    """Standard deviation of normal noise on all that the discriminators see, pixels in [0, 1].
+    On few photographs it keeps them from winning (Arjovsky and Bottou 2017, section 3)."""
     adversarial_ratio: float | None = None
     """If set, alpha follows the gradients instead of being constant.
     The adversarial gradient then has this share of the completion gradient's norm,
@@ -198,6 +202,8 @@ class LossConfig:
         _require(self.alpha >= 0, "loss.alpha", self.alpha, "at least 0")
         weight = self.discriminator_weight
         _require(weight > 0, "loss.discriminator_weight", weight, "above 0")
+        noise = self.discriminator_noise
+        _require(noise >= 0, "loss.discriminator_noise", noise, "at least 0")
         ratio = self.adversarial_ratio
         _require(ratio is None or ratio > 0, "loss.adversarial_ratio", ratio, "above 0")
 
@@ -330,6 +336,9 @@ class RunConfig:
     """Validation photographs, at most; the same ones with the same holes every time."""
     sample_images: int = 4
     """Rows of a sample sheet, one photograph each."""
+    checkpoints: str | None = None
+    """Where the checkpoints go: a bucket (gs://bucket/run) or an absolute folder.
+    By default into `checkpoints` in the workdir."""
     keep_newest: int = 3
     """How many of the newest checkpoints are kept."""
     keep_best: int = 1
@@ -356,6 +365,13 @@ class RunConfig:
         for name in at_least_one.split():
             value = getattr(self, name)
             _require(value >= 1, f"run.{name}", value, "at least 1")
+        place = self.checkpoints
+        _require(
+            place is None or "://" in place or os.path.isabs(place),
+            "run.checkpoints",
+            place,
+            "a bucket (gs://bucket/run) or a folder's whole path from /",
+        )
         for name in ("keep_best", "max_rollbacks"):
             value = getattr(self, name)
             _require(value >= 0, f"run.{name}", value, "at least 0")

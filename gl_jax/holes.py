@@ -19,8 +19,9 @@ Images = Float[Array, "b h w 3"]
 Mask = Float[Array, "b h w 1"]
 Corner = Int[Array, "b 2"]
 
-# The streams of a step's key: the hole M_c, and the window M_d of the real photographs.
-HOLES, REAL_PATCHES = 0, 1
+# The streams of a step's key: the hole M_c, the window M_d of the real photographs, and
+# the noise on what the discriminators see.
+HOLES, REAL_PATCHES, NOISE = 0, 1, 2
 
 
 class Holes(NamedTuple):

@@ -56,8 +56,9 @@ def load(source: str | Path | None = None) -> "Completer":
     """A Completer with the model in a file, in a training run's folder, or of a name.
 
     `source` is a weights file of ours (.safetensors) or of another project as `gl-jax
-    convert` reads them, the folder of a training run (its newest checkpoint, the moving
-    average if there is one), or the name of a shipped model; by default that is `demo`.
+    convert` reads them, the folder of a training run or the bucket of its checkpoints
+    (the newest one, the moving average if there is one), or the name of a shipped model;
+    by default that is `demo`.
 
     Raises UsageError with the way to a model where there is none.
     """
@@ -73,10 +74,11 @@ def load_model(source: str | Path | None = None) -> Model:
         )
     name = DEFAULT_MODEL if source is None else str(source)
     path = Path(name)
-    if path.is_dir() and ((path / "checkpoints").is_dir() or not any(path.iterdir())):
+    if "://" in name or path.is_dir():
         from gl_jax.weights import export
 
-        return export.from_run(path)
+        if "://" in name or export.is_run(path) or not any(path.iterdir()):
+            return export.from_run(name)
     if path.suffix == ".safetensors" and path.is_file():
         return native.load(path)
     if path.exists():

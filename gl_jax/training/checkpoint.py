@@ -11,6 +11,10 @@ on a local disk, of every file; nothing is restored that does not match.
       12000/files.json  SHA-256 of every file above
       11000.corrupt/    set aside by a restore, never read again and never deleted
 
+In a bucket there is no rename: orbax writes under the final name and marks the step
+complete with `commit_success.txt`, last. What cannot be read there for the moment is not
+taken for damaged.
+
 Only the primary process touches the storage; the others receive what it has read. A
 slow or failing disk on one host can therefore not make the hosts disagree, and the
 hosts need not share a file system.
@@ -36,7 +40,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from gl_jax.config import UsageError
+from gl_jax.config import Config, UsageError
 
 SEAL = "files.json"
 """Lists the files of a checkpoint with their SHA-256, written before its last rename."""
@@ -46,6 +50,8 @@ FORMAT = 1
 """Version of the manifest; a reader refuses the versions it does not know."""
 SAVE_TIMEOUT = 1200
 """Seconds after which orbax gives a save up."""
+DAMAGE = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS")
+"""Tensorstore's words for what is missing, cut short or misformed in a bucket."""
 BROADCAST_BYTES = 32 * 2**20
 """Piece in which a restored state travels to the other hosts."""
 
@@ -63,6 +69,10 @@ class SaveFailedError(RuntimeError):
 
 class NoWholeCheckpointError(RuntimeError):
     """There are checkpoints, and not one of them can be restored."""
+
+
+class StorageUnreachableError(RuntimeError):
+    """A bucket does not answer, or not as it should; its checkpoints may be whole."""
 
 
 class CheckpointMismatchError(UsageError):
@@ -287,6 +297,10 @@ class Checkpoints:
         """The steps on disk in ascending order; none where this is not primary."""
         return [] if self._manager is None else _steps(self._directory)
 
+    def empty(self) -> bool:
+        """Whether there is no checkpoint, not even one set aside, for the primary."""
+        return not self.steps() and not any(self._directory.glob("*.corrupt*"))
+
     def close(self) -> None:
         """Waits for the save under way, as `wait` does, and frees orbax's threads."""
         if self._manager is not None:
@@ -310,9 +324,9 @@ class Checkpoints:
                 return manifest, leaves
             except _DamagedError as damage:
                 self._set_aside(step, damage)
-        aside = [path.name for path in self._directory.glob("*.corrupt*")]
-        if not steps and not aside:
+        if self.empty():
             return None
+        aside = list(self._directory.glob("*.corrupt*"))
         raise NoWholeCheckpointError(
             f"no checkpoint in {self._directory} is whole ({len(aside)} set aside as "
             "<step>.corrupt). Copy a good one back into it under its step, or start a "
@@ -379,6 +393,11 @@ class Checkpoints:
         """Deletes what a killed or failed save left; no save is under way here."""
         for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
             path.rmtree(missing_ok=True)
+
+
+def place(config: Config, workdir: str | Path) -> str:
+    """The folder or bucket of a run's checkpoints."""
+    return config.run.checkpoints or os.path.join(workdir, "checkpoints")
 
 
 def peek_config(directory: str | Path) -> str | None:
@@ -457,11 +476,18 @@ def _is_local(path: epath.Path) -> bool:
 
 def _steps(directory: epath.Path) -> list[int]:
     """Committed steps in ascending order; unfinished and set-aside folders are none."""
-    if not directory.is_dir():
+    try:
+        # Asked whether the folder is there, gcsfs says no where it has no answer.
+        names = {path.name for path in directory.iterdir()}
+        found = set(ocp.utils.checkpoint_steps(directory)) if names else set()
+        # Orbax takes backup_5 for a step too, were it not for the name.
+        return sorted(step for step in found if str(step) in names)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = set(ocp.utils.checkpoint_steps(directory))
-    # Orbax takes backup_5 for a step too, were it not for the name.
-    return sorted(step for step in found if (directory / str(step)).is_dir())
+    except Exception as error:
+        if _is_local(directory):
+            raise
+        raise _unreachable(directory, error) from error
 
 
 def _require_writable(directory: epath.Path) -> None:
@@ -470,10 +496,14 @@ def _require_writable(directory: epath.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         probe.write_text("writable")
         probe.unlink()
-    except OSError as error:
+    except Exception as error:
+        # What a bucket's library raises has no common type.
+        if _is_local(directory) and not isinstance(error, OSError):
+            raise
         raise UsageError(
             f"checkpoints cannot be written to {directory}: {_one_line(error)}. "
-            "Choose another workdir or make this one writable."
+            "Choose another place (--workdir, --run.checkpoints) or make this one "
+            "writable."
         ) from error
 
 
@@ -492,6 +522,25 @@ def _require_room(directory: epath.Path, size: int) -> None:
         return
     if shutil.disk_usage(directory).free < _room(size):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _is_damage(path: epath.Path, error: Exception) -> bool:
+    """Whether a failure to read says that the checkpoint is not whole.
+
+    On a disk every failure does. Out of a bucket only what is missing or misformed: a
+    network that is down must not have good checkpoints set aside.
+    """
+    if _is_local(path):
+        return True
+    kinds = (FileNotFoundError, KeyError, UnicodeDecodeError, json.JSONDecodeError)
+    return isinstance(error, kinds) or any(sign in str(error) for sign in DAMAGE)
+
+
+def _unreachable(path: epath.Path, error: Exception) -> StorageUnreachableError:
+    return StorageUnreachableError(
+        f"{path} cannot be read: {_one_line(error)}. Check the address, the network and "
+        "the permissions, then run the same command again."
+    )
 
 
 # --- manifest and arrays
@@ -570,7 +619,9 @@ def _read_manifest(directory: epath.Path, step: int) -> Manifest:
         raise UsageError(
             f"{folder} cannot be read: {_one_line(error)}. Grant this user access."
         ) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        if not _is_damage(folder, error):
+            raise _unreachable(folder, error) from error
         raise _DamagedError(
             f"its manifest cannot be read ({_one_line(error)})"
         ) from error
@@ -637,6 +688,8 @@ def _read_leaves(
         except MemoryError:
             raise
         except Exception as error:  # orbax and tensorstore raise whatever they meet
+            if not _is_damage(folder, error):
+                raise _unreachable(folder, error) from error
             raise _DamagedError(
                 f"{name} cannot be read ({_one_line(error)})"
             ) from error
@@ -735,6 +788,7 @@ def _from_primary(
                 NoWholeCheckpointError,
                 CheckpointMismatchError,
                 SaveFailedError,
+                StorageUnreachableError,
                 UsageError,
             )
         }

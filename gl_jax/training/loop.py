@@ -25,6 +25,8 @@ from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
     SaveFailedError,
+    peek_config,
+    place,
 )
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.parallel import AXIS, Devices, require_same
@@ -43,8 +45,9 @@ from gl_jax.version import __version__
 FREE = (
     "data.data_dir data.workers data.max_corrupt_share schedule.total_steps "
     "run.device_count run.log_every run.save_every run.eval_every run.sample_every "
-    "run.validation_images run.sample_images run.keep_newest run.keep_best run.keep_every "
-    "run.max_failed_saves run.on_nan run.max_rollbacks run.hang_limit run.profile_steps"
+    "run.validation_images run.sample_images run.checkpoints run.keep_newest "
+    "run.keep_best run.keep_every run.max_failed_saves run.on_nan run.max_rollbacks "
+    "run.hang_limit run.profile_steps"
 ).split()
 
 # What may differ between the hosts of a run.
@@ -180,9 +183,9 @@ def _checkpoints(
     config: Config, workdir: Path, log: Callable[[str], None]
 ) -> Checkpoints:
     """The run's checkpoints; refuses where the run had some, and nothing is there."""
-    folder, primary = workdir / "checkpoints", jax.process_index() == 0
+    address, primary = place(config, workdir), jax.process_index() == 0
     checkpoints = Checkpoints(
-        folder,
+        address,
         keep_newest=config.run.keep_newest,
         keep_best=config.run.keep_best,
         keep_every=config.run.keep_every,
@@ -194,9 +197,9 @@ def _checkpoints(
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         status = json.loads((workdir / "run_status.json").read_text(encoding="utf-8"))
         last_step = int(status["last_step"] or 0)
-    if primary and last_step and not any(folder.iterdir()):
+    if primary and last_step and checkpoints.empty():
         raise UsageError(
-            f"{folder} is empty, and run_status.json says that step {last_step} was "
+            f"{address} is empty, and run_status.json says that step {last_step} was "
             "saved there. Bring the checkpoints back, or choose another workdir to start "
             "anew."
         )
@@ -375,9 +378,11 @@ def _require_finite(this: Run, step: int, metrics: dict[str, float]) -> None:
 
 def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Config:
     """The run's configuration, after making sure that the workdir is this run's own."""
-    if re.match(r"[a-z0-9]+:/", str(workdir)):
+    if scheme := re.match(r"[a-z0-9]+:/+", str(workdir)):
+        address = f"{scheme[0].rstrip('/')}//{str(workdir)[scheme.end() :]}"
         raise UsageError(
-            f"--workdir {workdir} is a bucket, and has to be a folder; mount the bucket."
+            f"--workdir {workdir} is a bucket, and has to be a folder. Keep the "
+            f"checkpoints alone in the bucket: --run.checkpoints {address}"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -387,10 +392,9 @@ def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Confi
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"--workdir {workdir} cannot be written: {reason}.") from error
-    file = workdir / "config.json"
-    if not file.exists():
+    stored = _stored(workdir, config)
+    if stored is None:
         return config
-    stored = Config.from_json(file.read_text(encoding="utf-8"))
     if stored.name != config.name:
         raise UsageError(
             f"--workdir {workdir} holds a run of the experiment {stored.name!r}, not of "
@@ -417,6 +421,19 @@ def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Confi
         )
         log(f"Resuming with other settings: {listed}.")
     return config
+
+
+def _stored(workdir: Path, config: Config) -> Config | None:
+    """The configuration that the run has had so far; None where it only begins.
+
+    A machine that is new to a run finds it in the bucket of the run's checkpoints.
+    """
+    file, text = workdir / "config.json", None
+    if file.exists():
+        text = file.read_text(encoding="utf-8")
+    elif jax.process_index() == 0:
+        text = peek_config(place(config, workdir))
+    return None if text is None else Config.from_json(text)
 
 
 def _order(before: str, photographs: str, records: np.ndarray) -> str:

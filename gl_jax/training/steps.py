@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from gl_jax.config import Config, HolesConfig, LossConfig, Phase
 from gl_jax.holes import (
     HOLES,
+    NOISE,
     REAL_PATCHES,
     Holes,
     Images,
@@ -70,6 +71,9 @@ class Examples(NamedTuple):
     images: Images
     holes: Holes  # M_c
     real_corner: Int[Array, "b 2"]  # M_d: where the real photographs' window lies
+    noise: Key[
+        Array, "3 b"
+    ]  # on fakes and photographs to learn from, on fakes to judge
 
 
 class Completion(NamedTuple):
@@ -244,7 +248,9 @@ def _draw(
     shape = (height, width)
     fake = sample_holes(example_keys(key, HOLES, first, count), shape, **numbers)
     real = sample_holes(example_keys(key, REAL_PATCHES, first, count), shape, **numbers)
-    return Examples(images.astype(jnp.float32) / 255, fake, real.corner)
+    keys = example_keys(key, NOISE, first, count)
+    noise = jax.vmap(partial(jax.random.split, num=3), out_axes=1)(keys)
+    return Examples(images.astype(jnp.float32) / 255, fake, real.corner, noise)
 
 
 def _complete(
@@ -272,9 +278,11 @@ def _judge(
     batch_stats: Tree,
     images: Images,
     corner: Int[Array, "b 2"],
+    noise: Key[Array, " b"],
 ) -> tuple[Float[Array, " b"], Tree]:
     """The discriminator's logits with batch statistics, and its new running ones."""
     assert setup.networks.discriminator is not None
+    images = _noisy(images, noise, setup.loss.discriminator_noise)
     logits, updates = setup.networks.discriminator.apply(
         {"params": params, "batch_stats": batch_stats},
         images,
@@ -285,6 +293,15 @@ def _judge(
     return logits, updates["batch_stats"]
 
 
+def _noisy(images: Images, keys: Key[Array, " b"], deviation: float) -> Images:
+    """`images` with normal noise of this deviation; at 0 they are left as they are."""
+    if deviation == 0:
+        return images
+    shape = images.shape[1:]
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype))(keys)
+    return images + deviation * noise
+
+
 def _discriminator_gradients(
     setup: Setup, params: Tree, batch_stats: Tree, examples: Examples, completed: Images
 ) -> tuple[Tree, tuple[Tree, Metrics]]:
@@ -292,8 +309,12 @@ def _discriminator_gradients(
     fakes = jax.lax.stop_gradient(composite(completed, images, holes.mask))
 
     def objective(params: Tree) -> tuple[Float[Array, ""], Any]:
-        fake_logits, stats = _judge(setup, params, batch_stats, fakes, holes.corner)
-        real_logits, stats = _judge(setup, params, stats, images, examples.real_corner)
+        fake_logits, stats = _judge(
+            setup, params, batch_stats, fakes, holes.corner, examples.noise[0]
+        )
+        real_logits, stats = _judge(
+            setup, params, stats, images, examples.real_corner, examples.noise[1]
+        )
         loss = discriminator_loss(real_logits, fake_logits)
         metrics = {
             "discriminator_loss": loss,
@@ -341,7 +362,12 @@ def _joint_error(
         # The discriminator judges as it was trained, by batch statistics; the running
         # ones it would update here are dropped.
         logits, _ = _judge(
-            setup, discriminator.params, discriminator.batch_stats, fakes, holes.corner
+            setup,
+            discriminator.params,
+            discriminator.batch_stats,
+            fakes,
+            holes.corner,
+            examples.noise[2],
         )
         return adversarial_loss(logits, kind=setup.loss.adversarial)
 

@@ -42,6 +42,11 @@ class ExportMismatchError(RuntimeError):
     """An exported program computes something else than the network it was made of."""
 
 
+def is_run(folder: Path) -> bool:
+    """Whether this is the workdir of a training run, or a part of one."""
+    return (folder / "checkpoints").is_dir() or (folder / "config.json").is_file()
+
+
 def from_run(
     workdir: str | Path,
     *,
@@ -52,20 +57,28 @@ def from_run(
 ) -> Model:
     """The completion network of a run's newest whole checkpoint, its EMA if there is one.
 
+    `workdir` is the run's folder, or the bucket of its checkpoints (`gs://...`).
     `step` names another checkpoint. The optimizers' state stays behind; `discriminators`
     come along on request.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
-    from gl_jax.training.checkpoint import restore_subtree
+    from gl_jax.training.checkpoint import place, restore_subtree
 
     root = str(workdir).rstrip("/")
-    if "://" not in root and not Path(root, "checkpoints").is_dir():
+    if "://" in root:
+        checkpoints = root
+    elif is_run(Path(root)):
+        file = Path(root, "config.json")
+        known = file.read_text(encoding="utf-8") if file.is_file() else "{}"
+        checkpoints = place(Config.from_json(known), root)
+    else:
         raise UsageError(
-            f"workdir {root!r} is no folder of a training run: it has no `checkpoints`."
+            f"workdir {root!r} is no folder of a training run: it has neither "
+            "`config.json` nor `checkpoints`."
         )
     networks = ["completion", "discriminator"] if discriminators else ["completion"]
     parts = [f"{net}/{kind}" for net in networks for kind in ("params", "batch_stats")]
-    restored = restore_subtree(f"{root}/checkpoints", [*parts, "ema"], step=step)
+    restored = restore_subtree(checkpoints, [*parts, "ema"], step=step)
     config = Config.from_json(restored.config_json)
     mean_color: Color | None = config.data.mean_color
     if mean_color is None:

@@ -25,6 +25,7 @@ from gl_jax.config import (
 )
 from gl_jax.holes import (
     HOLES,
+    NOISE,
     REAL_PATCHES,
     composite,
     crop,
@@ -76,6 +77,7 @@ SETTINGS = {
     "plain": config(),
     "hole": config(loss=LossConfig(normalizer="hole")),
     "saturating": config(loss=LossConfig(adversarial="saturating", alpha=0.5)),
+    "noise": config(loss=LossConfig(discriminator_noise=0.1, alpha=0.5)),
     "ratio": config(loss=LossConfig(adversarial_ratio=0.25)),
     "accumulate": config(run=RunConfig(accumulate=2)),
     "ema": config(run=RunConfig(ema_decay=0.9)),
@@ -96,6 +98,17 @@ def drawn(step: int, first: int = 0, count: int = BATCH):
         example_keys(key, REAL_PATCHES, first, count), (SIZE, SIZE), **numbers
     )
     return fake, real.corner
+
+
+def seen(settings, images, use):
+    """What the discriminators see of `images`; `use` 0: fakes, 1: photographs, 2: judging."""
+    deviation = SETTINGS[settings].loss.discriminator_noise
+    keys = example_keys(jax.random.fold_in(KEY, 0), NOISE, 0, BATCH)
+    noise = [
+        jax.random.normal(jax.random.split(key, 3)[use], (SIZE, SIZE, 3))
+        for key in keys
+    ]
+    return images + deviation * jnp.stack(noise)
 
 
 def written_out_completion(params, stats, images, mask):
@@ -179,9 +192,10 @@ def test_completion_gradient_is_that_of_the_written_out_loss():
     assert float(metrics["completion_loss"]) == pytest.approx(float(value), rel=1e-5)
 
 
-def test_discriminator_gradient_is_that_of_equation_3():
-    state = new_state("plain")
-    after, metrics = step_of("plain", Phase.DISCRIMINATOR)(state, photographs(), KEY)
+@pytest.mark.parametrize("settings", ["plain", "noise"])
+def test_discriminator_gradient_is_that_of_equation_3(settings):
+    state = new_state(settings)
+    after, metrics = step_of(settings, Phase.DISCRIMINATOR)(state, photographs(), KEY)
     images = jnp.asarray(photographs(), jnp.float32) / 255
     holes, real_corner = drawn(step=0)
 
@@ -191,8 +205,8 @@ def test_discriminator_gradient_is_that_of_equation_3():
         )
         fakes = composite(completed, images, holes.mask)
         stats = state.discriminator.batch_stats
-        fake, _ = judged(params, stats, fakes, holes.corner)
-        real, _ = judged(params, stats, images, real_corner)
+        fake, _ = judged(params, stats, seen(settings, fakes, 0), holes.corner)
+        real, _ = judged(params, stats, seen(settings, images, 1), real_corner)
         return -jnp.mean(jnp.log(real)) - jnp.mean(jnp.log(1 - fake))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state.discriminator.params)
@@ -203,7 +217,7 @@ def test_discriminator_gradient_is_that_of_equation_3():
     assert float(metrics["discriminator_loss"]) == pytest.approx(float(value), rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", ["plain", "saturating"])
+@pytest.mark.parametrize("settings", ["plain", "saturating", "noise"])
 def test_joint_completion_gradient_is_that_of_equation_5(settings):
     state = new_state(settings)
     after, metrics = step_of(settings, Phase.JOINT)(state, photographs(), KEY)
@@ -220,7 +234,7 @@ def test_joint_completion_gradient_is_that_of_equation_5(settings):
         score, _ = judged(
             after.discriminator.params,
             state.discriminator.batch_stats,
-            fakes,
+            seen(settings, fakes, 2),
             holes.corner,
         )
         term = jnp.log(1 - score) if settings == "saturating" else -jnp.log(score)
