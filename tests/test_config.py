@@ -178,6 +178,7 @@ FITTING = {
     "holes.min_size": ["64"],
     "holes.max_size": ["100"],
     "holes.local_size": ["128"],
+    "run.checkpoints": ["gs://bucket/run"],
     "completion_optimizer.name": ["adam"],
     "discriminator_optimizer.name": ["adam"],
 }
