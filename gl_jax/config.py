@@ -254,6 +254,9 @@ class OptimizerConfig:
     """The learning rate rises from 0 over this many of the network's own updates."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
     """How the learning rate falls from the end of the warm-up to the end of the run."""
+    joint_learning_rate: float | None = None
+    """The peak in the joint phase; the first decay then ends where that phase begins.
+    By default one decay goes through all phases."""
     clip_norm: float | None = None
     """Largest global norm of the gradient; larger ones are scaled down to it."""
 
@@ -274,6 +277,13 @@ class OptimizerConfig:
                 )
         rate, norm = self.learning_rate, self.clip_norm
         _require(rate > 0, "optimizer.learning_rate", rate, "above 0")
+        joint = self.joint_learning_rate
+        _require(
+            joint is None or joint > 0,
+            "optimizer.joint_learning_rate",
+            joint,
+            "above 0",
+        )
         warmup = self.warmup_steps
         _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
         _require(norm is None or norm > 0, "optimizer.clip_norm", norm, "above 0")

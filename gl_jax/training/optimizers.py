@@ -14,29 +14,47 @@ _MUON_RMS = 0.2
 
 
 def create_optimizer(
-    config: OptimizerConfig, updates: int
+    config: OptimizerConfig, updates: int, joint: int = 0
 ) -> optax.GradientTransformation:
-    """The optax optimizer that `config` names, for a network updated `updates` times."""
+    """The optax optimizer that `config` names, for a network updated `updates` times.
+
+    The last `joint` of these updates make the joint phase.
+    """
     function = _muon if config.name == "muon" else getattr(optax, config.name)
-    transforms = [function(learning_rate(config, updates), **config.options)]
+    transforms = [function(learning_rate(config, updates, joint), **config.options)]
     if config.clip_norm is not None:
         transforms.insert(0, optax.clip_by_global_norm(config.clip_norm))
     return optax.chain(*transforms)
 
 
-def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
-    """The learning rate over the network's own updates: a linear rise, then the decay."""
-    peak, warmup = config.learning_rate, config.warmup_steps
-    remaining = max(1, updates - warmup)
-    after = {
+def learning_rate(
+    config: OptimizerConfig, updates: int, joint: int = 0
+) -> optax.Schedule:
+    """The learning rate over the network's own updates: a linear rise, then the decay.
+
+    With a `joint_learning_rate` the decay ends with the first phases, and another one
+    takes the joint phase down from there.
+    """
+    warmup, again = config.warmup_steps, config.joint_learning_rate
+    alone = updates if again is None else updates - joint
+    pieces = [_decay(config, config.learning_rate, alone - warmup)]
+    starts = []
+    if warmup > 0:
+        pieces.insert(0, optax.linear_schedule(0.0, config.learning_rate, warmup))
+        starts.append(warmup)
+    if again is not None:
+        pieces.append(_decay(config, again, joint))
+        starts.append(alone)
+    return optax.join_schedules(pieces, starts) if starts else pieces[0]
+
+
+def _decay(config: OptimizerConfig, peak: float, updates: int) -> optax.Schedule:
+    updates = max(1, updates)
+    return {
         "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, remaining),
-        "linear": optax.linear_schedule(peak, 0.0, remaining),
+        "cosine": optax.cosine_decay_schedule(peak, updates),
+        "linear": optax.linear_schedule(peak, 0.0, updates),
     }[config.decay]
-    if warmup == 0:
-        return after
-    rise = optax.linear_schedule(0.0, peak, warmup)
-    return optax.join_schedules([rise, after], [warmup])
 
 
 def _muon(

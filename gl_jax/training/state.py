@@ -79,13 +79,15 @@ def build_networks(config: Config, *, axis_name: str | None = None) -> Networks:
 def build_optimizers(config: Config) -> Optimizers:
     """The optimizers that `config` describes, each counting its own network's updates."""
     schedule = config.schedule
-    first = min(schedule.completion_steps, schedule.total_steps)
-    idle = min(schedule.discriminator_steps, schedule.total_steps - first)
+    total = schedule.total_steps
+    first = min(schedule.completion_steps, total)
+    second = min(schedule.discriminator_steps, total - first)
+    joint = total - first - second
     if config.model.discriminators == "none":
-        idle = 0
+        first, second, joint = total, 0, 0
     return Optimizers(
-        create_optimizer(config.completion_optimizer, schedule.total_steps - idle),
-        create_optimizer(config.discriminator_optimizer, schedule.total_steps - first),
+        create_optimizer(config.completion_optimizer, first + joint, joint),
+        create_optimizer(config.discriminator_optimizer, second + joint, joint),
     )
 
 

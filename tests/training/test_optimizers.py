@@ -64,6 +64,16 @@ def test_warm_up_rises_to_the_peak_and_the_decay_ends_at_zero():
     assert rates[12] == pytest.approx(0.0, abs=1e-8)
 
 
+def test_a_joint_learning_rate_begins_anew_after_the_first_decay():
+    config = OptimizerConfig(
+        "adam", 0.1, {}, warmup_steps=2, decay="linear", joint_learning_rate=0.04
+    )
+    schedule = learning_rate(config, updates=10, joint=4)
+    rates = [float(schedule(step)) for step in range(11)]
+    expected = [0, 0.05, 0.1, 0.075, 0.05, 0.025, 0.04, 0.03, 0.02, 0.01, 0]
+    assert rates == pytest.approx(expected, abs=1e-8)
+
+
 def test_clip_norm_bounds_the_gradient():
     optimizer = create_optimizer(
         OptimizerConfig("sgd", 1.0, {}, clip_norm=0.5), updates=10
