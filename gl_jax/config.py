@@ -253,7 +253,8 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """The learning rate rises from 0 over this many of the network's own updates."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    """How the learning rate falls from the end of the warm-up to the end of the run."""
+    """How the learning rate falls from the end of the warm-up to the end of the run.
+    With a `joint_learning_rate`: to the end of the phases before the joint one."""
     joint_learning_rate: float | None = None
     """The peak in the joint phase; the first decay then ends where that phase begins.
     By default one decay goes through all phases."""
@@ -375,11 +376,11 @@ class RunConfig:
         for name in at_least_one.split():
             value = getattr(self, name)
             _require(value >= 1, f"run.{name}", value, "at least 1")
-        place = self.checkpoints
+        there = self.checkpoints
         _require(
-            place is None or "://" in place or os.path.isabs(place),
+            there is None or is_bucket(there) or os.path.isabs(there),
             "run.checkpoints",
-            place,
+            there,
             "a bucket (gs://bucket/run) or a folder's whole path from /",
         )
         for name in ("keep_best", "max_rollbacks"):
@@ -430,12 +431,29 @@ class Config:
             f"below data.image_size (={self.data.image_size}): "
             "something has to remain to complete from",
         )
+        for name, before in (
+            ("completion_optimizer", self.schedule.completion_steps),
+            ("discriminator_optimizer", self.schedule.discriminator_steps),
+        ):
+            optimizer: OptimizerConfig = getattr(self, name)
+            _require(
+                optimizer.joint_learning_rate is None
+                or optimizer.warmup_steps <= before,
+                f"{name}.warmup_steps",
+                optimizer.warmup_steps,
+                f"at most {before} with a joint_learning_rate: "
+                "so many updates come before the joint phase",
+            )
 
     def phase_at(self, step: int) -> Phase:
         """The phase of the update after `step`; without discriminators the first."""
         if self.model.discriminators == "none":
             return Phase.COMPLETION
         return self.schedule.phase_at(step)
+
+    def checkpoints_of(self, workdir: str | Path) -> str:
+        """The folder or bucket of the run's checkpoints: `run.checkpoints`, or inside."""
+        return self.run.checkpoints or os.path.join(workdir, "checkpoints")
 
     def to_json(self) -> str:
         """The whole tree as indented JSON, ending in a newline."""
@@ -449,6 +467,11 @@ class Config:
         except json.JSONDecodeError as error:
             raise UsageError(f"the configuration is not JSON: {error}") from error
         return typing.cast(Self, build(cls, values, ""))
+
+
+def is_bucket(address: str) -> bool:
+    """Whether this is a place in Google Cloud Storage and no file or folder."""
+    return address.startswith("gs://")
 
 
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
-from gl_jax.config import UsageError, did_you_mean
+from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.inpainting import blending, images, masks, regions
 from gl_jax.inpainting.images import Photo, PillowImage
 from gl_jax.models import inference
@@ -74,10 +74,10 @@ def load_model(source: str | Path | None = None) -> Model:
         )
     name = DEFAULT_MODEL if source is None else str(source)
     path = Path(name)
-    if "://" in name or path.is_dir():
+    if is_bucket(name) or path.is_dir():
         from gl_jax.weights import export
 
-        if "://" in name or export.is_run(path) or not any(path.iterdir()):
+        if is_bucket(name) or export.is_run(path) or not any(path.iterdir()):
             return export.from_run(name)
     if path.suffix == ".safetensors" and path.is_file():
         return native.load(path)

@@ -21,9 +21,11 @@ hosts need not share a file system.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -40,17 +42,20 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from gl_jax.config import Config, UsageError
+from gl_jax.config import UsageError, is_bucket
 
 SEAL = "files.json"
 """Lists the files of a checkpoint with their SHA-256, written before its last rename."""
 UNSEALED = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Notes of orbax's on the commit, written after the seal and read by nobody here."""
+"""Notes of orbax's on the commit, written after the seal; on a disk nobody reads them."""
 FORMAT = 1
 """Version of the manifest; a reader refuses the versions it does not know."""
 SAVE_TIMEOUT = 1200
 """Seconds after which orbax gives a save up."""
-DAMAGE = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS")
+DAMAGE = (
+    *"NOT_FOUND OUT_OF_RANGE DATA_LOSS FAILED_PRECONDITION".split(),
+    "Error decoding",
+)
 """Tensorstore's words for what is missing, cut short or misformed in a bucket."""
 BROADCAST_BYTES = 32 * 2**20
 """Piece in which a restored state travels to the other hosts."""
@@ -150,11 +155,12 @@ class Checkpoints:
         self._log = log
         self._psnr: dict[int, float | None] = {}
         self._saving: tuple[int, int] | None = None
+        self._seen: list[int] = []
         self._failures = 0
         self._manager: _Manager | None = None
         if not primary:
             return
-        _require_writable(self._directory)
+        require_writable(self._directory)
         for step in _steps(self._directory):
             try:
                 self._psnr[step] = _read_manifest(self._directory, step)["psnr"]
@@ -294,12 +300,22 @@ class Checkpoints:
         return _restored(manifest, state)
 
     def steps(self) -> list[int]:
-        """The steps on disk in ascending order; none where this is not primary."""
-        return [] if self._manager is None else _steps(self._directory)
+        """The steps on disk in ascending order; none where this is not primary.
+
+        Where a bucket does not answer, those it had when it last did.
+        """
+        if self._manager is not None:
+            with contextlib.suppress(StorageUnreachableError):
+                self._seen = _steps(self._directory)
+        return self._seen
 
     def empty(self) -> bool:
-        """Whether there is no checkpoint, not even one set aside, for the primary."""
-        return not self.steps() and not any(self._directory.glob("*.corrupt*"))
+        """Whether the primary finds no checkpoint, not even one set aside."""
+        return (
+            self._manager is not None
+            and not _steps(self._directory)
+            and not _set_aside(self._directory)
+        )
 
     def close(self) -> None:
         """Waits for the save under way, as `wait` does, and frees orbax's threads."""
@@ -323,14 +339,14 @@ class Checkpoints:
                 _require_files(self._directory, manifest)
                 return manifest, leaves
             except _DamagedError as damage:
-                self._set_aside(step, damage)
-        if self.empty():
+                self._rename(step, damage)
+        aside = _set_aside(self._directory)
+        if not steps and not aside:
             return None
-        aside = list(self._directory.glob("*.corrupt*"))
         raise NoWholeCheckpointError(
             f"no checkpoint in {self._directory} is whole ({len(aside)} set aside as "
-            "<step>.corrupt). Copy a good one back into it under its step, or start a "
-            "new run in another workdir."
+            "<step>.corrupt). Copy a good one back into it under its step, or begin a "
+            "new run in another place."
         )
 
     def _seal(self) -> None:
@@ -341,16 +357,16 @@ class Checkpoints:
             seal = json.dumps(_file_digests(folder), indent=0) + "\n"
             (folder / SEAL).write_text(seal)
 
-    def _set_aside(self, step: int, damage: _DamagedError) -> None:
+    def _rename(self, step: int, damage: _DamagedError) -> None:
         folder = self._directory / str(step)
-        target, count = self._directory / f"{step}.corrupt", 1
-        while target.exists():
+        taken, name, count = _set_aside(self._directory), f"{step}.corrupt", 1
+        while name in taken:
             count += 1
-            target = self._directory / f"{step}.corrupt-{count}"
+            name = f"{step}.corrupt-{count}"
         try:
-            folder.rename(target)
-            fate = f"set aside as {target.name}"
-        except OSError as error:
+            folder.rename(self._directory / name)
+            fate = f"set aside as {name}"
+        except Exception as error:  # a bucket's client raises whatever it meets
             fate = f"and cannot be set aside ({_one_line(error)})"
         self._log(
             f"checkpoint {step} is damaged: {damage}; {fate}, trying the one before"
@@ -393,11 +409,6 @@ class Checkpoints:
         """Deletes what a killed or failed save left; no save is under way here."""
         for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
             path.rmtree(missing_ok=True)
-
-
-def place(config: Config, workdir: str | Path) -> str:
-    """The folder or bucket of a run's checkpoints."""
-    return config.run.checkpoints or os.path.join(workdir, "checkpoints")
 
 
 def peek_config(directory: str | Path) -> str | None:
@@ -465,40 +476,63 @@ def restore_subtree(
 
 
 def _absolute(directory: str | Path) -> epath.Path:
-    # Tensorstore takes absolute paths only.
     text = str(directory)
-    return epath.Path(text if "://" in text else os.path.abspath(text))
+    if not is_bucket(text):
+        return epath.Path(os.path.abspath(text))  # tensorstore takes no others
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UsageError(f"{text} is a bucket, which needs gcsfs: pip install gcsfs")
+    # TensorFlow's client, epath's own choice, answers that a step is not there where it
+    # could not ask.
+    os.environ["EPATH_USE_TF"] = "false"
+    return epath.Path(text)
 
 
 def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
+    return not is_bucket(os.fspath(path))
 
 
 def _steps(directory: epath.Path) -> list[int]:
     """Committed steps in ascending order; unfinished and set-aside folders are none."""
+    names = _names(directory)
+    try:
+        found = set(ocp.utils.checkpoint_steps(directory)) if names else set()
+    except Exception as error:
+        if _is_local(directory):
+            raise
+        raise _unreachable(directory, error) from error
+    # Orbax takes backup_5 for a step too, were it not for the name.
+    return sorted(step for step in found if str(step) in names)
+
+
+def _set_aside(directory: epath.Path) -> set[str]:
+    return {name for name in _names(directory) if ".corrupt" in name}
+
+
+def _names(directory: epath.Path) -> set[str]:
+    """What lies in the folder, which need not exist."""
     try:
         # Asked whether the folder is there, gcsfs says no where it has no answer.
-        names = {path.name for path in directory.iterdir()}
-        found = set(ocp.utils.checkpoint_steps(directory)) if names else set()
-        # Orbax takes backup_5 for a step too, were it not for the name.
-        return sorted(step for step in found if str(step) in names)
+        return {path.name for path in directory.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return set()
     except Exception as error:
         if _is_local(directory):
             raise
         raise _unreachable(directory, error) from error
 
 
-def _require_writable(directory: epath.Path) -> None:
+def require_writable(directory: str | Path | epath.Path) -> None:
+    """Makes the folder; raises where it, or the bucket, cannot be written."""
+    directory = _absolute(directory)
     probe = directory / f".probe-{uuid.uuid4().hex}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe.write_text("writable")
         probe.unlink()
     except Exception as error:
-        # What a bucket's library raises has no common type.
-        if _is_local(directory) and not isinstance(error, OSError):
+        if not _is_local(directory):
+            raise _unreachable(directory, error) from error
+        if not isinstance(error, OSError):
             raise
         raise UsageError(
             f"checkpoints cannot be written to {directory}: {_one_line(error)}. "
@@ -538,7 +572,7 @@ def _is_damage(path: epath.Path, error: Exception) -> bool:
 
 def _unreachable(path: epath.Path, error: Exception) -> StorageUnreachableError:
     return StorageUnreachableError(
-        f"{path} cannot be read: {_one_line(error)}. Check the address, the network and "
+        f"{path} cannot be reached: {_one_line(error)}. Check the address, the network and "
         "the permissions, then run the same command again."
     )
 
@@ -622,6 +656,8 @@ def _read_manifest(directory: epath.Path, step: int) -> Manifest:
     except Exception as error:
         if not _is_damage(folder, error):
             raise _unreachable(folder, error) from error
+        if not isinstance(error, OSError | ValueError | KeyError):
+            raise
         raise _DamagedError(
             f"its manifest cannot be read ({_one_line(error)})"
         ) from error
@@ -726,7 +762,7 @@ def _require_match(
         raise CheckpointMismatchError(
             f"checkpoint {manifest['step']} in {directory} is of another "
             f"configuration: {wrong[0]}{more}. Resume with the config.json of its run, "
-            "or choose a new workdir."
+            "or begin a new run in another place."
         )
 
 

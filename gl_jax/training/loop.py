@@ -25,8 +25,9 @@ from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
     SaveFailedError,
+    StorageUnreachableError,
     peek_config,
-    place,
+    require_writable,
 )
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.parallel import AXIS, Devices, require_same
@@ -49,6 +50,10 @@ FREE = (
     "run.keep_best run.keep_every run.max_failed_saves run.on_nan run.max_rollbacks "
     "run.hang_limit run.profile_steps"
 ).split()
+
+ELSEWHERE = (
+    "Another run needs another --workdir, and another --run.checkpoints if it has one."
+)
 
 # What may differ between the hosts of a run.
 OF_A_HOST = ("data.data_dir", "data.workers")
@@ -149,7 +154,7 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
         config = replace(config, data=replace(config.data, mean_color=mean_color))
         checkpoints = _checkpoints(config, workdir, log)
         facts = _facts(config, photographs)
-    except UsageError as error:
+    except (UsageError, StorageUnreachableError) as error:
         if jax.process_count() == 1:
             raise
         fault = str(error)
@@ -183,7 +188,7 @@ def _checkpoints(
     config: Config, workdir: Path, log: Callable[[str], None]
 ) -> Checkpoints:
     """The run's checkpoints; refuses where the run had some, and nothing is there."""
-    address, primary = place(config, workdir), jax.process_index() == 0
+    address, primary = config.checkpoints_of(workdir), jax.process_index() == 0
     checkpoints = Checkpoints(
         address,
         keep_newest=config.run.keep_newest,
@@ -200,8 +205,8 @@ def _checkpoints(
     if primary and last_step and checkpoints.empty():
         raise UsageError(
             f"{address} is empty, and run_status.json says that step {last_step} was "
-            "saved there. Bring the checkpoints back, or choose another workdir to start "
-            "anew."
+            "saved. Bring the checkpoints back, give the --run.checkpoints that they were "
+            "saved to, or choose another workdir to start anew."
         )
     return checkpoints
 
@@ -213,6 +218,8 @@ def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> S
     if restored is None:
         log(f"Starting {this.config.name} in {this.workdir}.")
         return Start(this.devices.replicate(create_state(this.config)), rollbacks, "")
+    address = this.config.checkpoints_of(this.workdir)
+    _require_same_run(this.config, Config.from_json(restored.config_json), address)
     extra = restored.extra
     if extra["photographs"] != this.photographs.fingerprint():
         how = "other names, sizes or number"
@@ -395,32 +402,36 @@ def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Confi
     stored = _stored(workdir, config)
     if stored is None:
         return config
-    if stored.name != config.name:
-        raise UsageError(
-            f"--workdir {workdir} holds a run of the experiment {stored.name!r}, not of "
-            f"{config.name!r}. Choose another folder."
-        )
     if config.data.mean_color is None:
         config = replace(
             config, data=replace(config.data, mean_color=stored.data.mean_color)
         )
-    changed = {name: (now, then) for name, now, then in differences(config, stored)}
+    _require_same_run(config, stored, f"--workdir {workdir}")
+    changed = ", ".join(
+        f"{name} {then} -> {now}" for name, now, then in differences(config, stored)
+    )
+    if changed:
+        log(f"Resuming with other settings: {changed}.")
+    return config
+
+
+def _require_same_run(config: Config, stored: Config, holder: str) -> None:
+    """Refuses what `holder` has where it is of another run than `config`."""
+    if stored.name != config.name:
+        raise UsageError(
+            f"{holder} holds a run of the experiment {stored.name!r}, not of "
+            f"{config.name!r}. {ELSEWHERE}"
+        )
     fixed = [
         f"{name} is {now} and was {then}"
-        for name, (now, then) in changed.items()
+        for name, now, then in differences(config, stored)
         if name not in FREE
     ]
     if fixed:
         raise UsageError(
-            f"--workdir {workdir} holds a run that differs in what it learns: "
-            f"{'; '.join(fixed)}. Give the same values, or choose another folder."
+            f"{holder} holds a run that differs in what it learns: {'; '.join(fixed)}. "
+            f"Give the same values. {ELSEWHERE}"
         )
-    if changed:
-        listed = ", ".join(
-            f"{name} {then} -> {now}" for name, (now, then) in changed.items()
-        )
-        log(f"Resuming with other settings: {listed}.")
-    return config
 
 
 def _stored(workdir: Path, config: Config) -> Config | None:
@@ -432,7 +443,9 @@ def _stored(workdir: Path, config: Config) -> Config | None:
     if file.exists():
         text = file.read_text(encoding="utf-8")
     elif jax.process_index() == 0:
-        text = peek_config(place(config, workdir))
+        # An empty bucket and one that does not answer look alike to a reader.
+        require_writable(config.checkpoints_of(workdir))
+        text = peek_config(config.checkpoints_of(workdir))
     return None if text is None else Config.from_json(text)
 
 

@@ -71,9 +71,8 @@ class Examples(NamedTuple):
     images: Images
     holes: Holes  # M_c
     real_corner: Int[Array, "b 2"]  # M_d: where the real photographs' window lies
-    noise: Key[
-        Array, "3 b"
-    ]  # on fakes and photographs to learn from, on fakes to judge
+    # Of the noise on fakes and photographs to learn from, and on fakes to be judged.
+    noise: Key[Array, "3 b"]
 
 
 class Completion(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gl_jax.config import Config, UsageError
+from gl_jax.config import Config, UsageError, is_bucket
 from gl_jax.models.completion import LAYERS, STRIDE, Row, layer_name
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 from gl_jax.version import __version__
@@ -44,7 +44,7 @@ class ExportMismatchError(RuntimeError):
 
 def is_run(folder: Path) -> bool:
     """Whether this is the workdir of a training run, or a part of one."""
-    return (folder / "checkpoints").is_dir() or (folder / "config.json").is_file()
+    return (folder / "checkpoints").is_dir() or (folder / "run_status.json").is_file()
 
 
 def from_run(
@@ -62,19 +62,19 @@ def from_run(
     come along on request.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
-    from gl_jax.training.checkpoint import place, restore_subtree
+    from gl_jax.training.checkpoint import restore_subtree
 
     root = str(workdir).rstrip("/")
-    if "://" in root:
+    if is_bucket(root):
         checkpoints = root
     elif is_run(Path(root)):
         file = Path(root, "config.json")
         known = file.read_text(encoding="utf-8") if file.is_file() else "{}"
-        checkpoints = place(Config.from_json(known), root)
+        checkpoints = Config.from_json(known).checkpoints_of(root)
     else:
         raise UsageError(
             f"workdir {root!r} is no folder of a training run: it has neither "
-            "`config.json` nor `checkpoints`."
+            "`run_status.json` nor `checkpoints`."
         )
     networks = ["completion", "discriminator"] if discriminators else ["completion"]
     parts = [f"{net}/{kind}" for net in networks for kind in ("params", "batch_stats")]

@@ -48,7 +48,6 @@ class Bucket(NamedTuple):
     def gl_jax(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Runs the command line as a user of the bucket does."""
         environment = os.environ | {
-            "EPATH_USE_TF": "false",
             "STORAGE_EMULATOR_HOST": self.server,
             "TENSORSTORE_GCS_HTTP_URL": self.server,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "anyone",
@@ -185,10 +184,11 @@ def test_a_bucket_that_does_not_answer_is_said_in_a_line(bucket, tmp_path):
     assert done.returncode == 1
     # What gcsfs logs of its attempts stands above it.
     said = done.stderr.splitlines()[-1]
-    assert said.startswith(f"gl-jax: error: {bucket.address} cannot be read: ")
+    assert said.startswith(f"gl-jax: error: {bucket.address} cannot be reached: ")
 
 
-def test_the_place_of_checkpoints_is_a_whole_path():
+@pytest.mark.parametrize("place", ["somewhere/else", "gcs://bucket/run", "s3://b/run"])
+def test_the_place_of_checkpoints_is_a_whole_path_or_a_bucket(place):
     with pytest.raises(UsageError, match=r"run\.checkpoints"):
-        RunConfig(checkpoints="somewhere/else")
+        RunConfig(checkpoints=place)
     assert RunConfig(checkpoints="gs://bucket/run").checkpoints == "gs://bucket/run"

@@ -28,6 +28,7 @@ from gl_jax.config import (
     ScheduleConfig,
     UsageError,
 )
+from gl_jax.inpainting.completer import load_model
 from gl_jax.training import loop
 from gl_jax.training.checkpoint import UNSEALED, Checkpoints, restore_subtree
 from gl_jax.training.interruption import Interrupted, Interruption
@@ -55,6 +56,9 @@ def tiny(**changes: object) -> Config:
         ),
     )
     return dataclasses.replace(config, **changes)
+
+
+ONE_STEP = ScheduleConfig(2, 2, 1)
 
 
 def until(total: int) -> Config:
@@ -385,8 +389,31 @@ def test_a_step_that_hangs_is_shown_with_its_place(tmp_path, monkeypatch, capfd)
 def test_a_dead_run_is_recognised_when_its_checkpoints_are_gone(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(UsageError, match=f"says that step {TOTAL} was saved there"):
+    with pytest.raises(UsageError, match=f"says that step {TOTAL} was saved"):
         loop.run(tiny(), tmp_path / "run")
+
+
+def test_checkpoints_of_another_run_are_refused(unbroken, tmp_path):
+    elsewhere = str(unbroken / "checkpoints")
+    run = dataclasses.replace(tiny().run, checkpoints=elsewhere, seed=3)
+    loop.run(
+        tiny(run=dataclasses.replace(run, checkpoints=None), schedule=ONE_STEP),
+        tmp_path,
+    )
+    with pytest.raises(UsageError, match=r"run\.seed is 3 and was 0"):
+        loop.run(tiny(run=run, schedule=ONE_STEP), tmp_path)
+
+
+def test_a_new_workdir_finds_the_run_where_its_checkpoints_are(unbroken, tmp_path):
+    shutil.copytree(unbroken / "checkpoints", tmp_path / "kept")
+    run = dataclasses.replace(tiny().run, checkpoints=str(tmp_path / "kept"))
+    messages: list[str] = []
+    loop.run(tiny(run=run), tmp_path / "run", log=messages.append)
+    assert any(f"at step {TOTAL} of {TOTAL}" in message for message in messages)
+    other = dataclasses.replace(run, seed=3)
+    with pytest.raises(UsageError, match=r"run\.seed is 3 and was 0"):
+        loop.run(tiny(run=other), tmp_path / "second")
+    assert load_model(tmp_path / "run").training["steps"] == TOTAL
 
 
 def test_a_bucket_is_no_workdir(tmp_path, monkeypatch):

@@ -216,3 +216,10 @@ def test_convert_names_the_word_it_lacks(capsys):
 def test_a_word_too_many_is_refused(capsys):
     assert cli.main(["inspect", "a", "b"]) == 2
     assert "Unrecognized options: b" in capsys.readouterr().err
+
+
+def test_a_folder_with_some_other_config_json_is_no_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"mpv": [0.5, 0.4, 0.3]}')
+    assert not export.is_run(tmp_path)
+    (tmp_path / "run_status.json").write_text("{}")
+    assert export.is_run(tmp_path)
