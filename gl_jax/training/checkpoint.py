@@ -480,7 +480,9 @@ def _absolute(directory: str | Path) -> epath.Path:
     if not is_bucket(text):
         return epath.Path(os.path.abspath(text))  # tensorstore takes no others
     if importlib.util.find_spec("gcsfs") is None:
-        raise UsageError(f"{text} is a bucket, which needs gcsfs: pip install gcsfs")
+        raise UsageError(
+            f"{text} is a bucket, which needs gcsfs: pip install 'gcsfs>=2026.9'."
+        )
     # TensorFlow's client, epath's own choice, answers that a step is not there where it
     # could not ask.
     os.environ["EPATH_USE_TF"] = "false"
