@@ -50,7 +50,7 @@ config = Config(
     holes=HolesConfig(min_size=48, max_size=64, local_size=64),
     loss=LossConfig(discriminator_noise=0.2, adversarial_ratio=4.0),
     completion_optimizer=OptimizerConfig(
-        "muon", 2e-3, warmup_steps=100, decay="linear", joint_learning_rate=1e-3
+        "muon", 2e-3, warmup_steps=100, decay="linear", joint_learning_rate=2e-3
     ),
     discriminator_optimizer=OptimizerConfig("adam", 1e-4, {"b1": 0.5}),
     schedule=ScheduleConfig(
