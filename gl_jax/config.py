@@ -188,6 +188,9 @@ class LossConfig:
     """-log D(C(x)), which does not fade when D wins, or Eq. 5's log(1 - D(C(x)))."""
     normalizer: Literal["image", "hole"] = "image"
     """Average the squared error over all the image's pixels, or the hole's only."""
+    structure_weight: float = 0.0
+    """Weight of 1 - SSIM beside the completion loss (not in the paper); needs images of 11 pixels.
+    Completions meet the hole's rim more closely, at a little more squared error."""
     discriminator_weight: float = 1.0
     """Scales the discriminator's loss; Eq. 4 read literally has alpha here."""
     discriminator_noise: float = 0.0
@@ -200,6 +203,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _require(self.alpha >= 0, "loss.alpha", self.alpha, "at least 0")
+        structure = self.structure_weight
+        _require(structure >= 0, "loss.structure_weight", structure, "at least 0")
         weight = self.discriminator_weight
         _require(weight > 0, "loss.discriminator_weight", weight, "above 0")
         noise = self.discriminator_noise
@@ -328,6 +333,9 @@ class RunConfig:
     seed: int = 0
     """Everything random follows from it: initial weights, order, crops, holes.
     From 0 to 2147483647."""
+    initial_weights: str | None = None
+    """Begin with the networks of this file instead of random ones, to fine-tune them.
+    A .safetensors file of `gl-jax export` or `convert`, of this architecture."""
     device_count: int | None = None
     """Devices of each host to use; by default all of them."""
     accumulate: int = 1

@@ -18,6 +18,7 @@ FILES = sorted(FOLDER.glob("*.py"))
 ABLATION = ("mse", "global", "local", "both")
 REFERENCES = [str(file) for file in FILES if file.stem != "ablation"]
 REFERENCES += [f"{FOLDER / 'ablation.py'}:{name}" for name in ABLATION]
+REFERENCES += [f"{FOLDER / 'demo_model.py'}:tuned"]
 
 
 @pytest.fixture(params=REFERENCES, ids=lambda reference: Path(reference).name)

@@ -21,6 +21,7 @@ import numpy as np
 from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
+from gl_jax.training import initial
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
@@ -41,6 +42,7 @@ from gl_jax.training.state import (
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
 from gl_jax.version import __version__
+from gl_jax.weights.native import Model
 
 # What may differ between a run and its resumption: none of it changes what is learned.
 FREE = (
@@ -79,6 +81,8 @@ class Run(NamedTuple):
     steps: dict[Phase, Step]
     validation: Validation
     checkpoints: Checkpoints
+    initial: Model | None
+    """What it begins with, if not at random."""
 
 
 class Start(NamedTuple):
@@ -150,10 +154,13 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
         photographs = Photographs(
             config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
         )
-        mean_color = config.data.mean_color or photographs.mean_color()
+        model = initial.load(config)
+        mean_color = config.data.mean_color or (
+            model.mean_color if model else photographs.mean_color()
+        )
         config = replace(config, data=replace(config.data, mean_color=mean_color))
         checkpoints = _checkpoints(config, workdir, log)
-        facts = _facts(config, photographs)
+        facts = _facts(config, photographs, model)
     except (UsageError, StorageUnreachableError) as error:
         if jax.process_count() == 1:
             raise
@@ -170,10 +177,14 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
     pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
-    return Run(config, workdir, devices, photographs, pmapped, validation, checkpoints)
+    return Run(
+        config, workdir, devices, photographs, pmapped, validation, checkpoints, model
+    )
 
 
-def _facts(config: Config, photographs: Photographs) -> dict[str, Any]:
+def _facts(
+    config: Config, photographs: Photographs, model: Model | None
+) -> dict[str, Any]:
     """What has to be the same on all hosts of a run, by name."""
     values = values_by_name(config)
     return {name: value for name, value in values.items() if name not in OF_A_HOST} | {
@@ -181,6 +192,7 @@ def _facts(config: Config, photographs: Photographs) -> dict[str, Any]:
         "the version of jax": jax.__version__,
         "the number of photographs": len(photographs.training),
         "the hash of their names and sizes": photographs.fingerprint()[:16],
+        "the hash of the initial weights": model.sha256[:16] if model else "none",
     }
 
 
@@ -216,8 +228,12 @@ def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> S
     template = jax.eval_shape(lambda: create_state(this.config))
     restored = this.checkpoints.restore_newest(template)
     if restored is None:
-        log(f"Starting {this.config.name} in {this.workdir}.")
-        return Start(this.devices.replicate(create_state(this.config)), rollbacks, "")
+        state, beginning = create_state(this.config), "at random"
+        if this.initial is not None:
+            state = initial.begin_with(state, this.initial)
+            beginning = f"with {this.config.run.initial_weights}"
+        log(f"Starting {this.config.name} in {this.workdir}, {beginning}.")
+        return Start(this.devices.replicate(state), rollbacks, "")
     address = this.config.checkpoints_of(this.workdir)
     _require_same_run(this.config, Config.from_json(restored.config_json), address)
     extra = restored.extra

@@ -34,7 +34,12 @@ from gl_jax.holes import (
     network_input,
     sample_holes,
 )
-from gl_jax.training.losses import adversarial_loss, completion_loss, discriminator_loss
+from gl_jax.training.losses import (
+    adversarial_loss,
+    completion_loss,
+    discriminator_loss,
+    structure_loss,
+)
 from gl_jax.training.parallel import axis_index, axis_size, pmean
 from gl_jax.training.state import (
     NetState,
@@ -329,21 +334,19 @@ def _discriminator_gradients(
 def _completion_error(
     setup: Setup, completed: Images, examples: Examples
 ) -> tuple[Images, Metrics]:
-    """The gradient of the completion loss at the completed image."""
+    """The gradient of the completion loss at the completed image, with that of structure."""
+    settings, images, mask = setup.loss, examples.images, examples.holes.mask
 
-    def objective(completed: Images) -> Float[Array, ""]:
-        return completion_loss(
-            completed,
-            examples.images,
-            examples.holes.mask,
-            normalizer=setup.loss.normalizer,
-        )
+    def objective(completed: Images) -> tuple[Float[Array, ""], Metrics]:
+        loss = completion_loss(completed, images, mask, normalizer=settings.normalizer)
+        metrics = {"completion_loss": loss}
+        if settings.structure_weight > 0:
+            metrics["structure_loss"] = structure_loss(completed, images, mask)
+            loss += settings.structure_weight * metrics["structure_loss"]
+        return loss, metrics
 
-    loss, error = jax.value_and_grad(objective)(completed)
-    return error, {
-        "completion_loss": loss,
-        "completion_gradient_norm": _squared_norm(error),
-    }
+    error, metrics = jax.grad(objective, has_aux=True)(completed)
+    return error, metrics | {"completion_gradient_norm": _squared_norm(error)}
 
 
 def _joint_error(

@@ -4,8 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
-from gl_jax.training.losses import adversarial_loss, completion_loss, discriminator_loss
+from gl_jax.training.losses import (
+    adversarial_loss,
+    completion_loss,
+    discriminator_loss,
+    structure_loss,
+)
 
 
 def one_hole(size: int = 4) -> jax.Array:
@@ -29,6 +35,37 @@ def test_known_pixels_do_not_count():
     images = jnp.zeros((1, 4, 4, 3))
     wrong_outside = jnp.where(one_hole() == 1, 0.0, 1.0) * jnp.ones((1, 4, 4, 3))
     assert float(completion_loss(wrong_outside, images, one_hole())) == 0.0
+
+
+def test_structure_loss_is_what_ssim_lacks_of_1_after_the_hole_is_filled():
+    generator = np.random.default_rng(0)
+    images = generator.random((2, 24, 24, 3)).astype(np.float32)
+    completed = generator.random((2, 24, 24, 3)).astype(np.float32)
+    mask = np.zeros((2, 24, 24, 1), np.float32)
+    mask[:, 8:16, 6:12] = 1
+    filled = np.where(mask == 1, completed, images)
+    similarities = [
+        structural_similarity(
+            filled[i],
+            images[i],
+            channel_axis=-1,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for i in range(2)
+    ]
+    loss = float(structure_loss(*map(jnp.asarray, (completed, images, mask))))
+    assert loss == pytest.approx(1 - np.mean(similarities), abs=1e-5)
+
+
+def test_structure_loss_minds_a_step_at_the_rim_more_than_the_same_error_inside():
+    images = jnp.full((1, 40, 40, 3), 0.5)
+    mask = jnp.zeros((1, 40, 40, 1)).at[:, 8:32, 8:32].set(1.0)
+    gradient = jax.grad(structure_loss)(images + 0.01, images, mask)[0, :, :, 0]
+    rim, middle = jnp.abs(gradient[8, 12:28]), jnp.abs(gradient[20, 12:28])
+    assert rim.min() > middle.max()
 
 
 def test_discriminator_loss_of_an_undecided_discriminator_is_log_4():

@@ -23,6 +23,7 @@ from gl_jax.config import (
     Phase,
     RunConfig,
 )
+from gl_jax.evaluation.metrics import ssim
 from gl_jax.holes import (
     HOLES,
     NOISE,
@@ -76,6 +77,7 @@ def step_of(settings: str, phase: Phase):
 SETTINGS = {
     "plain": config(),
     "hole": config(loss=LossConfig(normalizer="hole")),
+    "structure": config(loss=LossConfig(structure_weight=0.02)),
     "saturating": config(loss=LossConfig(adversarial="saturating", alpha=0.5)),
     "noise": config(loss=LossConfig(discriminator_noise=0.1, alpha=0.5)),
     "ratio": config(loss=LossConfig(adversarial_ratio=0.25)),
@@ -175,21 +177,28 @@ def test_joint_step_is_a_discriminator_step_followed_by_the_completion_update():
     assert_trees_close(joint.discriminator, alone.discriminator)
 
 
-def test_completion_gradient_is_that_of_the_written_out_loss():
-    state = new_state("plain")
-    after, metrics = step_of("plain", Phase.COMPLETION)(state, photographs(), KEY)
-    images = photographs().astype(np.float32) / 255
+@pytest.mark.parametrize("settings", ["plain", "structure"])
+def test_completion_gradient_is_that_of_the_written_out_loss(settings):
+    state = new_state(settings)
+    after, metrics = step_of(settings, Phase.COMPLETION)(state, photographs(), KEY)
+    images = jnp.asarray(photographs(), jnp.float32) / 255
     holes, _ = drawn(step=0)
+    weight = SETTINGS[settings].loss.structure_weight
 
     def loss(params):
-        return written_out_completion(
+        completed, error = written_out_completion(
             params, state.completion.batch_stats, images, holes.mask
-        )[1]
+        )
+        structure = 1 - jnp.mean(ssim(composite(completed, images, holes.mask), images))
+        return error + weight * structure, (error, structure)
 
-    value, grads = jax.jit(jax.value_and_grad(loss))(state.completion.params)
+    values, grads = jax.jit(jax.grad(loss, has_aux=True))(state.completion.params)[::-1]
     expected = jax.tree.map(lambda p, g: p - g, state.completion.params, grads)
     assert_trees_close(after.completion.params, expected)
-    assert float(metrics["completion_loss"]) == pytest.approx(float(value), rel=1e-5)
+    names = ["completion_loss", "structure_loss"][: 2 if weight else 1]
+    for name, value in zip(names, values, strict=False):
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
+    assert ("structure_loss" in metrics) == (weight > 0)
 
 
 @pytest.mark.parametrize("settings", ["plain", "noise"])

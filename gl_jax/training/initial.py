@@ -1,0 +1,91 @@
+"""Weights for a run to begin with: fine-tuning, instead of random ones."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gl_jax.config import Config, UsageError
+from gl_jax.training.state import NetState, TrainState
+from gl_jax.weights.native import Architecture, Convention, JudgeArchitecture, Model
+from gl_jax.weights.native import load as load_model
+
+HOW_TO_GET = "Make one of a run by `gl-jax export`, of another project's file by `gl-jax convert`."
+
+
+def load(config: Config) -> Model | None:
+    """The model named by `run.initial_weights`; None where the run begins at random.
+
+    Raises UsageError for a file that is none of ours, or has another architecture.
+    """
+    name = config.run.initial_weights
+    if name is None:
+        return None
+    holder = f"run.initial_weights (={name})"
+    try:
+        model = load_model(name)
+    except (UsageError, OSError) as error:
+        raise UsageError(f"{holder}: {error} {HOW_TO_GET}") from error
+    made = config.model
+    _require_same(
+        f"{holder} has a completion network with",
+        model.architecture,
+        Architecture(made.width, made.norm_order, made.output_activation),
+    )
+    if model.convention != Convention.gl_jax(model.mean_color):
+        raise UsageError(
+            f"{holder} came as {model.source}, whose network sees photographs in another "
+            "encoding than the one training gives. It can be used, but not trained on."
+        )
+    color = config.data.mean_color
+    if color not in (None, model.mean_color):
+        raise UsageError(
+            f"data.mean_color (={color}) is not the colour that {holder} was trained with, "
+            f"{model.mean_color}. Leave it out."
+        )
+    if model.discriminator is not None and made.discriminators != "none":
+        _require_same(
+            f"{holder} has discriminators with",
+            model.discriminator.architecture,
+            JudgeArchitecture(
+                config.data.image_size,
+                config.holes.local_size,
+                made.discriminators,
+                made.width,
+                made.norm_order,
+            ),
+        )
+    return model
+
+
+def begin_with(state: TrainState, model: Model) -> TrainState:
+    """A new run's state with the model's networks in it; its optimizers are left new.
+
+    A network that the model does not have stays as it is.
+    """
+    variables = jax.tree.map(jnp.asarray, model.variables)
+    if state.ema is not None:
+        state = replace(state, ema=jax.tree.map(jnp.copy, variables))
+    state = replace(state, completion=_with(state.completion, variables))
+    if state.discriminator is not None and model.discriminator is not None:
+        judge = jax.tree.map(jnp.asarray, model.discriminator.variables)
+        state = replace(state, discriminator=_with(state.discriminator, judge))
+    return state
+
+
+def _with(net: NetState, variables: dict[str, Any]) -> NetState:
+    return replace(
+        net, params=variables["params"], batch_stats=variables["batch_stats"]
+    )
+
+
+def _require_same(holder: str, found: Any, wanted: Any) -> None:
+    """Refuses an architecture that differs from the configuration's, saying in what."""
+    differing = [
+        f"{name} {value}, the run has {getattr(wanted, name)}"
+        for name, value in vars(found).items()
+        if value != getattr(wanted, name)
+    ]
+    if differing:
+        raise UsageError(f"{holder} {'; '.join(differing)}. Give the same values.")
