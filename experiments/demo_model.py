@@ -27,9 +27,9 @@ Why these numbers, against the paper's (256 x 256, batch 96, 8 million photograp
   what they then ask for is a regular grid.
 - The joint phase goes on with the squared error; the adversarial gradient is made four
   times as large as the completion gradient, at the completed image.
-- `tuned` goes on from the end of the first phase with structural similarity in the loss:
-  the squared error alone leaves a faint step at the hole's rim, which a method that
-  continues the rim smoothly does not have.
+- `tuned` goes on from the end of the first phase, without discriminators, and with
+  structural similarity in the loss: the squared error alone leaves a faint step at the
+  hole's rim, which a method that continues the rim smoothly does not have.
 """
 
 from dataclasses import replace
@@ -79,10 +79,9 @@ configs = {
     "tuned": replace(
         config,
         name="demo_tuned",
+        model=replace(config.model, discriminators="none"),
         loss=replace(config.loss, structure_weight=0.3),
         completion_optimizer=replace(config.completion_optimizer, learning_rate=1e-3),
-        schedule=ScheduleConfig(
-            completion_steps=2_000, discriminator_steps=100, total_steps=2_900
-        ),
+        schedule=replace(config.schedule, completion_steps=2_000, total_steps=2_000),
     )
 }

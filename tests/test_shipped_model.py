@@ -12,7 +12,7 @@ from gl_jax import cli
 from gl_jax.inpainting import completer as room
 from gl_jax.weights import native
 
-CARD = room.ASSETS / "MODEL_CARD.md"
+CARD = native.ASSETS / "MODEL_CARD.md"
 SECTIONS = (
     "Data", "Training", "What it reaches", "What the joint phase adds",
     "Intended use", "Limits", "Licence",
@@ -25,7 +25,7 @@ def demo() -> native.Model:
 
 
 def test_it_is_small_and_says_where_it_comes_from(demo):
-    file = room.available()["demo"]
+    file = native.shipped()["demo"]
     assert file.stat().st_size <= 13e6
     assert demo.licence == "CC BY 4.0"
     assert demo.training["experiment"] == "demo_model"
@@ -38,7 +38,7 @@ def test_its_card_describes_this_file(demo):
     assert headings == list(SECTIONS)
     assert demo.sha256 in text
     assert f"{demo.training['steps']:,} steps" in text
-    assert (room.ASSETS / "ATTRIBUTION.txt").is_file()
+    assert (native.ASSETS / "ATTRIBUTION.txt").is_file()
 
 
 def test_the_pictures_of_its_card_are_there():

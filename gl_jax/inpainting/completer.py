@@ -34,7 +34,6 @@ Blend = Literal["poisson", "none"]
 Notify = Callable[[str], None]
 Mask = Bool[np.ndarray, "h w"]
 
-ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT_MODEL = "demo"
 HOW_TO_GET = (
     "Train one with `gl-jax train experiments/quickstart.py --workdir runs/first` and "
@@ -67,7 +66,7 @@ def load(source: str | Path | None = None) -> "Completer":
 
 def load_model(source: str | Path | None = None) -> Model:
     """The model that `load` makes a Completer of."""
-    shipped = available()
+    shipped = native.shipped()
     if source is None and DEFAULT_MODEL not in shipped:
         raise UsageError(
             f"no model is given, and this version ships none. {HOW_TO_GET}"
@@ -95,14 +94,9 @@ def load_model(source: str | Path | None = None) -> Model:
     )
 
 
-def available() -> dict[str, Path]:
-    """The shipped models by name; weights of other projects are for `gl-jax convert`."""
-    return {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
-
-
 def describe_available() -> str:
     """The shipped models and what is known of them, as text."""
-    shipped = available()
+    shipped = native.shipped()
     if not shipped:
         return f"This version ships no model. {HOW_TO_GET}"
     about = [

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 
 from gl_jax.config import Config, UsageError
 from gl_jax.training.state import NetState, TrainState
+from gl_jax.weights import native
 from gl_jax.weights.native import Architecture, Convention, JudgeArchitecture, Model
-from gl_jax.weights.native import load as load_model
-
-HOW_TO_GET = "Make one of a run by `gl-jax export`, of another project's file by `gl-jax convert`."
 
 
 def load(config: Config) -> Model | None:
@@ -24,9 +22,9 @@ def load(config: Config) -> Model | None:
         return None
     holder = f"run.initial_weights (={name})"
     try:
-        model = load_model(name)
-    except (UsageError, OSError) as error:
-        raise UsageError(f"{holder}: {error} {HOW_TO_GET}") from error
+        model = native.load(native.shipped().get(name, name))
+    except UsageError as error:
+        raise UsageError(f"run.initial_weights: {error}") from error
     made = config.model
     _require_same(
         f"{holder} has a completion network with",

@@ -27,6 +27,8 @@ from gl_jax.config import UsageError, build
 from gl_jax.models.completion import LAYERS, CompletionNetwork, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, Variant, depth
 
+ASSETS = Path(__file__).parent.parent / "assets"
+"""Where the shipped models lie."""
 FORMAT = 1
 """Version of the metadata; a reader refuses the versions it does not know."""
 LISTED = 4
@@ -223,6 +225,11 @@ def load(path: str | Path) -> Model:
         )
         model = dataclasses.replace(model, discriminator=judged)
     return dataclasses.replace(model, variables=tree)
+
+
+def shipped() -> dict[str, Path]:
+    """The models that come with gl_jax, by name."""
+    return {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
 
 
 def describe(model: Model) -> str:

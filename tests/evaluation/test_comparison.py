@@ -25,7 +25,6 @@ from gl_jax.evaluation import comparison
 from gl_jax.evaluation.baselines import BASELINES, fair
 from gl_jax.evaluation.masks import box
 from gl_jax.holes import network_input
-from gl_jax.inpainting.completer import available
 from gl_jax.weights import native
 
 COUNT, SIDE = 3, 32
@@ -277,7 +276,7 @@ def test_ours_takes_photographs_of_any_size(
 
 
 def test_without_a_model_ours_is_the_shipped_one(folder: Path, tmp_path: Path) -> None:
-    if available():
+    if native.shipped():
         result = compare(folder, tmp_path, methods=("gl",))
         assert result.settings["model"] == "shipped"
     else:

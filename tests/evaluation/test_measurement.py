@@ -19,6 +19,7 @@ from gl_jax.config import UsageError
 from gl_jax.evaluation import lpips, mask_list, measurement, metrics
 from gl_jax.evaluation.findings import Evaluation
 from gl_jax.inpainting.completer import Completer
+from gl_jax.weights import native
 from gl_jax.weights.native import Model
 
 COUNT, SIDE = 5, 32
@@ -273,7 +274,7 @@ def test_a_model_that_computes_nonsense_fails_the_run(
 def test_mistakes_are_refused_in_one_line(
     changes: dict[str, Any], rule: str, evaluate: Any
 ) -> None:
-    if changes.get("model", "") is None and measurement.completer.available():
+    if changes.get("model", "") is None and native.shipped():
         changes = {"model": "nowhere"}
         rule = "'nowhere' is no file"
     with pytest.raises(UsageError, match=rule) as caught:

@@ -394,7 +394,7 @@ def test_a_wrong_call_is_exit_code_2_and_one_line(
 
 
 def test_without_a_model_it_is_said_how_to_get_one(complete, monkeypatch, here) -> None:
-    monkeypatch.setattr(room, "ASSETS", here)
+    monkeypatch.setattr(native, "ASSETS", here)
     code, _, err = complete(
         "--image photo.png --mask mask.png --output r.png", model=False
     )
@@ -403,7 +403,7 @@ def test_without_a_model_it_is_said_how_to_get_one(complete, monkeypatch, here) 
 
 
 def test_the_models_are_listed(model, capsys, monkeypatch, here) -> None:
-    monkeypatch.setattr(room, "ASSETS", here)
+    monkeypatch.setattr(native, "ASSETS", here)
     assert cli.main(["models"]) == 0
     assert "ships no model. Train one" in capsys.readouterr().out
     native.save(model, here / "small.safetensors")

@@ -251,7 +251,7 @@ def test_a_model_is_loaded_from_its_file(model, tmp_path) -> None:
 def test_a_shipped_model_is_loaded_by_name_and_by_default(
     model, tmp_path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(room, "ASSETS", tmp_path)
+    monkeypatch.setattr(native, "ASSETS", tmp_path)
     room._default.cache_clear()
     native.save(model, tmp_path / "demo.safetensors")
     expected = Completer(model)(PHOTO, MASK)
@@ -267,7 +267,7 @@ def test_a_shipped_model_is_loaded_by_name_and_by_default(
 def test_without_a_shipped_model_it_is_said_how_to_get_one(
     tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(room, "ASSETS", tmp_path)
+    monkeypatch.setattr(native, "ASSETS", tmp_path)
     with pytest.raises(UsageError, match=r"ships none\. Train one with `gl-jax train"):
         gl_jax.load()
     assert "This version ships no model. Train one" in room.describe_available()

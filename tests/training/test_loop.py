@@ -32,6 +32,7 @@ from gl_jax.inpainting.completer import load_model
 from gl_jax.training import loop
 from gl_jax.training.checkpoint import UNSEALED, Checkpoints, restore_subtree
 from gl_jax.training.interruption import Interrupted, Interruption
+from gl_jax.weights import native
 
 TOTAL = 6
 
@@ -414,6 +415,36 @@ def test_a_new_workdir_finds_the_run_where_its_checkpoints_are(unbroken, tmp_pat
     with pytest.raises(UsageError, match=r"run\.seed is 3 and was 0"):
         loop.run(tiny(run=other), tmp_path / "second")
     assert load_model(tmp_path / "run").training["steps"] == TOTAL
+
+
+def test_a_run_begins_with_given_weights_and_resumes_without_them(unbroken, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    model = load_model(unbroken)
+    native.save(model, file)
+    settings = dataclasses.replace(tiny().run, initial_weights=str(file), seed=3)
+
+    def run_to(total: int, workdir: str, messages: list[str]) -> dict:
+        schedule = ScheduleConfig(2, 2, total)
+        config = tiny(run=settings, schedule=schedule)
+        loop.run(config, tmp_path / workdir, log=messages.append)
+        return saved_state(tmp_path / workdir)
+
+    first: list[str] = []
+    run_to(1, "run", first)
+    assert any(str(file) in message for message in first)
+    begun = load_model(tmp_path / "run")
+    assert begun.mean_color == model.mean_color
+    # One step of Adam moves each weight by no more than the learning rate.
+    change = jax.tree.map(
+        lambda new, old: np.abs(new - old).max(),
+        begun.variables["params"],
+        model.variables["params"],
+    )
+    assert 0 < max(jax.tree.leaves(change)) < 1.1e-3
+    resumed = run_to(2, "run", [])
+    straight = run_to(2, "other", [])
+    same = jax.tree.map(np.array_equal, resumed, straight)
+    assert all(jax.tree.leaves(same))
 
 
 def test_a_bucket_is_no_workdir(tmp_path, monkeypatch):

@@ -1,0 +1,165 @@
+"""Runs that begin with given weights."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gl_jax.config import (
+    Config,
+    DataConfig,
+    HolesConfig,
+    ModelConfig,
+    RunConfig,
+    UsageError,
+)
+from gl_jax.training import initial
+from gl_jax.training.state import TrainState, create_state
+from gl_jax.weights import native
+
+MEAN = (0.25, 0.5, 0.75)
+CONFIG = Config(
+    model=ModelConfig(width=0.0625),
+    data=DataConfig(batch_size=2, image_size=32, resize=(32, 48)),
+    holes=HolesConfig(min_size=8, max_size=12, local_size=16),
+    run=RunConfig(ema_decay=0.9),
+)
+
+
+def variables(net) -> dict:
+    tree = {"params": net.params, "batch_stats": net.batch_stats}
+    return jax.tree.map(np.asarray, tree)
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainState:
+    """Another state than that of the run, in the place of a trained one."""
+    return create_state(dataclasses.replace(CONFIG, run=RunConfig(seed=5)))
+
+
+@pytest.fixture(scope="module")
+def model(trained) -> native.Model:
+    judge = native.JudgeArchitecture(32, 16, "both", 0.0625)
+    return native.Model(
+        variables(trained.completion),
+        native.Architecture(0.0625),
+        native.Convention.gl_jax(MEAN),
+        native.Discriminator(variables(trained.discriminator), judge),
+    )
+
+
+@pytest.fixture
+def file(tmp_path, model) -> Path:
+    native.save(model, tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+def beginning(file: Path | str, **changes: object) -> Config:
+    run = dataclasses.replace(CONFIG.run, initial_weights=str(file))
+    return dataclasses.replace(CONFIG, run=run, **changes)
+
+
+def equal(a: object, b: object) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_both_networks_and_the_average_begin_with_the_file(file, trained):
+    new = create_state(CONFIG)
+    loaded = initial.load(beginning(file))
+    assert loaded is not None and loaded.mean_color == MEAN
+    state = initial.begin_with(new, loaded)
+    assert equal(variables(state.completion), variables(trained.completion))
+    assert equal(state.ema, variables(trained.completion))
+    assert equal(variables(state.discriminator), variables(trained.discriminator))
+    assert not equal(variables(new.completion), variables(trained.completion))
+
+
+def test_optimizers_and_steps_begin_anew(model):
+    new = create_state(CONFIG)
+    state = initial.begin_with(new, model)
+    assert equal(state.completion.opt_state, new.completion.opt_state)
+    assert int(state.step) == 0
+    assert jax.tree.structure(state) == jax.tree.structure(new)
+
+
+def test_no_two_leaves_share_memory(model):
+    """The state is donated to the first step: a shared buffer would be donated twice."""
+    leaves = jax.tree.leaves(initial.begin_with(create_state(CONFIG), model))
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in leaves]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_a_file_without_discriminators_leaves_new_ones(model):
+    new = create_state(CONFIG)
+    alone = dataclasses.replace(model, discriminator=None)
+    state = initial.begin_with(new, alone)
+    assert equal(variables(state.discriminator), variables(new.discriminator))
+    assert not equal(variables(state.completion), variables(new.completion))
+
+
+def test_a_run_without_discriminators_takes_the_completion_network_alone(file):
+    changes = ModelConfig(width=0.0625, discriminators="none")
+    config = beginning(file, model=changes)
+    loaded = initial.load(config)
+    assert loaded is not None
+    assert initial.begin_with(create_state(config), loaded).discriminator is None
+
+
+def test_the_shipped_model_goes_by_its_name():
+    file = native.shipped()["demo"]
+    made = native.load(file).architecture
+    config = dataclasses.replace(
+        beginning("demo"),
+        model=ModelConfig(made.width, output_activation=made.output_activation),
+    )
+    loaded = initial.load(config)
+    assert loaded is not None and loaded.sha256 == native.load(file).sha256
+
+
+def test_without_a_name_the_run_begins_at_random():
+    assert initial.load(CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ModelConfig(width=0.125)}, "width 0.0625, the run has 0.125"),
+        (
+            {"model": ModelConfig(width=0.0625, output_activation="clamp")},
+            "output_activation sigmoid, the run has clamp",
+        ),
+        (
+            {"holes": HolesConfig(min_size=4, max_size=6, local_size=8)},
+            "discriminators with local_size 16, the run has 8",
+        ),
+        (
+            {"data": dataclasses.replace(CONFIG.data, mean_color=(0.5, 0.5, 0.5))},
+            r"data\.mean_color .* Leave it out",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changes, message, file):
+    with pytest.raises(UsageError, match=message):
+        initial.load(beginning(file, **changes))
+
+
+def test_another_encoding_of_photographs_is_refused(model, tmp_path):
+    other = native.Convention(channels="BGR", offset=MEAN, fill=MEAN)
+    native.save(
+        dataclasses.replace(model, convention=other), tmp_path / "other.safetensors"
+    )
+    with pytest.raises(UsageError, match="another encoding"):
+        initial.load(beginning(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_a_file_that_holds_no_weights_is_refused_by_its_name(content, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"run\.initial_weights: .*weights\.safetensors"
+    ):
+        initial.load(beginning(file))
