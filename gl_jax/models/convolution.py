@@ -11,12 +11,14 @@ convolution, so there they are written as forward convolutions and matrix produc
   Winograd's algorithm with a quarter of the products (`winograd.py`).
 - Of a thin layer, as the first and the last of the network, the weight gradient is a
   matrix product with the patches of its thin side, a block of the image at a time.
+- A stride-2 convolution onto a small map, as the last ones of a discriminator, is a matrix
+  product with the patches of its inputs; its gradients are the other two.
 - Other weight gradients are one matrix product for each tap of the kernel.
 
 `python -m benchmarks --cases completion_step,joint_step` measures the whole of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -38,6 +40,10 @@ WINOGRAD_GRADIENT_CHANNELS = 32
 # Up to this many channels on one side the patches of that side fit into the cache.
 THIN_CHANNELS = 16
 PATCH_PIXELS = 4096
+
+# Onto maps of at most this many pixels XLA's stride-2 convolutions run at a fifth to
+# three quarters of the matrix peak.
+SMALL_MAP = 64
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -130,10 +136,16 @@ def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
     def native(inputs: Array, kernel: Array) -> Array:
         return _native(inputs, kernel, stride, dilation, _both(padding, padding))
 
-    fits = _fits_winograd(inputs, kernel.shape, stride, dilation)
-    if not fits or min(kernel.shape[2:]) < WINOGRAD_CHANNELS:
+    on_cpu: Callable[[Array, Array], Array]
+    if _onto_small_map(inputs.shape, stride, dilation):
+        on_cpu = partial(_by_patches, padding=padding)
+    elif (
+        _fits_winograd(inputs, kernel.shape, stride, dilation)
+        and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
+    ):
+        on_cpu = partial(winograd.convolve, dilation=dilation)
+    else:
         return native(inputs, kernel)
-    on_cpu = partial(winograd.convolve, dilation=dilation)
     return jax.lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=native)
 
 
@@ -144,6 +156,12 @@ def _fits_winograd(
     exact = inputs.dtype == jnp.float32
     plain = shape[:2] == (3, 3) and stride == 1
     return exact and plain and winograd.fits(inputs.shape, dilation)
+
+
+def _onto_small_map(shape: tuple[int, ...], stride: int, dilation: int) -> bool:
+    """Whether a convolution of inputs of this shape is done by patches (on CPU)."""
+    pixels = -(-shape[1] // 2) * -(-shape[2] // 2)
+    return stride == 2 and dilation == 1 and pixels <= SMALL_MAP
 
 
 def _native(
@@ -184,10 +202,66 @@ def _input_gradient(
         return jax.vjp(forward, zeros)[1](errors)[0]
 
     even = shape[1] % 2 == 0 and shape[2] % 2 == 0
-    if stride != 2 or dilation != 1 or not even:
+    on_cpu: Callable[[Array, Array], Array]
+    if _onto_small_map(shape, stride, dilation):
+        on_cpu = partial(_to_patches, padding=padding, sides=shape[1:3])
+    elif stride == 2 and dilation == 1 and even:
+        on_cpu = partial(_by_parity, padding=padding)
+    else:
         return native(errors, kernel)
-    by_parity = partial(_by_parity, padding=padding)
-    return jax.lax.platform_dependent(errors, kernel, cpu=by_parity, default=native)
+    return jax.lax.platform_dependent(errors, kernel, cpu=on_cpu, default=native)
+
+
+def _by_patches(inputs: Array, kernel: Array, *, padding: int) -> Array:
+    """A stride-2 convolution as one matrix product."""
+    size, features = kernel.shape[0], kernel.shape[3]
+    sides = [-(-side // 2) for side in inputs.shape[1:3]]
+    patches = _patches(inputs, sides, size=size, padding=padding)
+    return (patches @ kernel.reshape(-1, features)).reshape(-1, *sides, features)
+
+
+def _to_patches(
+    errors: Array, kernel: Array, *, padding: int, sides: tuple[int, ...]
+) -> Array:
+    """Its input gradient: every patch's share, added where the patches overlap."""
+    size, features = kernel.shape[0], kernel.shape[2]
+    count, height, width, _ = errors.shape
+    shares = errors @ kernel.reshape(-1, kernel.shape[3]).T
+    shares = shares.reshape(count, height, width, size, size, features)
+    # Room for the last tap, whatever the padding.
+    room = [2 * (side - 1) + size for side in (height, width)]
+    total = jnp.zeros((count, *room, features), errors.dtype)
+    for y in range(size):
+        for x in range(size):
+            rows, columns = slice(y, y + 2 * height, 2), slice(x, x + 2 * width, 2)
+            total = total.at[:, rows, columns].add(shares[:, :, :, y, x])
+    return total[:, padding:, padding:][:, : sides[0], : sides[1]]
+
+
+def _patches(inputs: Array, sides: Sequence[int], *, size: int, padding: int) -> Array:
+    """What each of the sides' outputs of a stride-2 convolution sees, an output a row."""
+    seen = _seen(inputs, sides, size=size, stride=2, dilation=1, padding=padding)
+    # Fused with the product, each patch would be made many times.
+    patches = jax.lax.optimization_barrier(jnp.concatenate(list(seen), axis=3))
+    return patches.reshape(-1, patches.shape[3])
+
+
+def _seen(
+    inputs: Array,
+    sides: Sequence[int],
+    *,
+    size: int,
+    stride: int,
+    dilation: int,
+    padding: int,
+) -> Iterator[Array]:
+    """The inputs that meet each tap of the kernel, [b, *sides, i], row by row of taps."""
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(inputs, around)
+    height, width = (stride * (side - 1) + 1 for side in sides)
+    for y in range(0, size * dilation, dilation):
+        for x in range(0, size * dilation, dilation):
+            yield padded[:, y : y + height : stride, x : x + width : stride]
 
 
 def _by_parity(errors: Array, kernel: Array, *, padding: int) -> Array:
@@ -253,6 +327,8 @@ def _cpu_weight_gradient(
 ) -> Callable[[Array, Array], Array] | None:
     """The formulation that is faster than XLA's own on CPU, None where there is none."""
     size, thinner = shape[0], min(shape[2:])
+    if _onto_small_map(inputs.shape, stride, dilation):
+        return partial(_patch_product, size=size, padding=padding)
     if stride == dilation == 1 and thinner <= THIN_CHANNELS:
         return partial(_patch_products, size=size)
     wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
@@ -263,6 +339,13 @@ def _cpu_weight_gradient(
     return partial(
         _tap_products, size=size, stride=stride, dilation=dilation, padding=padding
     )
+
+
+def _patch_product(inputs: Array, errors: Array, *, size: int, padding: int) -> Array:
+    """The weight gradient of a stride-2 convolution as one matrix product."""
+    patches = _patches(inputs, errors.shape[1:3], size=size, padding=padding)
+    product = patches.T @ errors.reshape(-1, errors.shape[3])
+    return product.reshape(size, size, inputs.shape[3], errors.shape[3])
 
 
 def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
@@ -300,17 +383,14 @@ def _tap_products(
     inputs: Array, errors: Array, *, size: int, stride: int, dilation: int, padding: int
 ) -> Array:
     """A weight gradient as one matrix product for each tap of the kernel."""
-    height, width = errors.shape[1:3]
-    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = jnp.pad(inputs, around)
     rows = errors.reshape(-1, errors.shape[3])
-    products = []
-    for y in range(0, size * dilation, dilation):
-        for x in range(0, size * dilation, dilation):
-            seen = padded[
-                :,
-                y : y + stride * (height - 1) + 1 : stride,
-                x : x + stride * (width - 1) + 1 : stride,
-            ]
-            products.append(seen.reshape(-1, seen.shape[3]).T @ rows)
+    taps = _seen(
+        inputs,
+        errors.shape[1:3],
+        size=size,
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+    )
+    products = [seen.reshape(-1, seen.shape[3]).T @ rows for seen in taps]
     return jnp.stack(products).reshape(size, size, inputs.shape[3], errors.shape[3])

@@ -210,6 +210,7 @@ def _compiled_at_first(
                 if "No such compile option" not in str(error):
                     raise
                 programs.append(lowered.compile())
+            _return_freed_memory()
         return programs[0](*arguments)
 
     return run
@@ -229,9 +230,17 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, most)
 
 
+def _return_freed_memory() -> None:
+    """Hands back what has been freed so far: the compiler leaves more than a step takes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def pmean(tree: Tree, axis_name: str | None) -> Tree:
     """The mean over all devices, inside a step; the tree itself where there is no axis."""
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+    # Over one device XLA would still copy every gradient.
+    return tree if axis_size(axis_name) == 1 else jax.lax.pmean(tree, axis_name)
 
 
 def axis_size(axis_name: str | None) -> int:

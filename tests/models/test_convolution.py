@@ -48,9 +48,12 @@ def assert_same(ours, theirs, *arguments) -> None:
         pytest.param((8, 4), 192, 192, 3, 1, 2, id="winograd-dilated"),
         pytest.param((12, 20), 64, 64, 3, 1, 4, id="dilated-taps"),
         pytest.param((13, 9), 64, 64, 3, 1, 1, id="odd-sides"),
-        pytest.param((16, 12), 64, 64, 3, 2, 1, id="stride-2"),
-        pytest.param((8, 8), 64, 64, 5, 2, 1, id="stride-2-kernel-5"),
-        pytest.param((5, 5), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
+        pytest.param((24, 16), 64, 64, 3, 2, 1, id="stride-2"),
+        pytest.param((24, 16), 64, 64, 5, 2, 1, id="stride-2-kernel-5"),
+        pytest.param((23, 17), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
+        pytest.param((16, 12), 64, 64, 3, 2, 1, id="small-map"),
+        pytest.param((8, 8), 64, 64, 5, 2, 1, id="small-map-kernel-5"),
+        pytest.param((5, 4), 8, 8, 5, 2, 1, id="small-map-odd-side"),
     ],
 )
 def test_a_convolution_is_that_of_xla(
@@ -68,9 +71,11 @@ def test_a_convolution_is_that_of_xla(
     )
 
 
-@pytest.mark.parametrize("features", [8, 64])
-def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(features):
-    inputs = jax.random.normal(jax.random.key(0), (2, 6, 8, features))
+@pytest.mark.parametrize(
+    ("size", "features"), [((6, 8), 8), ((6, 8), 64), ((9, 8), 8), ((10, 8), 64)]
+)
+def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(size, features):
+    inputs = jax.random.normal(jax.random.key(0), (2, *size, features))
     kernel = jax.random.normal(jax.random.key(1), (4, 4, features, 4 * features))
 
     def transposed(inputs: Array, kernel: Array) -> Array:
