@@ -334,9 +334,13 @@ class Checkpoints:
             try:
                 manifest = _read_manifest(self._directory, step)
                 _require_match(manifest, expected, self._directory)
-                leaves = _read_leaves(self._directory, manifest, expected)
-                # Last, because a damaged array should be called by its name.
-                _require_files(self._directory, manifest)
+                damage = _damaged_file(self._directory, manifest)
+                # First, because a damaged array should be called by its name.
+                leaves = _read_leaves(
+                    self._directory, manifest, expected, one_by_one=damage is not None
+                )
+                if damage is not None:
+                    raise _DamagedError(damage)
                 return manifest, leaves
             except _DamagedError as damage:
                 self._rename(step, damage)
@@ -457,7 +461,8 @@ def restore_subtree(
                     f"checkpoint {candidate} in {root} has none of {', '.join(names)}; "
                     f"its parts are {', '.join(_first_parts(manifest['leaves']))}."
                 )
-            leaves = _read_leaves(root, manifest, wanted_leaves)
+            damaged = _damaged_file(root, manifest) is not None
+            leaves = _read_leaves(root, manifest, wanted_leaves, one_by_one=damaged)
         except _DamagedError as damage:
             if log is not None:
                 log(f"checkpoint {candidate} is damaged: {damage}; not used")
@@ -688,41 +693,55 @@ def _file_digests(folder: epath.Path) -> dict[str, str]:
     return digests
 
 
-def _require_files(directory: epath.Path, manifest: Manifest) -> None:
-    """Raises _DamagedError unless every file is there and as it was written."""
+def _damaged_file(directory: epath.Path, manifest: Manifest) -> str | None:
+    """Which file is missing or not as it was sealed; None where all of them are."""
     if not manifest.get("sealed", False):
-        return  # in a bucket, or of a version that did not seal
+        return None  # in a bucket, or of a version that did not seal
     folder = directory / str(manifest["step"])
     try:
         listed = json.loads((folder / SEAL).read_text())
         found = _file_digests(folder)
     except (OSError, ValueError) as error:
-        raise _DamagedError(f"{SEAL} cannot be read ({_one_line(error)})") from error
+        return f"{SEAL} cannot be read ({_one_line(error)})"
     if not isinstance(listed, dict):
-        raise _DamagedError(f"{SEAL} is no list of files")
+        return f"{SEAL} is no list of files"
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:
-            raise _DamagedError(f"its file {name} is missing")
+            return f"its file {name} is missing"
         if listed.get(name) != found[name]:
-            raise _DamagedError(f"its file {name} is not what {SEAL} says")
+            return f"its file {name} is not what {SEAL} says"
+    return None
 
 
 def _read_leaves(
-    directory: epath.Path, manifest: Manifest, names: Iterable[str]
+    directory: epath.Path,
+    manifest: Manifest,
+    names: Iterable[str],
+    *,
+    one_by_one: bool,
 ) -> Leaves:
-    """These arrays of a checkpoint, each checked against the manifest."""
+    """These arrays of a checkpoint, each checked against the manifest.
+
+    One request for all takes a tenth of the time. Where one of them may be damaged, a
+    request for each names it, and orbax does not leave the reads of the others behind,
+    which end in tracebacks on a closed event loop. (In a bucket nothing is sealed.)
+    """
     folder = directory / str(manifest["step"]) / "state"
     names = list(names)
-
-    def read(name: str) -> np.ndarray:
-        """Raises _DamagedError where the array is not the one that was saved."""
-        request = ocp.args.PyTreeRestore(
-            item={name: 0},
-            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
-            partial_restore=True,
-        )
+    one_by_one |= not manifest.get("sealed", False)
+    leaves: Leaves = {}
+    if not one_by_one:
         try:
-            leaf = ocp.PyTreeCheckpointHandler().restore(folder, args=request)[name]
+            leaves = _request(folder, names)
+        except MemoryError:
+            raise
+        except Exception:  # the disk, after its files were whole a moment ago
+            one_by_one = True
+
+    def checked(name: str) -> np.ndarray:
+        """Raises _DamagedError where the array is not the one that was saved."""
+        try:
+            leaf = _request(folder, [name])[name] if one_by_one else leaves[name]
         except MemoryError:
             raise
         except Exception as error:  # orbax and tensorstore raise whatever they meet
@@ -738,10 +757,19 @@ def _read_leaves(
             raise _DamagedError(f"{name} does not match its SHA-256")
         return np.asarray(leaf)
 
-    # One request per array: a failure then names the array, and orbax does not leave
-    # the reads of the others behind, which end in tracebacks on a closed event loop.
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(read, names), strict=True))
+        return dict(zip(names, pool.map(checked, names), strict=True))
+
+
+def _request(folder: epath.Path, names: Sequence[str]) -> Leaves:
+    """What orbax has saved under these names; raises whatever it meets."""
+    request = ocp.args.PyTreeRestore(
+        item=dict.fromkeys(names, 0),
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
+        partial_restore=True,
+    )
+    found: Leaves = ocp.PyTreeCheckpointHandler().restore(folder, args=request)
+    return found
 
 
 def _require_match(
