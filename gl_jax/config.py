@@ -189,8 +189,8 @@ class LossConfig:
     normalizer: Literal["image", "hole"] = "image"
     """Average the squared error over all the image's pixels, or the hole's only."""
     structure_weight: float = 0.0
-    """Weight of 1 - SSIM beside the completion loss (not in the paper); needs images of 11 pixels.
-    Completions meet the hole's rim more closely, at a little more squared error."""
+    """Weight of 1 - SSIM beside the completion loss (not in the paper).
+    Completions meet the hole's rim more closely, for about the same squared error."""
     discriminator_weight: float = 1.0
     """Scales the discriminator's loss; Eq. 4 read literally has alpha here."""
     discriminator_noise: float = 0.0

@@ -28,7 +28,7 @@ def test_it_is_small_and_says_where_it_comes_from(demo):
     file = native.shipped()["demo"]
     assert file.stat().st_size <= 13e6
     assert demo.licence == "CC BY 4.0"
-    assert demo.training["experiment"] == "demo_model"
+    assert demo.training["experiment"] == "demo_tuned"
     assert demo.training["image size"] == 128
 
 

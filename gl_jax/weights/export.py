@@ -99,6 +99,7 @@ def from_run(
             raise UsageError(f"the run in {root} has no discriminators to export.")
         judge = Discriminator(trees["discriminator"], _judge(config))
     averaged = restored.state.get("ema")
+    beginning = config.run.initial_weights
     made = config.model
     return Model(
         averaged or trees["completion"],
@@ -114,6 +115,7 @@ def from_run(
             "holes": f"{config.holes.min_size} to {config.holes.max_size}",
             "batch size": config.data.batch_size,
             "steps": restored.step,
+            "began": f"with {Path(beginning).name}" if beginning else "at random",
             "weights": "moving average" if averaged else "last step",
             "gl_jax": __version__,
         },
