@@ -41,9 +41,10 @@ WINOGRAD_GRADIENT_CHANNELS = 32
 THIN_CHANNELS = 16
 PATCH_PIXELS = 4096
 
-# Onto maps of at most this many pixels XLA's stride-2 convolutions run at a fifth to
-# three quarters of the matrix peak.
+# Onto maps of at most this many pixels XLA's stride-2 convolutions and their input
+# gradients run at a quarter to three quarters of the matrix peak, with few photographs.
 SMALL_MAP = 64
+MOST_PATCHES = 1024
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -161,7 +162,8 @@ def _fits_winograd(
 def _onto_small_map(shape: tuple[int, ...], stride: int, dilation: int) -> bool:
     """Whether a convolution of inputs of this shape is done by patches (on CPU)."""
     pixels = -(-shape[1] // 2) * -(-shape[2] // 2)
-    return stride == 2 and dilation == 1 and pixels <= SMALL_MAP
+    few = pixels <= SMALL_MAP and shape[0] * pixels <= MOST_PATCHES
+    return stride == 2 and dilation == 1 and few
 
 
 def _native(
