@@ -39,6 +39,7 @@ ABLATION = {
 
 PANELS = {
     "completion_loss": "Completion loss (masked MSE)",
+    "structure_loss": "Structure (1 - SSIM)",
     "adversarial_loss": "Adversarial loss",
     "discriminator_loss": "Discriminator loss",
     "real_score": "Discriminator's mean score of photographs",

@@ -619,6 +619,7 @@ class _Panel:
 
 PANELS = (
     _Panel("Completion loss", {"completion_loss": "masked MSE"}, log=True),
+    _Panel("Structure", {"structure_loss": "1 - SSIM"}, log=True),
     _Panel(
         "Adversarial game",
         {
