@@ -36,6 +36,7 @@ ROWS = {
     "training.losses": 1,
     "training.parallel": 0,
     "training.interruption": 0,
+    "training.watchdog": 0,
     "evaluation.metrics": 0,
     "evaluation.journal": 0,
     "evaluation.memory": 0,

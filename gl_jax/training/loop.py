@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import faulthandler
 import hashlib
 import json
 import math
@@ -41,6 +40,7 @@ from gl_jax.training.state import (
 )
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
+from gl_jax.training.watchdog import Watchdog
 from gl_jax.version import __version__
 from gl_jax.weights.native import Model
 
@@ -138,7 +138,6 @@ def _run(this: Run, log: Callable[[str], None]) -> None:
             _write_status(this, "failed", None, f"{type(error).__name__}: {error}")
         raise
     finally:
-        faulthandler.cancel_dump_traceback_later()
         this.checkpoints.close()
     _write_status(this, "finished", last_step)
 
@@ -281,11 +280,12 @@ def _train(this: Run, begin: Start) -> int:
             Report(this.workdir, config=config, start_step=start, enabled=primary)
         ) as report,
         Interruption(lambda: _write_left(this)) as interruption,
+        Watchdog(config.run.hang_limit) as watchdog,
     ):
         for step in range(start + 1, total + 1):
             phase = config.phase_at(step - 1)
             # What hangs, a step, a save or a host that never comes, is shown with its place.
-            faulthandler.dump_traceback_later(config.run.hang_limit)
+            watchdog.beat()
             _profile(this, step, "first")
             images = next(batches)
             order = _order(order, this.photographs.fingerprint(), shown.popleft())
