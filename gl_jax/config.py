@@ -335,7 +335,8 @@ class RunConfig:
     From 0 to 2147483647."""
     initial_weights: str | None = None
     """Begin with the networks of this file instead of random ones, to fine-tune them.
-    A .safetensors file of `gl-jax export` or `convert`, or `demo`, the shipped model."""
+    A .safetensors file of `gl-jax export` or `convert`, or `demo`, the shipped model.
+    It has to be there whenever the run is started, also to resume."""
     device_count: int | None = None
     """Devices of each host to use; by default all of them."""
     accumulate: int = 1

@@ -138,7 +138,7 @@ def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
         return _native(inputs, kernel, stride, dilation, _both(padding, padding))
 
     on_cpu: Callable[[Array, Array], Array]
-    if _onto_small_map(inputs.shape, stride, dilation):
+    if _onto_small_map(inputs, inputs.shape, stride, dilation):
         on_cpu = partial(_by_patches, padding=padding)
     elif (
         _fits_winograd(inputs, kernel.shape, stride, dilation)
@@ -159,11 +159,16 @@ def _fits_winograd(
     return exact and plain and winograd.fits(inputs.shape, dilation)
 
 
-def _onto_small_map(shape: tuple[int, ...], stride: int, dilation: int) -> bool:
-    """Whether a convolution of inputs of this shape is done by patches (on CPU)."""
+def _onto_small_map(
+    array: Array, shape: tuple[int, ...], stride: int, dilation: int
+) -> bool:
+    """Whether a convolution of inputs of this shape is done by patches (on CPU).
+
+    Only in float32, the type of `array`: overlapping patches are added in their own type.
+    """
     pixels = -(-shape[1] // 2) * -(-shape[2] // 2)
     few = pixels <= SMALL_MAP and shape[0] * pixels <= MOST_PATCHES
-    return stride == 2 and dilation == 1 and few
+    return array.dtype == jnp.float32 and stride == 2 and dilation == 1 and few
 
 
 def _native(
@@ -205,7 +210,7 @@ def _input_gradient(
 
     even = shape[1] % 2 == 0 and shape[2] % 2 == 0
     on_cpu: Callable[[Array, Array], Array]
-    if _onto_small_map(shape, stride, dilation):
+    if _onto_small_map(errors, shape, stride, dilation):
         on_cpu = partial(_to_patches, padding=padding, sides=shape[1:3])
     elif stride == 2 and dilation == 1 and even:
         on_cpu = partial(_by_parity, padding=padding)
@@ -329,8 +334,8 @@ def _cpu_weight_gradient(
 ) -> Callable[[Array, Array], Array] | None:
     """The formulation that is faster than XLA's own on CPU, None where there is none."""
     size, thinner = shape[0], min(shape[2:])
-    if _onto_small_map(inputs.shape, stride, dilation):
-        return partial(_patch_product, size=size, padding=padding)
+    if _onto_small_map(inputs, inputs.shape, stride, dilation):
+        return partial(_from_patches, size=size, padding=padding)
     if stride == dilation == 1 and thinner <= THIN_CHANNELS:
         return partial(_patch_products, size=size)
     wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
@@ -343,7 +348,7 @@ def _cpu_weight_gradient(
     )
 
 
-def _patch_product(inputs: Array, errors: Array, *, size: int, padding: int) -> Array:
+def _from_patches(inputs: Array, errors: Array, *, size: int, padding: int) -> Array:
     """The weight gradient of a stride-2 convolution as one matrix product."""
     patches = _patches(inputs, errors.shape[1:3], size=size, padding=padding)
     product = patches.T @ errors.reshape(-1, errors.shape[3])

@@ -238,7 +238,7 @@ def _return_freed_memory() -> None:
 
 
 def pmean(tree: Tree, axis_name: str | None) -> Tree:
-    """The mean over all devices, inside a step; the tree itself where there is no axis."""
+    """The mean over all devices, inside a step; the tree itself where there is only one."""
     # Over one device XLA would still copy every gradient.
     return tree if axis_size(axis_name) == 1 else jax.lax.pmean(tree, axis_name)
 

@@ -71,6 +71,16 @@ def test_a_convolution_is_that_of_xla(
     )
 
 
+def test_onto_small_maps_bfloat16_is_left_to_xla():
+    """Overlapping patches would be added in 8 bits."""
+    inputs = jax.random.normal(jax.random.key(0), (2, 8, 8, 64), jnp.bfloat16)
+    weights = jax.random.normal(jax.random.key(1), (5, 5, 64, 64), jnp.bfloat16)
+    ours = jax.jit(lambda x, k: convolve(x, k, 2, 1))(inputs, weights)
+    assert jnp.array_equal(
+        ours, jax.jit(lambda x, k: reference(x, k, 2, 1))(inputs, weights)
+    )
+
+
 @pytest.mark.parametrize(
     ("size", "features"), [((6, 8), 8), ((6, 8), 64), ((9, 8), 8), ((10, 8), 64)]
 )

@@ -76,13 +76,11 @@ def free_port() -> int:
 @pytest.mark.timeout(900)  # three processes that each compile, on as few cores
 def test_two_processes_train_the_same_networks_as_one_with_two_devices(tmp_path):
     (tmp_path / "hosts.py").write_text(EXPERIMENT)
-    # The joint phase is the other two, and each process compiles for itself.
-    joint = ("--schedule.completion-steps", "0", "--schedule.discriminator-steps", "0")
-    finished(train(tmp_path, "one", 2, *joint))
+    finished(train(tmp_path, "one", 2))
     address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
     finished(
         *(
-            train(tmp_path, "two", 1, *address, "--process-id", str(index), *joint)
+            train(tmp_path, "two", 1, *address, "--process-id", str(index))
             for index in (0, 1)
         )
     )

@@ -417,7 +417,7 @@ def test_a_new_workdir_finds_the_run_where_its_checkpoints_are(unbroken, tmp_pat
     assert load_model(tmp_path / "run").training["steps"] == TOTAL
 
 
-def test_a_run_begins_with_given_weights_and_resumes_without_them(unbroken, tmp_path):
+def test_a_run_begins_with_given_weights_and_goes_on_from_its_own(unbroken, tmp_path):
     file = tmp_path / "weights.safetensors"
     model = load_model(unbroken)
     native.save(model, file)
