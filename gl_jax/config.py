@@ -196,6 +196,9 @@ class LossConfig:
     discriminator_noise: float = 0.0
     """Standard deviation of normal noise on all that the discriminators see, pixels in [0, 1].
     On few photographs it keeps them from winning (Arjovsky and Bottou 2017, section 3)."""
+    discriminator_noise_end: float | None = None
+    """If set, the noise falls to this over the joint phase, by an equal share each step.
+    What is fainter than the noise cannot be asked for: fine texture comes with less."""
     adversarial_ratio: float | None = None
     """If set, alpha follows the gradients instead of being constant.
     The adversarial gradient then has this share of the completion gradient's norm,
@@ -209,6 +212,13 @@ class LossConfig:
         _require(weight > 0, "loss.discriminator_weight", weight, "above 0")
         noise = self.discriminator_noise
         _require(noise >= 0, "loss.discriminator_noise", noise, "at least 0")
+        end = self.discriminator_noise_end
+        _require(
+            end is None or 0 < end <= noise,
+            "loss.discriminator_noise_end",
+            end,
+            f"above 0 and at most loss.discriminator_noise (={noise})",
+        )
         ratio = self.adversarial_ratio
         _require(ratio is None or ratio > 0, "loss.adversarial_ratio", ratio, "above 0")
 

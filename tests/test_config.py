@@ -62,6 +62,10 @@ def test_the_defaults_are_the_papers():
         (lambda: HolesConfig(min_size=100, max_size=99), "at least holes.min_size"),
         (lambda: LossConfig(alpha=-1), "loss.alpha"),
         (lambda: LossConfig(adversarial_ratio=0), "loss.adversarial_ratio"),
+        (
+            lambda: LossConfig(discriminator_noise=0.1, discriminator_noise_end=0.2),
+            r"noise_end \(=0.2\) must be above 0 and at most .* \(=0.1\)",
+        ),
         (lambda: OptimizerConfig("adm"), "Did you mean 'adam'"),
         (lambda: OptimizerConfig("adam", 0), "learning_rate"),
         (lambda: OptimizerConfig("adam", 1, {"b_1": 0.5}), "Did you mean 'b1'"),

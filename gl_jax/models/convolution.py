@@ -19,10 +19,13 @@ convolution, so there they are written as forward convolutions and matrix produc
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Float
 
 from gl_jax.models import winograd
@@ -47,6 +50,27 @@ SMALL_MAP = 64
 MOST_PATCHES = 1024
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A value that is known while a step is traced."""
+
+    value: bool
+
+
+class Residuals(NamedTuple):
+    """What a way back needs of the way there."""
+
+    inputs: Array
+    kernel: Array
+    trained: Static  # whether the kernel's gradient is asked for
+
+    @classmethod
+    def of(cls, inputs: CustomVJPPrimal, kernel: CustomVJPPrimal) -> "Residuals":
+        """Those of a layer whose arguments may be frozen, as a judging network's are."""
+        return cls(inputs.value, kernel.value, Static(kernel.perturbed))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     inputs: Inputs, kernel: Kernel, stride: int = 1, dilation: int = 1
@@ -59,25 +83,30 @@ def convolve(
 
 
 def _convolve_forward(
-    inputs: Inputs, kernel: Kernel, stride: int, dilation: int
-) -> tuple[Outputs, tuple[Inputs, Kernel]]:
-    return convolve(inputs, kernel, stride, dilation), (inputs, kernel)
+    inputs: CustomVJPPrimal, kernel: CustomVJPPrimal, stride: int, dilation: int
+) -> tuple[Outputs, Residuals]:
+    outputs = convolve(inputs.value, kernel.value, stride, dilation)
+    return outputs, Residuals.of(inputs, kernel)
 
 
 def _convolve_backward(
-    stride: int, dilation: int, residuals: tuple[Inputs, Kernel], errors: Outputs
-) -> tuple[Inputs, Kernel]:
-    inputs, kernel = residuals
+    stride: int, dilation: int, residuals: Residuals, errors: Outputs
+) -> tuple[Inputs | None, Kernel | None]:
+    inputs, kernel, trained = residuals
     padding = dilation * (kernel.shape[0] - 1) // 2
-    gradient = _weight_gradient(inputs, errors, kernel.shape, stride, dilation, padding)
-    kernel = _after(gradient, kernel)
+    gradient = None
+    if trained.value:
+        gradient = _weight_gradient(
+            inputs, errors, kernel.shape, stride, dilation, padding
+        )
+        kernel = _after(gradient, kernel)
     input_gradient = _input_gradient(
         errors, kernel, stride, dilation, padding, inputs.shape
     )
     return input_gradient, gradient
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+convolve.defvjp(_convolve_forward, _convolve_backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp
@@ -92,24 +121,26 @@ def upsample(inputs: Inputs, kernel: Float[Array, "4 4 i o"]) -> Outputs:
 
 
 def _upsample_forward(
-    inputs: Inputs, kernel: Kernel
-) -> tuple[Outputs, tuple[Inputs, Kernel]]:
-    return upsample(inputs, kernel), (inputs, kernel)
+    inputs: CustomVJPPrimal, kernel: CustomVJPPrimal
+) -> tuple[Outputs, Residuals]:
+    return upsample(inputs.value, kernel.value), Residuals.of(inputs, kernel)
 
 
 def _upsample_backward(
-    residuals: tuple[Inputs, Kernel], errors: Outputs
-) -> tuple[Inputs, Kernel]:
+    residuals: Residuals, errors: Outputs
+) -> tuple[Inputs, Kernel | None]:
     # The transposed convolution is a stride-2 convolution read backwards: its input
     # gradient is that convolution, and in its weight gradient the two sides change roles.
-    inputs, kernel = residuals
-    swapped = kernel.swapaxes(2, 3)
-    gradient = _weight_gradient(errors, inputs, swapped.shape, 2, 1, 1)
-    input_gradient = _native(errors, _after(gradient, swapped), 2, 1, _both(1, 1))
-    return input_gradient, gradient.swapaxes(2, 3)
+    inputs, kernel, trained = residuals
+    swapped, gradient = kernel.swapaxes(2, 3), None
+    if trained.value:
+        gradient = _weight_gradient(errors, inputs, swapped.shape, 2, 1, 1)
+        swapped = _after(gradient, swapped)
+        gradient = gradient.swapaxes(2, 3)
+    return _native(errors, swapped, 2, 1, _both(1, 1)), gradient
 
 
-upsample.defvjp(_upsample_forward, _upsample_backward)
+upsample.defvjp(_upsample_forward, _upsample_backward, symbolic_zeros=True)
 
 
 def _after(gradient: Kernel, kernel: Kernel) -> Kernel:

@@ -65,6 +65,7 @@ class Setup(NamedTuple):
     mean_color: tuple[float, float, float]
     holes: HolesConfig
     loss: LossConfig
+    noise: optax.Schedule | None  # on what the discriminators see; None: none at all
     accumulate: int
     ema_decay: float | None
     axis_name: str | None
@@ -104,6 +105,7 @@ def make_steps(
         mean_color=mean_color,
         holes=config.holes,
         loss=config.loss,
+        noise=_noise_schedule(config),
         accumulate=config.run.accumulate,
         ema_decay=config.run.ema_decay,
         axis_name=axis_name,
@@ -162,6 +164,7 @@ def discriminator_step(
             batch_stats,
             examples,
             completion.completed,
+            state.step,
         )
 
     batch_stats, (grads, metrics) = _over_pieces(
@@ -206,6 +209,7 @@ def joint_step(
             batch_stats,
             examples,
             completion.completed,
+            state.step,
         )
 
     batch_stats, (grads, discriminator_metrics) = _over_pieces(
@@ -218,7 +222,7 @@ def joint_step(
     def for_completion(batch_stats: Tree, examples: Examples) -> tuple[Tree, Any]:
         completion = shared or _complete(setup, frozen.params, batch_stats, examples)
         error, metrics = _joint_error(
-            setup, discriminator, completion.completed, examples
+            setup, discriminator, completion.completed, examples, state.step
         )
         (grads,) = completion.pullback(error)
         return completion.batch_stats, (grads, metrics)
@@ -283,10 +287,12 @@ def _judge(
     images: Images,
     corner: Int[Array, "b 2"],
     noise: Key[Array, " b"],
+    step: Int[Array, ""],
 ) -> tuple[Float[Array, " b"], Tree]:
     """The discriminator's logits with batch statistics, and its new running ones."""
     assert setup.networks.discriminator is not None
-    images = _noisy(images, noise, setup.loss.discriminator_noise)
+    if setup.noise is not None:
+        images = _noisy(images, noise, setup.noise(step))
     logits, updates = setup.networks.discriminator.apply(
         {"params": params, "batch_stats": batch_stats},
         images,
@@ -297,27 +303,46 @@ def _judge(
     return logits, updates["batch_stats"]
 
 
-def _noisy(images: Images, keys: Key[Array, " b"], deviation: float) -> Images:
-    """`images` with normal noise of this deviation; at 0 they are left as they are."""
-    if deviation == 0:
-        return images
+def _noise_schedule(config: Config) -> optax.Schedule | None:
+    """The deviation of the noise by steps done; its end is reached with the last."""
+    start, end = config.loss.discriminator_noise, config.loss.discriminator_noise_end
+    if start == 0:
+        return None
+    if end is None:
+        return optax.constant_schedule(start)
+    first = config.schedule.completion_steps + config.schedule.discriminator_steps
+    return optax.exponential_decay(
+        start,
+        transition_steps=max(config.schedule.total_steps - first, 1),
+        decay_rate=end / start,
+        transition_begin=first,
+    )
+
+
+def _noisy(images: Images, keys: Key[Array, " b"], deviation: Any) -> Images:
+    """`images` with normal noise of this deviation."""
     shape = images.shape[1:]
     noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype))(keys)
     return images + deviation * noise
 
 
 def _discriminator_gradients(
-    setup: Setup, params: Tree, batch_stats: Tree, examples: Examples, completed: Images
+    setup: Setup,
+    params: Tree,
+    batch_stats: Tree,
+    examples: Examples,
+    completed: Images,
+    step: Int[Array, ""],
 ) -> tuple[Tree, tuple[Tree, Metrics]]:
     images, holes = examples.images, examples.holes
     fakes = jax.lax.stop_gradient(composite(completed, images, holes.mask))
 
     def objective(params: Tree) -> tuple[Float[Array, ""], Any]:
         fake_logits, stats = _judge(
-            setup, params, batch_stats, fakes, holes.corner, examples.noise[0]
+            setup, params, batch_stats, fakes, holes.corner, examples.noise[0], step
         )
         real_logits, stats = _judge(
-            setup, params, stats, images, examples.real_corner, examples.noise[1]
+            setup, params, stats, images, examples.real_corner, examples.noise[1], step
         )
         loss = discriminator_loss(real_logits, fake_logits)
         metrics = {
@@ -350,7 +375,11 @@ def _completion_error(
 
 
 def _joint_error(
-    setup: Setup, discriminator: NetState, completed: Images, examples: Examples
+    setup: Setup,
+    discriminator: NetState,
+    completed: Images,
+    examples: Examples,
+    step: Int[Array, ""],
 ) -> tuple[Images, Metrics]:
     """The gradient of Eq. 5 at the completed image, where both losses meet.
 
@@ -370,6 +399,7 @@ def _joint_error(
             fakes,
             holes.corner,
             examples.noise[2],
+            step,
         )
         return adversarial_loss(logits, kind=setup.loss.adversarial)
 

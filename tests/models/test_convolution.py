@@ -1,5 +1,7 @@
 """Every formulation of a convolution against XLA's own, forward and both gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -32,8 +34,12 @@ def assert_same(ours, theirs, *arguments) -> None:
         *zip(pull(errors), pull_reference(errors), strict=True),
     ]
     for ours_value, value in pairs:
-        worst = jnp.max(jnp.abs(ours_value - value)) / jnp.max(jnp.abs(value))
-        assert float(worst) < TOLERANCE
+        assert_same_values(ours_value, value)
+
+
+def assert_same_values(actual: Array, expected: Array) -> None:
+    worst = jnp.max(jnp.abs(actual - expected)) / jnp.max(jnp.abs(expected))
+    assert float(worst) < TOLERANCE
 
 
 # Each line is another formulation: see _same, _input_gradient and _cpu_weight_gradient.
@@ -92,6 +98,26 @@ def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(size, fe
         return jax.lax.conv_transpose(inputs, kernel[::-1, ::-1], (2, 2), "SAME")
 
     assert_same(jax.jit(upsample), jax.jit(transposed), inputs, kernel)
+
+
+@pytest.mark.parametrize("layer", ["convolution", "upsampling"])
+def test_a_frozen_kernel_costs_no_weight_gradient(layer):
+    """As when a completion is judged. Forward and both gradients have the same products."""
+    side = 4 if layer == "upsampling" else 5
+    inputs = jax.random.normal(jax.random.key(0), (1, 32, 32, 64))
+    kernel = jax.random.normal(jax.random.key(1), (side, side, 64, 64))
+
+    def loss(inputs: Array, kernel: Array) -> Array:
+        run = upsample if layer == "upsampling" else partial(convolve, stride=2)
+        return jnp.sum(jnp.square(run(inputs, kernel)))
+
+    alone, both = (
+        jax.jit(jax.grad(loss, argnums=wanted)).lower(inputs, kernel).compile()
+        for wanted in (0, (0, 1))
+    )
+    flops = [step.cost_analysis()["flops"] for step in (alone, both)]
+    assert flops[0] == pytest.approx(flops[1] * 2 / 3, rel=0.1)
+    assert_same_values(alone(inputs, kernel), both(inputs, kernel)[0])
 
 
 def test_the_fast_formulations_work_in_bfloat16():

@@ -22,6 +22,7 @@ from gl_jax.config import (
     OptimizerConfig,
     Phase,
     RunConfig,
+    ScheduleConfig,
 )
 from gl_jax.evaluation.metrics import ssim
 from gl_jax.holes import (
@@ -80,6 +81,10 @@ SETTINGS = {
     "structure": config(loss=LossConfig(structure_weight=0.02)),
     "saturating": config(loss=LossConfig(adversarial="saturating", alpha=0.5)),
     "noise": config(loss=LossConfig(discriminator_noise=0.1, alpha=0.5)),
+    "falling noise": config(
+        loss=LossConfig(discriminator_noise=0.1, discriminator_noise_end=0.025),
+        schedule=ScheduleConfig(2, 1, 5),
+    ),
     "ratio": config(loss=LossConfig(adversarial_ratio=0.25)),
     "accumulate": config(run=RunConfig(accumulate=2)),
     "ema": config(run=RunConfig(ema_decay=0.9)),
@@ -102,10 +107,12 @@ def drawn(step: int, first: int = 0, count: int = BATCH):
     return fake, real.corner
 
 
-def seen(settings, images, use):
+def seen(settings, images, use, step=0):
     """What the discriminators see of `images`; `use` 0: fakes, 1: photographs, 2: judging."""
     deviation = SETTINGS[settings].loss.discriminator_noise
-    keys = example_keys(jax.random.fold_in(KEY, 0), NOISE, 0, BATCH)
+    if (settings, step) == ("falling noise", 4):  # one of its two joint steps is done
+        deviation = 0.05
+    keys = example_keys(jax.random.fold_in(KEY, step), NOISE, 0, BATCH)
     noise = [
         jax.random.normal(jax.random.split(key, 3)[use], (SIZE, SIZE, 3))
         for key in keys
@@ -201,12 +208,15 @@ def test_completion_gradient_is_that_of_the_written_out_loss(settings):
     assert ("structure_loss" in metrics) == (weight > 0)
 
 
-@pytest.mark.parametrize("settings", ["plain", "noise"])
-def test_discriminator_gradient_is_that_of_equation_3(settings):
-    state = new_state(settings)
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [("plain", 0), ("noise", 0), ("falling noise", 2), ("falling noise", 4)],
+)
+def test_discriminator_gradient_is_that_of_equation_3(settings, step):
+    state = new_state(settings).replace(step=jnp.asarray(step))
     after, metrics = step_of(settings, Phase.DISCRIMINATOR)(state, photographs(), KEY)
     images = jnp.asarray(photographs(), jnp.float32) / 255
-    holes, real_corner = drawn(step=0)
+    holes, real_corner = drawn(step)
 
     def loss(params):
         completed, _ = written_out_completion(
@@ -214,8 +224,8 @@ def test_discriminator_gradient_is_that_of_equation_3(settings):
         )
         fakes = composite(completed, images, holes.mask)
         stats = state.discriminator.batch_stats
-        fake, _ = judged(params, stats, seen(settings, fakes, 0), holes.corner)
-        real, _ = judged(params, stats, seen(settings, images, 1), real_corner)
+        fake, _ = judged(params, stats, seen(settings, fakes, 0, step), holes.corner)
+        real, _ = judged(params, stats, seen(settings, images, 1, step), real_corner)
         return -jnp.mean(jnp.log(real)) - jnp.mean(jnp.log(1 - fake))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state.discriminator.params)
