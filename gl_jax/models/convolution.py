@@ -6,14 +6,15 @@ CPU some of XLA's gradients are several to a hundred times slower than its forwa
 convolution, so there they are written as forward convolutions and matrix products:
 
 - A stride-2 convolution's input gradient, and the transposed convolution, split into
-  four stride-1 convolutions, one for each parity of the output's row and column.
+  four stride-1 convolutions, one for each parity of the output's row and column; where
+  they have few features, both columns' are one.
 - A 3x3 convolution between wide layers, dilated or not, and its gradients, are done by
   Winograd's algorithm with a quarter of the products (`winograd.py`).
 - Of a thin layer, as the first and the last of the network, the weight gradient is a
-  matrix product with the patches of its thin side, a block of the image at a time.
+  matrix product with the patches of its thin side, a strip of the image at a time.
 - A stride-2 convolution onto a small map, as the last ones of a discriminator, is a matrix
   product with the patches of its inputs; its gradients are the other two.
-- Other weight gradients are one matrix product for each tap of the kernel.
+- Other weight gradients are one matrix product for each tap of the kernel and each strip.
 
 `python -m benchmarks --cases completion_step,joint_step` measures the whole of it.
 """
@@ -40,9 +41,14 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 WINOGRAD_CHANNELS = 192
 WINOGRAD_GRADIENT_CHANNELS = 32
 
-# Up to this many channels on one side the patches of that side fit into the cache.
+# Up to this many channels on one side the patches of that side fit into the cache, of so
+# many pixels; of wider layers what meets one tap of the kernel, of fewer pixels.
 THIN_CHANNELS = 16
 PATCH_PIXELS = 4096
+TAP_PIXELS = 1024
+
+# Up to this many features a convolution onto them leaves a part of the processor idle.
+FEW_CHANNELS = 64
 
 # Onto maps of at most this many pixels XLA's stride-2 convolutions and their input
 # gradients run at a quarter to three quarters of the matrix peak, with few photographs.
@@ -153,7 +159,7 @@ def _after(gradient: Kernel, kernel: Kernel) -> Kernel:
     """
 
     def tied(kernel: Array, gradient: Array) -> Array:
-        return kernel + 0 * jnp.max(gradient)
+        return kernel + 0 * gradient[0, 0, 0, 0]
 
     def free(kernel: Array, gradient: Array) -> Array:
         del gradient
@@ -171,6 +177,8 @@ def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
     on_cpu: Callable[[Array, Array], Array]
     if _onto_small_map(inputs, inputs.shape, stride, dilation):
         on_cpu = partial(_by_patches, padding=padding)
+    elif _fits_pairs(inputs, kernel.shape, stride, dilation):
+        on_cpu = _in_pairs
     elif (
         _fits_winograd(inputs, kernel.shape, stride, dilation)
         and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
@@ -213,6 +221,32 @@ def _native(
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _fits_pairs(
+    inputs: Array, shape: tuple[int, ...], stride: int, dilation: int
+) -> bool:
+    """3x3, stride 1, few features from fewer, and columns in pairs."""
+    plain = shape[:2] == (3, 3) and stride == dilation == 1
+    return plain and shape[2] < shape[3] <= FEW_CHANNELS and inputs.shape[2] % 2 == 0
+
+
+def _in_pairs(inputs: Array, kernel: Array) -> Array:
+    """A 3x3 convolution of stride 1, of two neighbouring columns at a time.
+
+    One column of taps in four is 0; a processor gains more by twice the features.
+    """
+    b, h, w, _ = inputs.shape
+    none = ((0, 0), (0, 0), (0, 0))
+    parts = [jnp.pad(kernel, (none[0], place, *none[1:])) for place in ((0, 1), (1, 0))]
+    outputs = jax.lax.conv_general_dilated(
+        inputs,
+        jnp.concatenate(parts, axis=3),
+        window_strides=(1, 2),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return outputs.reshape(b, h, w, kernel.shape[3])
 
 
 def _both(before: int, after: int) -> Padding:
@@ -278,24 +312,17 @@ def _to_patches(
 
 def _patches(inputs: Array, sides: Sequence[int], *, size: int, padding: int) -> Array:
     """What each of the sides' outputs of a stride-2 convolution sees, an output a row."""
-    seen = _seen(inputs, sides, size=size, stride=2, dilation=1, padding=padding)
+    padded = jnp.pad(inputs, ((0, 0), *_both(padding, padding), (0, 0)))
+    seen = _taps(padded, sides, size=size, stride=2, dilation=1)
     # Fused with the product, each patch would be made many times.
     patches = jax.lax.optimization_barrier(jnp.concatenate(list(seen), axis=3))
     return patches.reshape(-1, patches.shape[3])
 
 
-def _seen(
-    inputs: Array,
-    sides: Sequence[int],
-    *,
-    size: int,
-    stride: int,
-    dilation: int,
-    padding: int,
+def _taps(
+    padded: Array, sides: Sequence[int], *, size: int, stride: int, dilation: int
 ) -> Iterator[Array]:
     """The inputs that meet each tap of the kernel, [b, *sides, i], row by row of taps."""
-    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = jnp.pad(inputs, around)
     height, width = (stride * (side - 1) + 1 for side in sides)
     for y in range(0, size * dilation, dilation):
         for x in range(0, size * dilation, dilation):
@@ -303,22 +330,50 @@ def _seen(
 
 
 def _by_parity(errors: Array, kernel: Array, *, padding: int) -> Array:
-    """A stride-2 convolution's input gradient from four stride-1 convolutions.
+    """A stride-2 convolution's input gradient from stride-1 convolutions.
 
     Input row 2y + p met output row (2y + p + padding - t) / 2 through tap t, so each
     parity p has its own taps t, of parity p + padding, and a dense convolution of them.
     """
     b, h, w, _ = errors.shape
+    features = kernel.shape[2]
     taps = [_parity_taps(kernel.shape[0], padding, parity) for parity in (0, 1)]
+    odd = kernel.shape[0] % 2 == 1
     rows = []
     for row_taps, row_padding in taps:
-        columns = []
-        for column_taps, column_padding in taps:
-            part = kernel[row_taps][:, column_taps].swapaxes(2, 3)
-            columns.append(_native(errors, part, 1, 1, (row_padding, column_padding)))
-        rows.append(jnp.stack(columns, axis=3))
+        row_kernel = kernel[row_taps].swapaxes(2, 3)
+        if odd and features <= FEW_CHANNELS:
+            part, column_padding = _both_columns(row_kernel, taps)
+            both = _native(errors, part, 1, 1, (row_padding, column_padding))
+            rows.append(both.reshape(b, h, w, 2, features))
+        else:
+            columns = [
+                _native(errors, row_kernel[:, own], 1, 1, (row_padding, around))
+                for own, around in taps
+            ]
+            rows.append(jnp.stack(columns, axis=3))
     both = jnp.stack(rows, axis=2)  # b, h, parity of the row, w, parity of the column
-    return both.reshape(b, 2 * h, 2 * w, kernel.shape[2])
+    return both.reshape(b, 2 * h, 2 * w, features)
+
+
+def _both_columns(
+    kernel: Array, taps: list[tuple[slice, tuple[int, int]]]
+) -> tuple[Array, tuple[int, int]]:
+    """One kernel of twice the features for the columns of both parities, and its padding.
+
+    An odd kernel has one tap more for one parity, which is 0 for the other; what that
+    costs is less than what a processor gains by more features at a time.
+    """
+    before = max(around[0] for _, around in taps)
+    after = max(around[1] for _, around in taps)
+    parts = [
+        jnp.pad(
+            kernel[:, own],
+            ((0, 0), (before - around[0], after - around[1]), (0, 0), (0, 0)),
+        )
+        for own, around in taps
+    ]
+    return jnp.concatenate(parts, axis=3), (before, after)
 
 
 def _parity_taps(
@@ -368,6 +423,8 @@ def _cpu_weight_gradient(
     if _onto_small_map(inputs, inputs.shape, stride, dilation):
         return partial(_from_patches, size=size, padding=padding)
     if stride == dilation == 1 and thinner <= THIN_CHANNELS:
+        if shape[3] < shape[2]:
+            return partial(_mirrored_patch_products, size=size)
         return partial(_patch_products, size=size)
     wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
     if wide and _fits_winograd(inputs, shape, stride, dilation):
@@ -387,48 +444,99 @@ def _from_patches(inputs: Array, errors: Array, *, size: int, padding: int) -> A
 
 
 def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
-    """A "same" convolution's weight gradient from the patches of its thinner side."""
-    if errors.shape[3] < inputs.shape[3]:
-        # Seen from the errors, the inputs lie on the other side of each tap.
-        mirrored = _patch_products(errors, inputs, size=size)
-        return mirrored[::-1, ::-1].swapaxes(2, 3)
-    count, height, width, features_in = inputs.shape
-    features_out = errors.shape[3]
-    padding = size // 2
-    padded = jnp.pad(inputs, ((0, 0), *_both(padding, padding), (0, 0)))
-    most = max(1, PATCH_PIXELS // width)
-    rows = max(n for n in range(1, most + 1) if height % n == 0)
-    strips = height // rows
+    """A "same" convolution's weight gradient from patches of its inputs."""
+    features = (inputs.shape[3], errors.shape[3])
 
-    def add(index: Array, total: Array) -> Array:
-        start = (index // strips, index % strips * rows, 0, 0)
-        around = (1, rows + 2 * padding, width + 2 * padding, features_in)
-        seen = jax.lax.dynamic_slice(padded, start, around)
-        block = jax.lax.dynamic_slice(errors, start, (1, rows, width, features_out))
-        taps = [(y, x) for y in range(size) for x in range(size)]
-        parts = [seen[:, y : y + rows, x : x + width] for y, x in taps]
+    def product(taps: Iterator[Array], errors: Array) -> Array:
         # Kept in the cache: fused with the product, each patch would be made many times.
-        patches = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=3))
-        patches = patches.reshape(rows * width, -1)
-        return total + patches.T @ block.reshape(rows * width, -1)
+        patches = jax.lax.optimization_barrier(jnp.concatenate(list(taps), axis=3))
+        return patches.reshape(-1, patches.shape[3]).T @ errors
 
-    zeros = jnp.zeros((size * size * features_in, features_out), inputs.dtype)
-    total = jax.lax.fori_loop(0, count * strips, add, zeros)
-    return total.reshape(size, size, features_in, features_out)
+    total = _sum_over_strips(
+        product,
+        inputs,
+        errors,
+        pixels=PATCH_PIXELS,
+        size=size,
+        stride=1,
+        dilation=1,
+        padding=size // 2,
+    )
+    return total.reshape(size, size, *features)
+
+
+def _mirrored_patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
+    """The same at stride 1 from patches of the errors: the inputs lie on the other side."""
+    mirrored = _patch_products(errors, inputs, size=size)
+    return mirrored[::-1, ::-1].swapaxes(2, 3)
 
 
 def _tap_products(
     inputs: Array, errors: Array, *, size: int, stride: int, dilation: int, padding: int
 ) -> Array:
     """A weight gradient as one matrix product for each tap of the kernel."""
-    rows = errors.reshape(-1, errors.shape[3])
-    taps = _seen(
+    features = (inputs.shape[3], errors.shape[3])
+
+    def products(taps: Iterator[Array], errors: Array) -> Array:
+        rows = (tap.reshape(-1, features[0]) for tap in taps)
+        return jnp.stack([tap.T @ errors for tap in rows])
+
+    total = _sum_over_strips(
+        products,
         inputs,
-        errors.shape[1:3],
+        errors,
+        pixels=TAP_PIXELS,
         size=size,
         stride=stride,
         dilation=dilation,
         padding=padding,
     )
-    products = [seen.reshape(-1, seen.shape[3]).T @ rows for seen in taps]
-    return jnp.stack(products).reshape(size, size, inputs.shape[3], errors.shape[3])
+    return total.reshape(size, size, *features)
+
+
+def _sum_over_strips(
+    product: Callable[[Iterator[Array], Array], Array],
+    inputs: Array,
+    errors: Array,
+    *,
+    pixels: int,
+    size: int,
+    stride: int,
+    dilation: int,
+    padding: int,
+) -> Array:
+    """The sum of `product`(what meets each tap, errors [pixels, o]) over strips of rows.
+
+    A strip has about `pixels` pixels, so that what is made of it stays in the cache.
+    """
+    count, height, width, features = errors.shape
+    reach = dilation * (size - 1) + 1
+    needed = [stride * (side - 1) + reach for side in (height, width)]
+    around = ((0, 0), *_both(padding, padding), (0, 0))
+    # A stride may leave the last pixels unseen.
+    padded = jnp.pad(inputs, around)[:, : needed[0], : needed[1]]
+    rows = winograd.divisor(height, pixels // width)
+    strips = height // rows
+
+    def part(index: Array | int) -> Array:
+        image, row = index // strips, index % strips * rows
+        seen = jax.lax.dynamic_slice(
+            padded,
+            (image, stride * row, 0, 0),
+            (1, stride * (rows - 1) + reach, needed[1], inputs.shape[3]),
+        )
+        strip = jax.lax.dynamic_slice(
+            errors, (image, row, 0, 0), (1, rows, width, features)
+        )
+        taps = _taps(seen, (rows, width), size=size, stride=stride, dilation=dilation)
+        return product(taps, strip.reshape(-1, features))
+
+    # Many strips are added, which 8 bits are too few for.
+    zeros = jnp.zeros(jax.eval_shape(part, 0).shape, jnp.float32)
+    total = jax.lax.fori_loop(
+        0,
+        count * strips,
+        lambda index, total: total + part(index).astype(total.dtype),
+        zeros,
+    )
+    return total.astype(inputs.dtype)

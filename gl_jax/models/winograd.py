@@ -209,10 +209,10 @@ class _Blocks:
         self.width = axes[1].filled(width, dilation)
         self.sides = (axes[0].tile * dilation, axes[1].tile * dilation)
         high, wide = self.sides
-        columns = _divisor(self.width // wide, PIXELS // (high * wide))
+        columns = divisor(self.width // wide, PIXELS // (high * wide))
         room = PIXELS // (columns * high * wide)
-        rows = _divisor(self.height // high, room)
-        together = _divisor(images, room // rows) if rows * high == self.height else 1
+        rows = divisor(self.height // high, room)
+        together = divisor(images, room // rows) if rows * high == self.height else 1
         self.shape = (together, rows * high, columns * wide)
         self.tiles = (together, rows, dilation, columns, dilation)
         self.per_row = self.width // self.shape[2]
@@ -246,6 +246,6 @@ class _Blocks:
         return jax.lax.dynamic_slice(images, self.start(index), sizes)
 
 
-def _divisor(number: int, most: int) -> int:
+def divisor(number: int, most: int) -> int:
     """The largest divisor of `number` that is at most `most`, at least 1."""
     return max(n for n in range(1, max(1, most) + 1) if number % n == 0)
