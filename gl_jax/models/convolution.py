@@ -35,16 +35,19 @@ Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b y x o"]
 Kernel = Float[Array, "k l i o"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
+ParityTaps = tuple[slice, tuple[int, int]]
 
 # Below this many channels on either side Winograd's transforms cost more than its
 # products save; a weight gradient saves more, because XLA's own is slower.
 WINOGRAD_CHANNELS = 192
 WINOGRAD_GRADIENT_CHANNELS = 32
 
-# Up to this many channels on one side the patches of that side fit into the cache, of so
-# many pixels; of wider layers what meets one tap of the kernel, of fewer pixels.
+# What is made of so many pixels of a layer fits into the cache.
+STRIP_PIXELS = 4096
+
+# Up to this many channels on one side patches of that side do, too; of wider layers what
+# meets one tap of the kernel, of fewer pixels.
 THIN_CHANNELS = 16
-PATCH_PIXELS = 4096
 TAP_PIXELS = 1024
 
 # Up to this many features a convolution onto them leaves a part of the processor idle.
@@ -334,51 +337,74 @@ def _by_parity(errors: Array, kernel: Array, *, padding: int) -> Array:
 
     Input row 2y + p met output row (2y + p + padding - t) / 2 through tap t, so each
     parity p has its own taps t, of parity p + padding, and a dense convolution of them.
+    Their outputs are interleaved in the cache, a strip of rows at a time.
     """
     b, h, w, _ = errors.shape
     features = kernel.shape[2]
-    taps = [_parity_taps(kernel.shape[0], padding, parity) for parity in (0, 1)]
-    odd = kernel.shape[0] % 2 == 1
-    rows = []
-    for row_taps, row_padding in taps:
-        row_kernel = kernel[row_taps].swapaxes(2, 3)
-        if odd and features <= FEW_CHANNELS:
-            part, column_padding = _both_columns(row_kernel, taps)
-            both = _native(errors, part, 1, 1, (row_padding, column_padding))
-            rows.append(both.reshape(b, h, w, 2, features))
-        else:
-            columns = [
-                _native(errors, row_kernel[:, own], 1, 1, (row_padding, around))
-                for own, around in taps
-            ]
-            rows.append(jnp.stack(columns, axis=3))
-    both = jnp.stack(rows, axis=2)  # b, h, parity of the row, w, parity of the column
-    return both.reshape(b, 2 * h, 2 * w, features)
+    parities = [_parity_taps(kernel.shape[0], padding, parity) for parity in (0, 1)]
+    before, after = _most_padding(parities)
+    padded = jnp.pad(errors, ((0, 0), (before, after), (0, 0), (0, 0)))
+    rows = winograd.divisor(h, STRIP_PIXELS // (b * w))
+
+    def complete(index: Array, outputs: Array) -> Array:
+        start, height = index * rows, before + rows + after
+        seen = jax.lax.dynamic_slice_in_dim(padded, start, height, axis=1)
+        parts = []
+        for taps, around in parities:
+            part = seen[:, before - around[0] : before + rows + around[1]]
+            row_kernel = kernel[taps].swapaxes(2, 3)
+            parts.append(_columns_by_parity(part, row_kernel, parities))
+        # b, rows, parity of the row, w, parity of the column
+        found = jnp.stack(parts, axis=2).reshape(b, 2 * rows, 2 * w, features)
+        return jax.lax.dynamic_update_slice_in_dim(outputs, found, 2 * start, axis=1)
+
+    zeros = jnp.zeros((b, 2 * h, 2 * w, features), errors.dtype)
+    return jax.lax.fori_loop(0, h // rows, complete, zeros)
+
+
+def _columns_by_parity(
+    errors: Array, kernel: Array, parities: list[ParityTaps]
+) -> Array:
+    """The columns of both parities, [b, rows, w, 2, i], of rows that are padded already."""
+    features = kernel.shape[3]
+    if kernel.shape[1] % 2 == 1 and features <= FEW_CHANNELS:
+        both, around = _both_columns(kernel, parities)
+        found = _native(errors, both, 1, 1, ((0, 0), around))
+        return found.reshape(*found.shape[:3], 2, features)
+    return jnp.stack(
+        [
+            _native(errors, kernel[:, taps], 1, 1, ((0, 0), around))
+            for taps, around in parities
+        ],
+        axis=3,
+    )
 
 
 def _both_columns(
-    kernel: Array, taps: list[tuple[slice, tuple[int, int]]]
+    kernel: Array, parities: list[ParityTaps]
 ) -> tuple[Array, tuple[int, int]]:
     """One kernel of twice the features for the columns of both parities, and its padding.
 
     An odd kernel has one tap more for one parity, which is 0 for the other; what that
     costs is less than what a processor gains by more features at a time.
     """
-    before = max(around[0] for _, around in taps)
-    after = max(around[1] for _, around in taps)
+    before, after = _most_padding(parities)
     parts = [
         jnp.pad(
-            kernel[:, own],
+            kernel[:, taps],
             ((0, 0), (before - around[0], after - around[1]), (0, 0), (0, 0)),
         )
-        for own, around in taps
+        for taps, around in parities
     ]
     return jnp.concatenate(parts, axis=3), (before, after)
 
 
-def _parity_taps(
-    kernel_size: int, padding: int, parity: int
-) -> tuple[slice, tuple[int, int]]:
+def _most_padding(parities: list[ParityTaps]) -> tuple[int, int]:
+    before, after = zip(*(around for _, around in parities), strict=True)
+    return max(before), max(after)
+
+
+def _parity_taps(kernel_size: int, padding: int, parity: int) -> ParityTaps:
     """The taps that reach inputs of one parity, last first, and the padding they need."""
     first = (parity + padding) % 2
     last = kernel_size - 1 - (kernel_size - 1 - first) % 2
@@ -456,7 +482,7 @@ def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
         product,
         inputs,
         errors,
-        pixels=PATCH_PIXELS,
+        pixels=STRIP_PIXELS,
         size=size,
         stride=1,
         dilation=1,

@@ -58,6 +58,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((24, 16), 64, 64, 3, 2, 1, id="stride-2"),
         pytest.param((24, 16), 64, 64, 5, 2, 1, id="stride-2-kernel-5"),
         pytest.param((24, 16), 72, 64, 3, 2, 1, id="stride-2-wide"),
+        pytest.param((192, 96), 8, 8, 5, 2, 1, id="stride-2-in-strips"),
         pytest.param((23, 17), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
         pytest.param((16, 12), 64, 64, 3, 2, 1, id="small-map"),
         pytest.param((8, 8), 64, 64, 5, 2, 1, id="small-map-kernel-5"),
@@ -90,7 +91,8 @@ def test_onto_small_maps_bfloat16_is_left_to_xla():
 
 
 @pytest.mark.parametrize(
-    ("size", "features"), [((6, 8), 8), ((6, 8), 64), ((9, 8), 8), ((10, 8), 64)]
+    ("size", "features"),
+    [((6, 8), 8), ((6, 8), 64), ((9, 8), 8), ((10, 8), 64), ((96, 48), 4)],
 )
 def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(size, features):
     inputs = jax.random.normal(jax.random.key(0), (2, *size, features))
