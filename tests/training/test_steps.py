@@ -430,9 +430,9 @@ def test_no_layers_error_outlives_its_gradients(monkeypatch):
     """XLA would keep every error and do the weight gradients last, were they not tied."""
     settings = config(
         model=ModelConfig(width=0.25),
-        data=DataConfig(image_size=128, resize=(128, 128), batch_size=2),
+        data=DataConfig(image_size=128, resize=(128, 128), batch_size=4),
     )
-    images = jax.ShapeDtypeStruct((2, 128, 128, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((4, 128, 128, 3), np.uint8)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def temporaries() -> int:
