@@ -95,6 +95,7 @@ def gl_jax(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(600)  # three minutes with a core to itself
 @pytest.mark.slow
 def test_the_demo_in_small(tmp_path):
     """What `make demo` does: train, resume, compare; every file it promises is there."""

@@ -135,6 +135,7 @@ def bucket(server, tmp_path) -> Bucket:
     return Bucket(f"gs://bucket/{tmp_path.name}/run", server, experiment)
 
 
+@pytest.mark.timeout(600)  # three minutes with a core to itself
 def test_a_run_lives_in_a_bucket(bucket, tmp_path):
     there = ("--run.checkpoints", bucket.address)
     total = "--schedule.total_steps"

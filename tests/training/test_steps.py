@@ -407,6 +407,7 @@ def run_on(count: int) -> TrainState:
     return jax.device_get(state)
 
 
+@pytest.mark.timeout(600)  # three minutes with a core to itself
 @pytest.mark.slow
 def test_one_two_and_four_devices_give_the_same_states():
     """In a process of its own: the suite's unoptimised code sums less exactly."""
