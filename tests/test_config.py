@@ -191,9 +191,8 @@ FITTING = {
 @pytest.mark.parametrize("name", field_names(Config))
 def test_every_field_can_be_overridden_in_both_spellings(name):
     words = FITTING.get(name) or words_for(field_names(Config)[name])
-    noisy = Config(
-        loss=LossConfig(discriminator_noise=1.0)
-    )  # so that it can become less
+    # With noise, so that there is some to become less.
+    noisy = Config(loss=LossConfig(discriminator_noise=1.0))
     snake = override(noisy, {name: words})
     assert override(noisy, {name.replace("_", "-"): words}) == snake
     value: Any = snake

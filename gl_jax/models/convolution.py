@@ -316,9 +316,13 @@ def _to_patches(
 def _patches(inputs: Array, sides: Sequence[int], *, size: int, padding: int) -> Array:
     """What each of the sides' outputs of a stride-2 convolution sees, an output a row."""
     padded = jnp.pad(inputs, ((0, 0), *_both(padding, padding), (0, 0)))
-    seen = _taps(padded, sides, size=size, stride=2, dilation=1)
-    # Fused with the product, each patch would be made many times.
-    patches = jax.lax.optimization_barrier(jnp.concatenate(list(seen), axis=3))
+    return _side_by_side(_taps(padded, sides, size=size, stride=2, dilation=1))
+
+
+def _side_by_side(taps: Iterator[Array]) -> Array:
+    """Patches: what meets the taps of each pixel in one row, [pixels, taps * i]."""
+    # Fused with a product, each patch would be made many times.
+    patches = jax.lax.optimization_barrier(jnp.concatenate(list(taps), axis=3))
     return patches.reshape(-1, patches.shape[3])
 
 
@@ -474,9 +478,7 @@ def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
     features = (inputs.shape[3], errors.shape[3])
 
     def product(taps: Iterator[Array], errors: Array) -> Array:
-        # Kept in the cache: fused with the product, each patch would be made many times.
-        patches = jax.lax.optimization_barrier(jnp.concatenate(list(taps), axis=3))
-        return patches.reshape(-1, patches.shape[3]).T @ errors
+        return _side_by_side(taps).T @ errors
 
     total = _sum_over_strips(
         product,
