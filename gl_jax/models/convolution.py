@@ -30,6 +30,7 @@ from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Float
 
 from gl_jax.models import winograd
+from gl_jax.models.ordering import after
 
 Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b y x o"]
@@ -39,7 +40,7 @@ ParityTaps = tuple[slice, tuple[int, int]]
 
 # Below this many channels on either side Winograd's transforms cost more than its
 # products save; a weight gradient saves more, because XLA's own is slower.
-WINOGRAD_CHANNELS = 192
+WINOGRAD_CHANNELS = 128
 WINOGRAD_GRADIENT_CHANNELS = 32
 
 # What is made of so many pixels of a layer fits into the cache.
@@ -61,10 +62,11 @@ MOST_PATCHES = 1024
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Static:
-    """A value that is known while a step is traced."""
+class Asked:
+    """Which gradients are asked for, known while a step is traced."""
 
-    value: bool
+    inputs: bool  # not of photographs
+    kernel: bool  # not of a network that only judges
 
 
 class Residuals(NamedTuple):
@@ -72,12 +74,13 @@ class Residuals(NamedTuple):
 
     inputs: Array
     kernel: Array
-    trained: Static  # whether the kernel's gradient is asked for
+    asked: Asked
 
     @classmethod
     def of(cls, inputs: CustomVJPPrimal, kernel: CustomVJPPrimal) -> "Residuals":
-        """Those of a layer whose arguments may be frozen, as a judging network's are."""
-        return cls(inputs.value, kernel.value, Static(kernel.perturbed))
+        """Those of a layer with these arguments."""
+        asked = Asked(inputs.perturbed, kernel.perturbed)
+        return cls(inputs.value, kernel.value, asked)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -101,18 +104,18 @@ def _convolve_forward(
 def _convolve_backward(
     stride: int, dilation: int, residuals: Residuals, errors: Outputs
 ) -> tuple[Inputs | None, Kernel | None]:
-    inputs, kernel, trained = residuals
+    inputs, kernel, asked = residuals
     padding = dilation * (kernel.shape[0] - 1) // 2
-    gradient = None
-    if trained.value:
-        gradient = _weight_gradient(
-            inputs, errors, kernel.shape, stride, dilation, padding
-        )
-        kernel = _after(gradient, kernel)
-    input_gradient = _input_gradient(
-        errors, kernel, stride, dilation, padding, inputs.shape
-    )
-    return input_gradient, gradient
+
+    def input_gradient(kernel: Kernel) -> Inputs:
+        shape = inputs.shape
+        return _input_gradient(errors, kernel, stride, dilation, padding, shape)
+
+    def weight_gradient() -> Kernel:
+        shape = kernel.shape
+        return _weight_gradient(inputs, errors, shape, stride, dilation, padding)
+
+    return _gradients(asked, kernel, input_gradient, weight_gradient)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward, symbolic_zeros=True)
@@ -137,38 +140,41 @@ def _upsample_forward(
 
 def _upsample_backward(
     residuals: Residuals, errors: Outputs
-) -> tuple[Inputs, Kernel | None]:
+) -> tuple[Inputs | None, Kernel | None]:
     # The transposed convolution is a stride-2 convolution read backwards: its input
     # gradient is that convolution, and in its weight gradient the two sides change roles.
-    inputs, kernel, trained = residuals
-    swapped, gradient = kernel.swapaxes(2, 3), None
-    if trained.value:
-        gradient = _weight_gradient(errors, inputs, swapped.shape, 2, 1, 1)
-        swapped = _after(gradient, swapped)
-        gradient = gradient.swapaxes(2, 3)
-    return _native(errors, swapped, 2, 1, _both(1, 1)), gradient
+    inputs, kernel, asked = residuals
+
+    def input_gradient(kernel: Kernel) -> Inputs:
+        return _native(errors, kernel.swapaxes(2, 3), 2, 1, _both(1, 1))
+
+    def weight_gradient() -> Kernel:
+        height, width, features, swapped = kernel.shape
+        shape = (height, width, swapped, features)
+        return _weight_gradient(errors, inputs, shape, 2, 1, 1).swapaxes(2, 3)
+
+    return _gradients(asked, kernel, input_gradient, weight_gradient)
 
 
 upsample.defvjp(_upsample_forward, _upsample_backward, symbolic_zeros=True)
 
 
-def _after(gradient: Kernel, kernel: Kernel) -> Kernel:
-    """The kernel, as if it came from the weight gradient: what uses it comes later.
-
-    Left to itself, XLA's scheduler on CPU goes all the way back through the network and
-    does the weight gradients then, when every layer's inputs and errors are in memory.
-    It drops `optimization_barrier` before it schedules, but not a sum with 0 times x,
-    which is 0 only where x is finite.
-    """
-
-    def tied(kernel: Array, gradient: Array) -> Array:
-        return kernel + 0 * gradient[0, 0, 0, 0]
-
-    def free(kernel: Array, gradient: Array) -> Array:
-        del gradient
-        return kernel
-
-    return jax.lax.platform_dependent(kernel, gradient, cpu=tied, default=free)
+def _gradients(
+    asked: Asked,
+    kernel: Kernel,
+    input_gradient: Callable[[Kernel], Inputs],
+    weight_gradient: Callable[[], Kernel],
+) -> tuple[Inputs | None, Kernel | None]:
+    """Those that are asked for, in the order that needs the least memory."""
+    if not asked.kernel:
+        return input_gradient(kernel), None
+    gradient = weight_gradient()
+    if not asked.inputs:
+        return None, gradient
+    # First the weight's, which frees the inputs; nobody has the kernel's gradient before
+    # the kernel was read for the last time, so that it can be updated in its place.
+    errors = input_gradient(after(kernel, gradient))
+    return errors, after(gradient, errors)
 
 
 def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:

@@ -23,8 +23,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial.polynomial import polyfromroots
 
+VALUES = 2**20
+"""Of inputs or outputs to convolve at a time: 4 MB, half a row of their tiles' points."""
+
 PIXELS = 4096
-"""To transform at a time: with 256 features, 9 MB of products, a third of an L3 cache."""
+"""To take a weight gradient of at a time, whatever their features."""
 
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
@@ -32,7 +35,8 @@ MOST_PADDING = 1.25
 Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b h w o"]
 Kernel = Float[Array, "3 3 i o"]
-Products = Float[Array, "p t f"]
+Products = Float[Array, "v t f"]
+Weights = Float[Array, "v i o"]
 
 
 class _Axis:
@@ -74,19 +78,18 @@ def fits(shape: tuple[int, ...], dilation: int) -> bool:
 
 def convolve(inputs: Inputs, kernel: Kernel, dilation: int) -> Outputs:
     """The "same" convolution of stride 1: zero padding of `dilation`."""
-    rows, columns = _FORWARD
-    weights = jnp.einsum(
-        "ua,vb,abio->uvio", _constant(rows.kernel), _constant(columns.kernel), kernel
-    )
-    weights = weights.reshape(rows.points * columns.points, *kernel.shape[2:])
-    blocks = _Blocks(inputs.shape, _FORWARD, dilation)
+    weights = _kernel_rows(kernel, _FORWARD)
+    blocks = _Blocks(inputs.shape, _FORWARD, dilation, VALUES // max(kernel.shape[2:]))
     padded = blocks.padded(inputs)
 
     def complete(index: Array, outputs: Array) -> Array:
-        tiles = _input_tiles(blocks.cut(padded, index, halo=True), _FORWARD, dilation)
-        products = jax.lax.dot_general(tiles, weights, (((2,), (1,)), ((0,), (0,))))
-        shape = (rows.points, columns.points, *blocks.tiles, kernel.shape[3])
-        found = _interpolated(products.reshape(shape))
+        tiles = _input_rows(blocks.cut(padded, index, halo=True), _FORWARD, dilation)
+        products = [
+            jax.lax.dot_general(row, weight, (((2,), (1,)), ((0,), (0,))))
+            for row, weight in zip(tiles, weights, strict=True)
+        ]
+        shape = (_FORWARD[1].points, *blocks.tiles, kernel.shape[3])
+        found = _interpolated([product.reshape(shape) for product in products])
         found = found.reshape(*blocks.shape, kernel.shape[3])
         return jax.lax.dynamic_update_slice(outputs, found, blocks.start(index))
 
@@ -101,59 +104,71 @@ def weight_gradient(inputs: Inputs, errors: Outputs, dilation: int) -> Kernel:
     """The gradient of `convolve` with respect to the kernel, from that of the outputs."""
     rows, columns = _GRADIENT
     features = (inputs.shape[3], errors.shape[3])
-    blocks = _Blocks(inputs.shape, _GRADIENT, dilation)
+    blocks = _Blocks(inputs.shape, _GRADIENT, dilation, PIXELS)
     padded = blocks.padded(inputs)
     below = ((0, blocks.height - inputs.shape[1]), (0, blocks.width - inputs.shape[2]))
     errors = jnp.pad(errors, ((0, 0), *below, (0, 0)))
 
-    def add(index: Array, total: Array) -> Array:
-        tiles = _input_tiles(blocks.cut(padded, index, halo=True), _GRADIENT, dilation)
-        spread = _error_tiles(blocks.cut(errors, index, halo=False), dilation)
-        products = jax.lax.dot_general(tiles, spread, (((1,), (1,)), ((0,), (0,))))
-        return total + products
+    def add(index: Array, totals: list[Array]) -> list[Array]:
+        tiles = _input_rows(blocks.cut(padded, index, halo=True), _GRADIENT, dilation)
+        spread = _error_rows(blocks.cut(errors, index, halo=False), dilation)
+        return [
+            total + jax.lax.dot_general(row, error, (((1,), (1,)), ((0,), (0,))))
+            for total, row, error in zip(totals, tiles, spread, strict=True)
+        ]
 
-    zeros = jnp.zeros((rows.points * columns.points, *features), inputs.dtype)
-    total = jax.lax.fori_loop(0, blocks.count, add, zeros)
-    total = total.reshape(rows.points, columns.points, *features)
-    return jnp.einsum(
-        "ua,vb,uvio->abio", _constant(rows.kernel), _constant(columns.kernel), total
+    zeros = [jnp.zeros((columns.points, *features), inputs.dtype)] * rows.points
+    totals = jax.lax.fori_loop(0, blocks.count, add, zeros)
+    return jnp.stack(
+        [
+            jnp.stack(_combinations(columns.kernel.T, list(row)))
+            for row in _combinations(rows.kernel.T, totals)
+        ]
     )
 
 
 # ---- The transforms ------------------------------------------------------------------
 
+# A row of points at a time: 24 or 36 arrays XLA would not write where they are needed, but
+# beside each other first.
 
-def _constant(matrix: np.ndarray) -> Array:
-    return jnp.asarray(matrix, jnp.float32)
+
+def _kernel_rows(kernel: Kernel, axes: _Axes) -> list[Weights]:
+    rows, columns = axes
+    return [
+        jnp.stack(_combinations(columns.kernel, list(row)))
+        for row in _combinations(rows.kernel, list(kernel))
+    ]
 
 
-def _input_tiles(block: Array, axes: _Axes, dilation: int) -> Products:
+def _input_rows(block: Array, axes: _Axes, dilation: int) -> list[Products]:
     rows, columns = axes
     found = _combinations(rows.inputs, _windows(block, 1, rows, dilation))
     # Kept in the cache: fused with the next step, every row would be made six times.
     found = jax.lax.optimization_barrier(jnp.stack(found))
-    parts = [
-        part
+    return [
+        _stacked(_combinations(columns.inputs, _windows(row, 3, columns, dilation)))
         for row in found
-        for part in _combinations(columns.inputs, _windows(row, 3, columns, dilation))
     ]
-    return jnp.stack(parts).reshape(len(parts), -1, block.shape[-1])
 
 
-def _error_tiles(block: Array, dilation: int) -> Products:
+def _error_rows(block: Array, dilation: int) -> list[Products]:
     rows, columns = _GRADIENT
-    parts = [
-        part
-        for row in _combinations(rows.outputs.T, _split(block, 1, rows, dilation))
-        for part in _combinations(columns.outputs.T, _split(row, 3, columns, dilation))
+    found = _combinations(rows.outputs.T, _split(block, 1, rows, dilation))
+    return [
+        _stacked(_combinations(columns.outputs.T, _split(row, 3, columns, dilation)))
+        for row in found
     ]
-    return jnp.stack(parts).reshape(len(parts), -1, block.shape[-1])
 
 
-def _interpolated(products: Float[Array, "u v b y d x d f"]) -> Array:
+def _stacked(parts: list[Array]) -> Products:
+    return jnp.stack(parts).reshape(len(parts), -1, parts[0].shape[-1])
+
+
+def _interpolated(products: list[Float[Array, "v b y d x d f"]]) -> Array:
     """The outputs of all tiles, [b, y, 4, d, x, 2, d, f]."""
     rows, columns = _FORWARD
-    found = _combinations(rows.outputs, list(products))
+    found = _combinations(rows.outputs, products)
     found = jax.lax.optimization_barrier(jnp.stack(found))
     stacked = [
         jnp.stack(_combinations(columns.outputs, list(row)), axis=4) for row in found
@@ -200,17 +215,19 @@ def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array
 
 
 class _Blocks:
-    """Images cut into equal blocks of whole tiles, about PIXELS large."""
+    """Images cut into equal blocks of whole tiles, about so many pixels large."""
 
-    def __init__(self, shape: tuple[int, ...], axes: _Axes, dilation: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], axes: _Axes, dilation: int, pixels: int
+    ) -> None:
         images, height, width, _ = shape
         self.dilation = dilation
         self.height = axes[0].filled(height, dilation)
         self.width = axes[1].filled(width, dilation)
         self.sides = (axes[0].tile * dilation, axes[1].tile * dilation)
         high, wide = self.sides
-        columns = divisor(self.width // wide, PIXELS // (high * wide))
-        room = PIXELS // (columns * high * wide)
+        columns = divisor(self.width // wide, pixels // (high * wide))
+        room = pixels // (columns * high * wide)
         rows = divisor(self.height // high, room)
         together = divisor(images, room // rows) if rows * high == self.height else 1
         self.shape = (together, rows * high, columns * wide)
