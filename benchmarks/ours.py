@@ -43,6 +43,7 @@ from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
+from gl_jax.models.ordering import compiler_options
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import (
     NetState,
@@ -259,7 +260,7 @@ class Inference:
             host = jax.device_get(self._variables)
             blocks = inference.prepare(host, network.norm_order)
             self._weights = jax.device_put(blocks)
-        self._complete = jax.jit(complete)
+        self._complete = jax.jit(complete, compiler_options=compiler_options())
 
     def flop(self) -> float:
         """Floating point operations of the products, two for each."""

@@ -9,8 +9,9 @@ Why these numbers, against the paper's (256 x 256, batch 96, 500,000 steps):
 - 96 x 96 pixels and a quarter of the channels: 7 times fewer pixels and 16 times fewer
   products for each, so a photograph costs 110 times less: 0.3 instead of 32.6 billion
   multiplications to complete.
-- Holes of 16 to 32 in a window of 48, half the image's side as in the paper. The paper's
-  proportions would be 36 to 48; smaller holes can be learned sooner.
+- Holes of 24 to 48 in a window of 48, half the image's side as in the paper. The paper's
+  proportions would be 36 to 48; smaller ones can be learned sooner. But as large as any
+  that is completed later: in the middle of larger ones the output means nothing.
 - Ten photographs are a handful: crops are mirrored and drawn at many scales, and their
   brightness, contrast and saturation vary by half. Without that the network remembers
   their colours instead of looking around the hole.
@@ -45,9 +46,9 @@ config = Config(
         flip=True,
         color_jitter=0.5,
     ),
-    holes=HolesConfig(min_size=16, max_size=32, local_size=48),
+    holes=HolesConfig(min_size=24, max_size=48, local_size=48),
     loss=LossConfig(adversarial_ratio=0.1),
-    completion_optimizer=OptimizerConfig("adam", 2e-3, decay="cosine"),
+    completion_optimizer=OptimizerConfig("adam", 1e-3, decay="cosine"),
     discriminator_optimizer=OptimizerConfig("adam", 5e-4),
     schedule=ScheduleConfig(
         completion_steps=560, discriminator_steps=60, total_steps=800

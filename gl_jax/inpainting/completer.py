@@ -26,6 +26,7 @@ from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.inpainting import blending, images, masks, regions
 from gl_jax.inpainting.images import Photo, PillowImage
 from gl_jax.models import inference
+from gl_jax.models.ordering import compiler_options
 from gl_jax.weights import native
 from gl_jax.weights.native import Convention, Model
 
@@ -311,7 +312,7 @@ class Completer:
                 np.pad(image, (*below, (0, 0)), mode="edge"), (*beyond, (0, 0))
             )
             mask = np.pad(np.pad(mask, below), beyond)
-            result = _run(
+            result = _program()(
                 self._blocks,
                 image[None],
                 mask[None, ..., None],
@@ -328,7 +329,11 @@ class Completer:
         return output
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@functools.cache
+def _program() -> Any:
+    return jax.jit(_run, static_argnums=(4, 5), compiler_options=compiler_options())
+
+
 def _run(
     blocks: list[inference.Block],
     images: Float[Array, "b h w 3"],

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gl_jax.config import UsageError
+from gl_jax.models.ordering import compiler_options
 
 AXIS = "devices"
 
@@ -24,10 +25,6 @@ Tree = TypeVar("Tree")
 
 # Batches waiting on the device while one is being computed.
 PREFETCH = 2
-
-# XLA would else begin independent operations early, and keep what they make: a third more
-# memory, while each of them has all processors to itself anyway.
-CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 # Seconds of silence after which a host counts as dead, and the others end.
 HEARTBEAT = 100
@@ -179,7 +176,7 @@ class Devices:
         # for the images of all.
         if self.local[0].platform != "cpu" or jax.process_count() > 1:
             return mapped
-        return _compiled_at_first(mapped, CPU_OPTIONS)
+        return _compiled_at_first(mapped)
 
     def prefetch(self, batches: Iterator[np.ndarray]) -> Iterator[jax.Array]:
         """The batches, sharded, two of them on their way before they are asked for."""
@@ -191,25 +188,14 @@ class Devices:
         yield from waiting
 
 
-def _compiled_at_first(
-    mapped: Callable[..., Any], options: dict[str, str]
-) -> Callable[..., Any]:
-    """The function, compiled with these options for the arguments of its first call.
-
-    They change how it is computed and never what: a compiler that lacks one compiles
-    without them.
-    """
+def _compiled_at_first(mapped: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled for the arguments of its first call."""
     programs: list[Callable[..., Any]] = []
 
     def run(*arguments: Any) -> Any:
         if not programs:
             lowered = mapped.lower(*arguments)  # type: ignore[attr-defined]
-            try:
-                programs.append(lowered.compile(compiler_options=options))
-            except jax.errors.JaxRuntimeError as error:
-                if "No such compile option" not in str(error):
-                    raise
-                programs.append(lowered.compile())
+            programs.append(lowered.compile(compiler_options=compiler_options()))
             _return_freed_memory()
         return programs[0](*arguments)
 

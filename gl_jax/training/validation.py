@@ -11,6 +11,7 @@ from gl_jax.config import Config
 from gl_jax.evaluation.metrics import l1, psnr
 from gl_jax.holes import HOLES, composite, example_keys, network_input, sample_holes
 from gl_jax.models.completion import CompletionNetwork
+from gl_jax.models.ordering import compiler_options
 
 # Validation holes come from a key of their own, the same in every run of one size.
 SEED = 2017
@@ -65,7 +66,7 @@ class Validation:
             }
             return (mask, completed, pasted), metrics
 
-        self._complete = jax.jit(complete)
+        self._complete = jax.jit(complete, compiler_options=compiler_options())
 
     def metrics(self, variables: Any) -> dict[str, float]:
         """Mean hole L1 (`val_l1`, share of the range) and hole PSNR (`val_psnr`, dB)."""

@@ -124,10 +124,10 @@ def test_a_batch_is_its_images_one_by_one(completer) -> None:
 
 def test_photos_of_many_sizes_compile_once(completer) -> None:
     completer(PHOTO, MASK)
-    before = room._run._cache_size()
+    before = room._program()._cache_size()
     for height in range(33, 45, 3):
         completer(PHOTO[:height], MASK[:height])
-    assert room._run._cache_size() == before
+    assert room._program()._cache_size() == before
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 5), (2, 64), (70, 3)])
