@@ -331,6 +331,7 @@ class Completer:
 
 @functools.cache
 def _program() -> Any:
+    """`_run`, compiled for where it runs; that is asked when there is a photograph."""
     return jax.jit(_run, static_argnums=(4, 5), compiler_options=compiler_options())
 
 

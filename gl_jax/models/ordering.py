@@ -10,7 +10,6 @@ where x is finite.
 import functools
 
 import jax
-from jax import lax
 from jaxtyping import Array
 
 CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
@@ -42,8 +41,6 @@ def after(array: Array, *others: Array) -> Array:
         return array
 
     def tied(array: Array, *others: Array) -> Array:
-        # Else XLA would make these elements by themselves, and all the others later.
-        others = lax.optimization_barrier(others)
         elements = [other[(0,) * other.ndim].astype(array.dtype) for other in others]
         return array + 0 * sum(elements[1:], elements[0])
 
@@ -51,4 +48,4 @@ def after(array: Array, *others: Array) -> Array:
         del others
         return array
 
-    return lax.platform_dependent(array, *others, cpu=tied, default=free)
+    return jax.lax.platform_dependent(array, *others, cpu=tied, default=free)
