@@ -22,6 +22,7 @@ convolution, so there they are written as forward convolutions and matrix produc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
@@ -30,18 +31,23 @@ from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Float
 
 from gl_jax.models import winograd
+from gl_jax.models.grids import Layer
 from gl_jax.models.ordering import after
 
 Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b y x o"]
 Kernel = Float[Array, "k l i o"]
-Padding = tuple[tuple[int, int], tuple[int, int]]
 ParityTaps = tuple[slice, tuple[int, int]]
 
 # Below this many channels on either side Winograd's transforms cost more than its
-# products save; a weight gradient saves more, because XLA's own is slower.
+# products save. At stride 2 more is saved, the larger the kernel the more: half as many
+# are enough on the fine side for 4 and 5 taps, but not for the outputs of 4, which are
+# many. A weight gradient at stride 1 saves more, because XLA's own is slower.
 WINOGRAD_CHANNELS = 128
 WINOGRAD_GRADIENT_CHANNELS = 32
+
+# Of kernels with more weights XLA's own gradients are as fast, and need less memory.
+WINOGRAD_WEIGHTS = 2**20
 
 # What is made of so many pixels of a layer fits into the cache.
 STRIP_PIXELS = 4096
@@ -91,7 +97,7 @@ def convolve(
 
     The kernel has an odd side; the sides of the output are ceil(side / stride).
     """
-    return _same(inputs, kernel, stride, dilation)
+    return _to_coarse(inputs, kernel, Layer(kernel.shape[0], stride, dilation))
 
 
 def _convolve_forward(
@@ -105,20 +111,20 @@ def _convolve_backward(
     stride: int, dilation: int, residuals: Residuals, errors: Outputs
 ) -> tuple[Inputs | None, Kernel | None]:
     inputs, kernel, asked = residuals
-    padding = dilation * (kernel.shape[0] - 1) // 2
+    layer = Layer(kernel.shape[0], stride, dilation)
 
     def input_gradient(kernel: Kernel) -> Inputs:
-        shape = inputs.shape
-        return _input_gradient(errors, kernel, stride, dilation, padding, shape)
+        return _to_fine(errors, kernel, layer, inputs.shape)
 
     def weight_gradient() -> Kernel:
-        shape = kernel.shape
-        return _weight_gradient(inputs, errors, shape, stride, dilation, padding)
+        return _to_kernel(inputs, errors, kernel.shape, layer)
 
     return _gradients(asked, kernel, input_gradient, weight_gradient)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward, symbolic_zeros=True)
+
+_UPSAMPLING = Layer(4, 2, upsampling=True)
 
 
 @jax.custom_vjp
@@ -128,8 +134,7 @@ def upsample(inputs: Inputs, kernel: Float[Array, "4 4 i o"]) -> Outputs:
     `kernel[dy, dx]` carries input pixel (y, x) to output pixel (2y + dy - 1, 2x + dx - 1).
     """
     b, h, w, _ = inputs.shape
-    shape = (b, 2 * h, 2 * w, kernel.shape[3])
-    return _input_gradient(inputs, kernel.swapaxes(2, 3), 2, 1, 1, shape)
+    return _to_fine(inputs, kernel, _UPSAMPLING, (b, 2 * h, 2 * w, kernel.shape[3]))
 
 
 def _upsample_forward(
@@ -146,12 +151,10 @@ def _upsample_backward(
     inputs, kernel, asked = residuals
 
     def input_gradient(kernel: Kernel) -> Inputs:
-        return _native(errors, kernel.swapaxes(2, 3), 2, 1, _both(1, 1))
+        return _to_coarse(errors, kernel, _UPSAMPLING)
 
     def weight_gradient() -> Kernel:
-        height, width, features, swapped = kernel.shape
-        shape = (height, width, swapped, features)
-        return _weight_gradient(errors, inputs, shape, 2, 1, 1).swapaxes(2, 3)
+        return _to_kernel(errors, inputs, kernel.shape, _UPSAMPLING)
 
     return _gradients(asked, kernel, input_gradient, weight_gradient)
 
@@ -177,66 +180,77 @@ def _gradients(
     return errors, after(gradient, errors)
 
 
-def _same(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
-    padding = dilation * (kernel.shape[0] - 1) // 2
+# ---- From the fine grid to the coarse one --------------------------------------------
 
-    def native(inputs: Array, kernel: Array) -> Array:
-        return _native(inputs, kernel, stride, dilation, _both(padding, padding))
 
+def _to_coarse(fine: Array, kernel: Array, layer: Layer) -> Array:
+    """A convolution, or the input gradient of a transposed one."""
+
+    def native(fine: Array, kernel: Array) -> Array:
+        return _native(fine, layer.fine_first(kernel), layer)
+
+    shape = layer.fine_first(kernel).shape
     on_cpu: Callable[[Array, Array], Array]
-    if _onto_small_map(inputs, inputs.shape, stride, dilation):
-        on_cpu = partial(_by_patches, padding=padding)
-    elif _fits_pairs(inputs, kernel.shape, stride, dilation):
+    if _onto_small_map(fine, fine.shape, layer):
+        on_cpu = partial(_by_patches, layer=layer)
+    elif _fits_pairs(fine, shape, layer):
         on_cpu = _in_pairs
-    elif (
-        _fits_winograd(inputs, kernel.shape, stride, dilation)
-        and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
-    ):
-        on_cpu = partial(winograd.convolve, dilation=dilation)
+    elif _fits_winograd(fine, fine.shape, layer) and _wide(shape, layer, half_from=4):
+        on_cpu = partial(winograd.to_coarse, layer=layer)
     else:
-        return native(inputs, kernel)
-    return jax.lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=native)
+        return native(fine, kernel)
+    return jax.lax.platform_dependent(fine, kernel, cpu=on_cpu, default=native)
 
 
-def _fits_winograd(
-    inputs: Array, shape: tuple[int, ...], stride: int, dilation: int
-) -> bool:
-    """3x3, stride 1, and what `winograd` asks of the type and the sides."""
-    exact = inputs.dtype == jnp.float32
-    plain = shape[:2] == (3, 3) and stride == 1
-    return exact and plain and winograd.fits(inputs.shape, dilation)
+def _fits_winograd(array: Array, shape: Sequence[int], layer: Layer) -> bool:
+    """What `winograd` asks of the type, the kernel and the sides of the fine grid."""
+    stride, size = layer.stride, layer.size
+    if array.dtype != jnp.float32:
+        return False
+    if stride == 1:
+        return size == 3 and winograd.fits(shape, layer.dilation)
+    plain = stride == 2 and layer.dilation == 1 and 3 <= size <= 5
+    coarse = (shape[0], shape[1] // 2, shape[2] // 2)
+    return plain and _even(shape) and winograd.fits(coarse, 1)
 
 
-def _onto_small_map(
-    array: Array, shape: tuple[int, ...], stride: int, dilation: int
-) -> bool:
-    """Whether a convolution of inputs of this shape is done by patches (on CPU).
+def _wide(shape: Sequence[int], layer: Layer, *, half_from: int) -> bool:
+    """Whether Winograd's products save time for a kernel of this shape, fine side first."""
+    halved = layer.stride == 2 and layer.size >= half_from
+    fine = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
+    return shape[2] >= fine and shape[3] >= WINOGRAD_CHANNELS
+
+
+def _even(shape: Sequence[int]) -> bool:
+    return shape[1] % 2 == 0 and shape[2] % 2 == 0
+
+
+def _onto_small_map(array: Array, shape: Sequence[int], layer: Layer) -> bool:
+    """Whether a convolution of a fine grid of this shape is done by patches (on CPU).
 
     Only in float32, the type of `array`: overlapping patches are added in their own type.
     """
-    pixels = -(-shape[1] // 2) * -(-shape[2] // 2)
+    pixels = layer.coarse_side(shape[1]) * layer.coarse_side(shape[2])
     few = pixels <= SMALL_MAP and shape[0] * pixels <= MOST_PATCHES
-    return array.dtype == jnp.float32 and stride == 2 and dilation == 1 and few
+    strided = layer.stride == 2 and layer.dilation == 1
+    return array.dtype == jnp.float32 and strided and few
 
 
-def _native(
-    inputs: Array, kernel: Array, stride: int, dilation: int, padding: Padding
-) -> Array:
+def _native(inputs: Array, kernel: Array, layer: Layer) -> Array:
+    padding = (layer.padding, layer.padding)
     return jax.lax.conv_general_dilated(
         inputs,
         kernel,
-        window_strides=(stride, stride),
-        padding=padding,
-        rhs_dilation=(dilation, dilation),
+        window_strides=(layer.stride, layer.stride),
+        padding=(padding, padding),
+        rhs_dilation=(layer.dilation, layer.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def _fits_pairs(
-    inputs: Array, shape: tuple[int, ...], stride: int, dilation: int
-) -> bool:
+def _fits_pairs(inputs: Array, shape: Sequence[int], layer: Layer) -> bool:
     """3x3, stride 1, few features from fewer, and columns in pairs."""
-    plain = shape[:2] == (3, 3) and stride == dilation == 1
+    plain = layer.size == 3 and layer.stride == layer.dilation == 1
     return plain and shape[2] < shape[3] <= FEW_CHANNELS and inputs.shape[2] % 2 == 0
 
 
@@ -258,71 +272,20 @@ def _in_pairs(inputs: Array, kernel: Array) -> Array:
     return outputs.reshape(b, h, w, kernel.shape[3])
 
 
-def _both(before: int, after: int) -> Padding:
-    return (before, after), (before, after)
-
-
-def _input_gradient(
-    errors: Array,
-    kernel: Array,
-    stride: int,
-    dilation: int,
-    padding: int,
-    shape: tuple[int, ...],
-) -> Array:
-    """The gradient of a convolution with respect to its inputs, of the given shape."""
-    if stride == 1:
-        return _same(errors, kernel[::-1, ::-1].swapaxes(2, 3), 1, dilation)
-
-    def native(errors: Array, kernel: Array) -> Array:
-        zeros = jnp.zeros(shape, errors.dtype)
-
-        def forward(inputs: Array) -> Array:
-            return _native(inputs, kernel, stride, dilation, _both(padding, padding))
-
-        return jax.vjp(forward, zeros)[1](errors)[0]
-
-    even = shape[1] % 2 == 0 and shape[2] % 2 == 0
-    on_cpu: Callable[[Array, Array], Array]
-    if _onto_small_map(errors, shape, stride, dilation):
-        on_cpu = partial(_to_patches, padding=padding, sides=shape[1:3])
-    elif stride == 2 and dilation == 1 and even:
-        on_cpu = partial(_by_parity, padding=padding)
-    else:
-        return native(errors, kernel)
-    return jax.lax.platform_dependent(errors, kernel, cpu=on_cpu, default=native)
-
-
-def _by_patches(inputs: Array, kernel: Array, *, padding: int) -> Array:
+def _by_patches(fine: Array, kernel: Array, *, layer: Layer) -> Array:
     """A stride-2 convolution as one matrix product."""
-    size, features = kernel.shape[0], kernel.shape[3]
-    sides = [-(-side // 2) for side in inputs.shape[1:3]]
-    patches = _patches(inputs, sides, size=size, padding=padding)
+    kernel = layer.fine_first(kernel)
+    sides = [layer.coarse_side(side) for side in fine.shape[1:3]]
+    patches = _patches(fine, sides, layer)
+    features = kernel.shape[3]
     return (patches @ kernel.reshape(-1, features)).reshape(-1, *sides, features)
 
 
-def _to_patches(
-    errors: Array, kernel: Array, *, padding: int, sides: tuple[int, ...]
-) -> Array:
-    """Its input gradient: every patch's share, added where the patches overlap."""
-    size, features = kernel.shape[0], kernel.shape[2]
-    count, height, width, _ = errors.shape
-    shares = errors @ kernel.reshape(-1, kernel.shape[3]).T
-    shares = shares.reshape(count, height, width, size, size, features)
-    # Room for the last tap, whatever the padding.
-    room = [2 * (side - 1) + size for side in (height, width)]
-    total = jnp.zeros((count, *room, features), errors.dtype)
-    for y in range(size):
-        for x in range(size):
-            rows, columns = slice(y, y + 2 * height, 2), slice(x, x + 2 * width, 2)
-            total = total.at[:, rows, columns].add(shares[:, :, :, y, x])
-    return total[:, padding:, padding:][:, : sides[0], : sides[1]]
-
-
-def _patches(inputs: Array, sides: Sequence[int], *, size: int, padding: int) -> Array:
-    """What each of the sides' outputs of a stride-2 convolution sees, an output a row."""
-    padded = jnp.pad(inputs, ((0, 0), *_both(padding, padding), (0, 0)))
-    return _side_by_side(_taps(padded, sides, size=size, stride=2, dilation=1))
+def _patches(fine: Array, sides: Sequence[int], layer: Layer) -> Array:
+    """What each of the sides' outputs of a convolution sees, an output a row."""
+    padding = (layer.padding, layer.padding)
+    padded = jnp.pad(fine, ((0, 0), padding, padding, (0, 0)))
+    return _side_by_side(_taps(padded, sides, layer))
 
 
 def _side_by_side(taps: Iterator[Array]) -> Array:
@@ -332,26 +295,79 @@ def _side_by_side(taps: Iterator[Array]) -> Array:
     return patches.reshape(-1, patches.shape[3])
 
 
-def _taps(
-    padded: Array, sides: Sequence[int], *, size: int, stride: int, dilation: int
-) -> Iterator[Array]:
-    """The inputs that meet each tap of the kernel, [b, *sides, i], row by row of taps."""
+def _taps(padded: Array, sides: Sequence[int], layer: Layer) -> Iterator[Array]:
+    """What meets each tap of the kernel, [b, *sides, i], row by row of taps."""
+    stride, reach = layer.stride, layer.size * layer.dilation
     height, width = (stride * (side - 1) + 1 for side in sides)
-    for y in range(0, size * dilation, dilation):
-        for x in range(0, size * dilation, dilation):
+    for y in range(0, reach, layer.dilation):
+        for x in range(0, reach, layer.dilation):
             yield padded[:, y : y + height : stride, x : x + width : stride]
 
 
-def _by_parity(errors: Array, kernel: Array, *, padding: int) -> Array:
+# ---- From the coarse grid to the fine one --------------------------------------------
+
+
+def _to_fine(
+    coarse: Array, kernel: Array, layer: Layer, shape: tuple[int, ...]
+) -> Array:
+    """A transposed convolution, or the input gradient of a convolution: of that shape."""
+    fine_first = layer.fine_first(kernel).shape
+    many = _wide(fine_first, layer, half_from=5)
+    on_cpu: Callable[[Array, Array], Array]
+    if _onto_small_map(coarse, shape, layer):
+        on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
+    elif many and _fits_winograd(coarse, shape, layer):
+        on_cpu = partial(winograd.to_fine, layer=layer)
+    elif layer.stride == 1:
+        mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
+        return _to_coarse(coarse, mirrored, Layer(layer.size, 1, layer.dilation))
+    elif layer.stride == 2 and layer.dilation == 1 and _even(shape):
+        on_cpu = partial(_by_parity, layer=layer)
+    else:
+        return _native_to_fine(coarse, kernel, layer, shape)
+    native = partial(_native_to_fine, layer=layer, shape=shape)
+    return jax.lax.platform_dependent(coarse, kernel, cpu=on_cpu, default=native)
+
+
+def _native_to_fine(
+    coarse: Array, kernel: Array, layer: Layer, shape: tuple[int, ...]
+) -> Array:
+    kernel = layer.fine_first(kernel)
+    fine = jnp.zeros(shape, coarse.dtype)
+    return jax.vjp(lambda fine: _native(fine, kernel, layer), fine)[1](coarse)[0]
+
+
+def _to_patches(
+    coarse: Array, kernel: Array, *, layer: Layer, sides: tuple[int, ...]
+) -> Array:
+    """At stride 2: every patch's share, added where the patches overlap."""
+    kernel = layer.fine_first(kernel)
+    size, features = layer.size, kernel.shape[2]
+    count, height, width, _ = coarse.shape
+    shares = coarse @ kernel.reshape(-1, kernel.shape[3]).T
+    shares = shares.reshape(count, height, width, size, size, features)
+    # Room for the last tap, whatever the padding.
+    room = [2 * (side - 1) + size for side in (height, width)]
+    total = jnp.zeros((count, *room, features), coarse.dtype)
+    for y in range(size):
+        for x in range(size):
+            rows, columns = slice(y, y + 2 * height, 2), slice(x, x + 2 * width, 2)
+            total = total.at[:, rows, columns].add(shares[:, :, :, y, x])
+    padding = layer.padding
+    return total[:, padding:, padding:][:, : sides[0], : sides[1]]
+
+
+def _by_parity(errors: Array, kernel: Array, *, layer: Layer) -> Array:
     """A stride-2 convolution's input gradient from stride-1 convolutions.
 
     Input row 2y + p met output row (2y + p + padding - t) / 2 through tap t, so each
     parity p has its own taps t, of parity p + padding, and a dense convolution of them.
     Their outputs are interleaved in the cache, a strip of rows at a time.
     """
+    kernel = layer.fine_first(kernel)
     b, h, w, _ = errors.shape
     features = kernel.shape[2]
-    parities = [_parity_taps(kernel.shape[0], padding, parity) for parity in (0, 1)]
+    parities = [_parity_taps(layer, parity) for parity in (0, 1)]
     before, after = _most_padding(parities)
     padded = jnp.pad(errors, ((0, 0), (before, after), (0, 0), (0, 0)))
     rows = winograd.divisor(h, STRIP_PIXELS // (b * w))
@@ -379,14 +395,22 @@ def _columns_by_parity(
     features = kernel.shape[3]
     if kernel.shape[1] % 2 == 1 and features <= FEW_CHANNELS:
         both, around = _both_columns(kernel, parities)
-        found = _native(errors, both, 1, 1, ((0, 0), around))
+        found = _dense(errors, both, around)
         return found.reshape(*found.shape[:3], 2, features)
     return jnp.stack(
-        [
-            _native(errors, kernel[:, taps], 1, 1, ((0, 0), around))
-            for taps, around in parities
-        ],
+        [_dense(errors, kernel[:, taps], around) for taps, around in parities],
         axis=3,
+    )
+
+
+def _dense(padded: Array, kernel: Array, around: tuple[int, int]) -> Array:
+    """A convolution of stride 1 with that padding of the columns."""
+    return jax.lax.conv_general_dilated(
+        padded,
+        kernel,
+        window_strides=(1, 1),
+        padding=((0, 0), around),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
@@ -414,10 +438,11 @@ def _most_padding(parities: list[ParityTaps]) -> tuple[int, int]:
     return max(before), max(after)
 
 
-def _parity_taps(kernel_size: int, padding: int, parity: int) -> ParityTaps:
+def _parity_taps(layer: Layer, parity: int) -> ParityTaps:
     """The taps that reach inputs of one parity, last first, and the padding they need."""
+    size, padding = layer.size, layer.padding
     first = (parity + padding) % 2
-    last = kernel_size - 1 - (kernel_size - 1 - first) % 2
+    last = size - 1 - (size - 1 - first) % 2
     taps = slice(last, first - 1 if first else None, -2)
     # Tap t reads the error at (parity + padding - t) / 2 from the output's own place.
     before = -(parity + padding - last) // 2
@@ -425,130 +450,106 @@ def _parity_taps(kernel_size: int, padding: int, parity: int) -> ParityTaps:
     return taps, (before, after)
 
 
-def _weight_gradient(
-    inputs: Array,
-    errors: Array,
-    shape: tuple[int, ...],
-    stride: int,
-    dilation: int,
-    padding: int,
+# ---- From both grids to the kernel ---------------------------------------------------
+
+
+def _to_kernel(
+    fine: Array, coarse: Array, shape: tuple[int, ...], layer: Layer
 ) -> Array:
-    """The gradient of a convolution with respect to its kernel, of the given shape."""
+    """The gradient with respect to a kernel of that shape."""
 
-    def native(inputs: Array, errors: Array) -> Array:
+    def native(fine: Array, coarse: Array) -> Array:
         def forward(kernel: Array) -> Array:
-            return _native(inputs, kernel, stride, dilation, _both(padding, padding))
+            return _native(fine, layer.fine_first(kernel), layer)
 
-        return jax.vjp(forward, jnp.zeros(shape, inputs.dtype))[1](errors)[0]
+        return jax.vjp(forward, jnp.zeros(shape, fine.dtype))[1](coarse)[0]
 
-    on_cpu = _cpu_weight_gradient(inputs, shape, stride, dilation, padding)
+    on_cpu = _cpu_weight_gradient(fine, shape, layer)
     if on_cpu is None:
-        return native(inputs, errors)
-    return jax.lax.platform_dependent(inputs, errors, cpu=on_cpu, default=native)
+        return native(fine, coarse)
+    return jax.lax.platform_dependent(fine, coarse, cpu=on_cpu, default=native)
 
 
 def _cpu_weight_gradient(
-    inputs: Array,
-    shape: tuple[int, ...],
-    stride: int,
-    dilation: int,
-    padding: int,
+    fine: Array, shape: tuple[int, ...], layer: Layer
 ) -> Callable[[Array, Array], Array] | None:
     """The formulation that is faster than XLA's own on CPU, None where there is none."""
-    size, thinner = shape[0], min(shape[2:])
-    if _onto_small_map(inputs, inputs.shape, stride, dilation):
-        return partial(_from_patches, size=size, padding=padding)
-    if stride == dilation == 1 and thinner <= THIN_CHANNELS:
-        if shape[3] < shape[2]:
-            return partial(_mirrored_patch_products, size=size)
-        return partial(_patch_products, size=size)
-    wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
-    if wide and _fits_winograd(inputs, shape, stride, dilation):
-        return partial(winograd.weight_gradient, dilation=dilation)
-    if size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
+    thinner = min(shape[2:])
+    if _onto_small_map(fine, fine.shape, layer):
+        return partial(_from_patches, layer=layer)
+    if layer.stride == layer.dilation == 1 and thinner <= THIN_CHANNELS:
+        return partial(
+            _mirrored_patch_products if shape[3] < shape[2] else _patch_products,
+            layer=layer,
+        )
+    if layer.stride == 1:
+        wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
+    else:
+        fine_first = (*shape[:2], *shape[:1:-1]) if layer.upsampling else shape
+        wide = _wide(fine_first, layer, half_from=4) and prod(shape) <= WINOGRAD_WEIGHTS
+    if wide and _fits_winograd(fine, fine.shape, layer):
+        return partial(winograd.weight_gradient, layer=layer)
+    if layer.size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None
-    return partial(
-        _tap_products, size=size, stride=stride, dilation=dilation, padding=padding
-    )
+    return partial(_tap_products, layer=layer)
 
 
-def _from_patches(inputs: Array, errors: Array, *, size: int, padding: int) -> Array:
-    """The weight gradient of a stride-2 convolution as one matrix product."""
-    patches = _patches(inputs, errors.shape[1:3], size=size, padding=padding)
-    product = patches.T @ errors.reshape(-1, errors.shape[3])
-    return product.reshape(size, size, inputs.shape[3], errors.shape[3])
+def _from_patches(fine: Array, coarse: Array, *, layer: Layer) -> Array:
+    """At stride 2 as one matrix product."""
+    patches = _patches(fine, coarse.shape[1:3], layer)
+    product = patches.T @ coarse.reshape(-1, coarse.shape[3])
+    size = layer.size
+    kernel = product.reshape(size, size, fine.shape[3], coarse.shape[3])
+    return layer.fine_first(kernel)
 
 
-def _patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
-    """A "same" convolution's weight gradient from patches of its inputs."""
-    features = (inputs.shape[3], errors.shape[3])
+def _patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
+    """At stride 1 from patches of the inputs."""
 
-    def product(taps: Iterator[Array], errors: Array) -> Array:
-        return _side_by_side(taps).T @ errors
+    def product(taps: Iterator[Array], coarse: Array) -> Array:
+        return _side_by_side(taps).T @ coarse
 
-    total = _sum_over_strips(
-        product,
-        inputs,
-        errors,
-        pixels=STRIP_PIXELS,
-        size=size,
-        stride=1,
-        dilation=1,
-        padding=size // 2,
-    )
-    return total.reshape(size, size, *features)
+    total = _sum_over_strips(product, fine, coarse, layer, pixels=STRIP_PIXELS)
+    return total.reshape(layer.size, layer.size, fine.shape[3], coarse.shape[3])
 
 
-def _mirrored_patch_products(inputs: Array, errors: Array, *, size: int) -> Array:
-    """The same at stride 1 from patches of the errors: the inputs lie on the other side."""
-    mirrored = _patch_products(errors, inputs, size=size)
+def _mirrored_patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
+    """The same from patches of the errors: the inputs lie on the other side."""
+    mirrored = _patch_products(coarse, fine, layer=layer)
     return mirrored[::-1, ::-1].swapaxes(2, 3)
 
 
-def _tap_products(
-    inputs: Array, errors: Array, *, size: int, stride: int, dilation: int, padding: int
-) -> Array:
-    """A weight gradient as one matrix product for each tap of the kernel."""
-    features = (inputs.shape[3], errors.shape[3])
+def _tap_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
+    """As one matrix product for each tap of the kernel."""
+    features = (fine.shape[3], coarse.shape[3])
 
-    def products(taps: Iterator[Array], errors: Array) -> Array:
+    def products(taps: Iterator[Array], coarse: Array) -> Array:
         rows = (tap.reshape(-1, features[0]) for tap in taps)
-        return jnp.stack([tap.T @ errors for tap in rows])
+        return jnp.stack([tap.T @ coarse for tap in rows])
 
-    total = _sum_over_strips(
-        products,
-        inputs,
-        errors,
-        pixels=TAP_PIXELS,
-        size=size,
-        stride=stride,
-        dilation=dilation,
-        padding=padding,
-    )
-    return total.reshape(size, size, *features)
+    total = _sum_over_strips(products, fine, coarse, layer, pixels=TAP_PIXELS)
+    return layer.fine_first(total.reshape(layer.size, layer.size, *features))
 
 
 def _sum_over_strips(
     product: Callable[[Iterator[Array], Array], Array],
-    inputs: Array,
-    errors: Array,
+    fine: Array,
+    coarse: Array,
+    layer: Layer,
     *,
     pixels: int,
-    size: int,
-    stride: int,
-    dilation: int,
-    padding: int,
 ) -> Array:
     """The sum of `product`(what meets each tap, errors [pixels, o]) over strips of rows.
 
     A strip has about `pixels` pixels, so that what is made of it stays in the cache.
     """
-    count, height, width, features = errors.shape
-    reach = dilation * (size - 1) + 1
+    count, height, width, features = coarse.shape
+    stride, padding = layer.stride, (layer.padding, layer.padding)
+    reach = layer.dilation * (layer.size - 1) + 1
     needed = [stride * (side - 1) + reach for side in (height, width)]
-    around = ((0, 0), *_both(padding, padding), (0, 0))
     # A stride may leave the last pixels unseen.
-    padded = jnp.pad(inputs, around)[:, : needed[0], : needed[1]]
+    padded = jnp.pad(fine, ((0, 0), padding, padding, (0, 0)))
+    padded = padded[:, : needed[0], : needed[1]]
     rows = winograd.divisor(height, pixels // width)
     strips = height // rows
 
@@ -557,12 +558,12 @@ def _sum_over_strips(
         seen = jax.lax.dynamic_slice(
             padded,
             (image, stride * row, 0, 0),
-            (1, stride * (rows - 1) + reach, needed[1], inputs.shape[3]),
+            (1, stride * (rows - 1) + reach, needed[1], fine.shape[3]),
         )
         strip = jax.lax.dynamic_slice(
-            errors, (image, row, 0, 0), (1, rows, width, features)
+            coarse, (image, row, 0, 0), (1, rows, width, features)
         )
-        taps = _taps(seen, (rows, width), size=size, stride=stride, dilation=dilation)
+        taps = _taps(seen, (rows, width), layer)
         return product(taps, strip.reshape(-1, features))
 
     # Many strips are added, which 8 bits are too few for.
@@ -573,4 +574,4 @@ def _sum_over_strips(
         lambda index, total: total + part(index).astype(total.dtype),
         zeros,
     )
-    return total.astype(inputs.dtype)
+    return total.astype(fine.dtype)

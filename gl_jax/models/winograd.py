@@ -1,4 +1,4 @@
-"""3x3 convolutions with a third of the products: Winograd's F(4x2, 3x3) and F(4x4, 3x3).
+"""Convolutions with a third of the products: Winograd's F(4x2, 3x3) and F(4x4, 3x3).
 
 A tile of inputs, a 3x3 kernel and a tile of outputs are seen as polynomials: they are
 evaluated at a few points along each axis, multiplied there, and interpolated (Lavin and
@@ -11,11 +11,21 @@ and 2 columns at a time, 3 products for each output instead of 9 and three times
 definition's rounding; a weight gradient, whose rounding nothing amplifies, takes 4 and 4,
 2.25 products. It is for float32 only.
 
+At stride 2 the fine grid is four coarse ones, its phases. A kernel of 3 to 5 taps has at
+most 3 in each phase, so every phase has such a 3x3 kernel. One without its first tap is 0
+at the point 0, one without its last at infinity: what is 0 is not multiplied. A kernel of 5
+needs 9.6 products for each coarse pixel instead of 25 (12.3 for its outputs, which are done
+2 by 2), one of 4 7.5 instead of 16, one of 3 5.6 instead of 9; weight gradients 7.6, 6.3
+and 5.1.
+
 The transforms are memory traffic, so a block of tiles that fits into the cache is done at
 a time, from the inputs to the outputs.
 """
 
-from math import ceil, sqrt
+from collections.abc import Iterator, Sequence
+from copy import copy
+from math import ceil, prod, sqrt
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,27 +33,31 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial.polynomial import polyfromroots
 
+from gl_jax.models.grids import Layer, Places
+
 VALUES = 2**20
-"""Of inputs or outputs to convolve at a time: 4 MB, half a row of their tiles' points."""
+"""Of inputs or outputs at a time: 4 MB, half a row of their tiles' points."""
 
 PIXELS = 4096
-"""To take a weight gradient of at a time, whatever their features."""
+"""Of the coarse grid to take a weight gradient of at a time, at most."""
 
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
 
-Inputs = Float[Array, "b h w i"]
-Outputs = Float[Array, "b h w o"]
-Kernel = Float[Array, "3 3 i o"]
-Products = Float[Array, "v t f"]
-Weights = Float[Array, "v i o"]
+Fine = Float[Array, "b h w i"]
+Coarse = Float[Array, "b y x o"]
+Kernel = Float[Array, "k k _ _"]
+Block = Float[Array, "b h w f"]
+
+AtPoints = list[list[Array]]
+"""[v, ...] of each row of points and there of each group of v columns."""
 
 
 class _Axis:
     """Tiles along one axis: three linear maps, whose transposes are the other three."""
 
     def __init__(self, *points: float) -> None:
-        self.points = len(points) + 1  # infinity is the last
+        self.points = len(points) + 1  # 0 is the first, infinity the last
         self.tile = self.points - 2
         self.outputs = _powers(points, self.tile).T
         scales = [np.prod(np.delete(points, i) - p) for i, p in enumerate(points)]
@@ -57,6 +71,14 @@ class _Axis:
         """The side filled up to whole tiles of every grid of the dilation."""
         return ceil(side / (self.tile * dilation)) * self.tile * dilation
 
+    def phases(self, point: int, places: Sequence[Places]) -> range:
+        """The phases whose kernels are not 0 at a point: it is one coefficient at two."""
+        kept = {0: 0, self.points - 1: 2}.get(point)
+        if kept is None:
+            return range(len(places))
+        found = [phase for phase, taps in enumerate(places) if taps[kept] is not None]
+        return range(found[0], found[-1] + 1) if found else range(0)
+
 
 def _powers(points: tuple[float, ...], count: int) -> np.ndarray:
     """Evaluates a polynomial of `count` coefficients at the points, infinity last."""
@@ -69,62 +91,149 @@ _OF_4 = _Axis(0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
 _Axes = tuple[_Axis, _Axis]
 _FORWARD, _GRADIENT = (_OF_4, _OF_2), (_OF_4, _OF_4)
 
+# A kernel of 5 is a discriminator's: normalising the few values of its small maps makes
+# more of rounding, so its outputs are made with as little as there is.
+_ACCURATE = (_OF_2, _OF_2)
 
-def fits(shape: tuple[int, ...], dilation: int) -> bool:
-    """Whether images of this shape are not much smaller than the whole tiles over them."""
+
+def fits(shape: Sequence[int], dilation: int) -> bool:
+    """Whether coarse grids of this shape are not much smaller than the tiles over them."""
     height, width = (_OF_4.filled(side, dilation) for side in shape[1:3])
     return height * width <= MOST_PADDING * shape[1] * shape[2]
 
 
-def convolve(inputs: Inputs, kernel: Kernel, dilation: int) -> Outputs:
-    """The "same" convolution of stride 1: zero padding of `dilation`."""
-    weights = _kernel_rows(kernel, _FORWARD)
-    blocks = _Blocks(inputs.shape, _FORWARD, dilation, VALUES // max(kernel.shape[2:]))
-    padded = blocks.padded(inputs)
+def to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
+    """The "same" convolution; where the stride is 2, of even sides."""
+    axes = _ACCURATE if layer.size == 5 else _FORWARD
+    return _by_tiles(fine, kernel, layer, axes, finer=False)
+
+
+def to_fine(coarse: Coarse, kernel: Kernel, layer: Layer) -> Fine:
+    """The transposed convolution: the gradient of `to_coarse` with respect to `fine`."""
+    return _by_tiles(coarse, kernel, layer, _FORWARD, finer=True)
+
+
+def _by_tiles(
+    inputs: Array, kernel: Kernel, layer: Layer, axes: _Axes, *, finer: bool
+) -> Array:
+    places = layer.places()
+    plan = _Plan(axes, [taps[::-1] for taps in places] if finer else places)
+    seen, made = (plan.flat(), plan) if finer else (plan, plan.flat())
+    weights = _weights(kernel, plan, upsampling=layer.upsampling)
+    summed = 2 if finer != layer.upsampling else 1  # of the weights' axes
+    features = kernel.shape[4 - summed]
+    count, height, width, read = inputs.shape
+    sides = (height // seen.phases, width // seen.phases)
+    most = max(read * seen.phases**2, features * made.phases**2)
+    blocks = _Blocks((count, *sides), plan.axes, layer.dilation, VALUES // most)
+    padded = blocks.padded(inputs, seen.phases)
 
     def complete(index: Array, outputs: Array) -> Array:
-        tiles = _input_rows(blocks.cut(padded, index, halo=True), _FORWARD, dilation)
-        products = [
-            jax.lax.dot_general(row, weight, (((2,), (1,)), ((0,), (0,))))
-            for row, weight in zip(tiles, weights, strict=True)
-        ]
-        shape = (_FORWARD[1].points, *blocks.tiles, kernel.shape[3])
-        found = _interpolated([product.reshape(shape) for product in products])
-        found = found.reshape(*blocks.shape, kernel.shape[3])
-        return jax.lax.dynamic_update_slice(outputs, found, blocks.start(index))
+        tiles = _tiles(
+            blocks.cut_around(padded, index, seen.phases), seen, layer.dilation
+        )
+        products = _products(tiles, weights, ((2,), (summed,)))
+        found = _interpolated(products, made, blocks.tiles)
+        rows, columns = (made.phases * side for side in blocks.shape[1:])
+        return jax.lax.dynamic_update_slice(
+            outputs,
+            found.reshape(-1, rows, columns, features),
+            blocks.start(index, made.phases),
+        )
 
-    filled = (inputs.shape[0], blocks.height, blocks.width, kernel.shape[3])
-    outputs = jax.lax.fori_loop(
-        0, blocks.count, complete, jnp.zeros(filled, inputs.dtype)
-    )
-    return outputs[:, : inputs.shape[1], : inputs.shape[2]]
+    filled = (made.phases * blocks.height, made.phases * blocks.width)
+    outputs = jnp.zeros((count, *filled, features), inputs.dtype)
+    outputs = jax.lax.fori_loop(0, blocks.count, complete, outputs)
+    return outputs[:, : made.phases * sides[0], : made.phases * sides[1]]
 
 
-def weight_gradient(inputs: Inputs, errors: Outputs, dilation: int) -> Kernel:
-    """The gradient of `convolve` with respect to the kernel, from that of the outputs."""
-    rows, columns = _GRADIENT
-    features = (inputs.shape[3], errors.shape[3])
-    blocks = _Blocks(inputs.shape, _GRADIENT, dilation, PIXELS)
-    padded = blocks.padded(inputs)
-    below = ((0, blocks.height - inputs.shape[1]), (0, blocks.width - inputs.shape[2]))
-    errors = jnp.pad(errors, ((0, 0), *below, (0, 0)))
+def weight_gradient(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
+    """The gradient of `to_coarse` with respect to the kernel, from that of its outputs."""
+    plan = _Plan(_GRADIENT, layer.places())
+    most = max(fine.shape[3] * plan.phases**2, coarse.shape[3])
+    pixels = min(PIXELS, VALUES // most)
+    blocks = _Blocks(coarse.shape, plan.axes, layer.dilation, pixels)
+    padded, errors = blocks.padded(fine, plan.phases), blocks.filled(coarse)
 
-    def add(index: Array, totals: list[Array]) -> list[Array]:
-        tiles = _input_rows(blocks.cut(padded, index, halo=True), _GRADIENT, dilation)
-        spread = _error_rows(blocks.cut(errors, index, halo=False), dilation)
-        return [
-            total + jax.lax.dot_general(row, error, (((1,), (1,)), ((0,), (0,))))
-            for total, row, error in zip(totals, tiles, spread, strict=True)
-        ]
+    def products(index: Array | int) -> AtPoints:
+        tiles = _tiles(
+            blocks.cut_around(padded, index, plan.phases), plan, layer.dilation
+        )
+        spread = _error_tiles(blocks.cut(errors, index), plan, layer.dilation)
+        sides = (spread, tiles) if layer.upsampling else (tiles, spread)
+        return _products(*sides, ((1,), (1,)))
 
-    zeros = [jnp.zeros((columns.points, *features), inputs.dtype)] * rows.points
+    def add(index: Array, totals: AtPoints) -> AtPoints:
+        return jax.tree.map(jnp.add, totals, products(index))
+
+    shapes = jax.eval_shape(products, 0)
+    zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)
     totals = jax.lax.fori_loop(0, blocks.count, add, zeros)
-    return jnp.stack(
+    return _kernel(totals, plan, layer)
+
+
+def _products(
+    left: AtPoints, right: AtPoints, summed: tuple[tuple[int], tuple[int]]
+) -> AtPoints:
+    """Matrix products at every point."""
+    return [
         [
-            jnp.stack(_combinations(columns.kernel.T, list(row)))
-            for row in _combinations(rows.kernel.T, totals)
+            jax.lax.dot_general(*pair, (summed, ((0,), (0,))))
+            for pair in zip(*row, strict=True)
         ]
-    )
+        for row in zip(left, right, strict=True)
+    ]
+
+
+# ---- What is multiplied --------------------------------------------------------------
+
+
+class _Group(NamedTuple):
+    """Neighbouring points of the columns, and the phases that are not 0 there."""
+
+    points: range
+    phases: range
+
+
+class _Plan:
+    """Which phases are multiplied: at each row of points, and at groups of columns."""
+
+    def __init__(self, axes: _Axes, places: Sequence[Places]) -> None:
+        self.axes, self.places = axes, places
+        self.phases = len(places)
+        rows, columns = axes
+        self.rows = [rows.phases(point, places) for point in range(rows.points)]
+        self.columns: list[_Group] = []
+        for point in range(columns.points):
+            phases, first = columns.phases(point, places), point
+            if self.columns and self.columns[-1].phases == phases:
+                first = self.columns.pop().points.start
+            if phases:
+                self.columns.append(_Group(range(first, point + 1), phases))
+
+    def flat(self) -> "_Plan":
+        """The same for the side that has no phases: all of it is multiplied everywhere."""
+        plan = copy(self)
+        plan.phases = 1
+        plan.rows = [range(min(1, len(phases))) for phases in self.rows]
+        plan.columns = [_Group(points, range(1)) for points, _ in self.columns]
+        return plan
+
+    def of_row(self, arrays: AtPoints, phase: int, group: int) -> list[Array | None]:
+        """Of a group each row's [v, ...] of one phase, from [v, phases, ...]."""
+        return [
+            row[group][:, phases.index(phase)] if phase in phases else None
+            for row, phases in zip(arrays, self.rows, strict=True)
+        ]
+
+    def of_column(self, arrays: list[Array], phase: int) -> list[Array | None]:
+        """Each column's [...] of one phase, from every group's [v, phases, ...]."""
+        found: list[Array | None] = [None] * self.axes[1].points
+        for (points, phases), array in zip(self.columns, arrays, strict=True):
+            if phase in phases:
+                for index, point in enumerate(points):
+                    found[point] = array[index, phases.index(phase)]
+        return found
 
 
 # ---- The transforms ------------------------------------------------------------------
@@ -133,63 +242,185 @@ def weight_gradient(inputs: Inputs, errors: Outputs, dilation: int) -> Kernel:
 # beside each other first.
 
 
-def _kernel_rows(kernel: Kernel, axes: _Axes) -> list[Weights]:
-    rows, columns = axes
+def _weights(kernel: Kernel, plan: _Plan, *, upsampling: bool) -> AtPoints:
+    """The kernel at the points: its features as they are, the fine ones once a phase."""
+    rows, columns = plan.axes
+    fine = 1 if upsampling else 0
+
+    def at(axis: _Axis, point: int, phase: int, parts: Sequence[Array]) -> Array:
+        taps = [None if tap is None else parts[tap] for tap in plan.places[phase]]
+        return _combination(axis.kernel[point], taps)
+
+    def weights(row: int, group: _Group) -> Array:
+        lines = [list(at(rows, row, phase, list(kernel))) for phase in plan.rows[row]]
+        parts = [
+            _phases_before(
+                [
+                    [at(columns, column, q, line) for q in group.phases]
+                    for line in lines
+                ],
+                fine,
+            )
+            for column in group.points
+        ]
+        return jnp.stack(parts)
+
     return [
-        jnp.stack(_combinations(columns.kernel, list(row)))
-        for row in _combinations(rows.kernel, list(kernel))
+        [weights(row, group) for group in plan.columns if phases]
+        for row, phases in enumerate(plan.rows)
     ]
 
 
-def _input_rows(block: Array, axes: _Axes, dilation: int) -> list[Products]:
-    rows, columns = axes
+def _phases_before(parts: list[list[Array]], axis: int) -> Array:
+    """Both axes' phases and an axis of features as one."""
+    shape = list(parts[0][0].shape)
+    shape[axis] = -1
+    rows = [jnp.stack(row, axis=axis) for row in parts]
+    return jnp.stack(rows, axis=axis).reshape(shape)
+
+
+def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
+    """The gradient of the kernel's taps from that of its `_weights`."""
+    rows, columns = plan.axes
+
+    def by_phase(row: int) -> list[Array]:
+        return [
+            _phases_first(total, (len(plan.rows[row]), len(phases)), layer.upsampling)
+            for total, (_, phases) in zip(totals[row], plan.columns, strict=True)
+        ]
+
+    split = [by_phase(row) if phases else [] for row, phases in enumerate(plan.rows)]
+    kernel: list[list[Any]] = [[None] * layer.size for _ in range(layer.size)]
+    for phase, place, tap in _taps(plan):
+        parts = [plan.of_row(split, phase, group) for group in range(len(plan.columns))]
+        lines = [_combination(rows.kernel.T[place], part) for part in parts]
+        for column_phase, column_place, column_tap in _taps(plan):
+            points = plan.of_column(lines, column_phase)
+            value = _combination(columns.kernel.T[column_place], points)
+            kernel[tap][column_tap] = value
+    return jnp.stack([jnp.stack(row) for row in kernel])
+
+
+def _taps(plan: _Plan) -> Iterator[tuple[int, int, int]]:
+    """Each tap's phase, its place among the phase's three, and its number."""
+    for phase, taps in enumerate(plan.places):
+        for place, tap in enumerate(taps):
+            if tap is not None:
+                yield phase, place, tap
+
+
+def _phases_first(total: Array, phases: tuple[int, int], upsampling: bool) -> Array:
+    """[v, p, q, f, f] from the gradient of `_weights`."""
+    v, first, last = total.shape
+    if not upsampling:
+        return total.reshape(v, *phases, -1, last)
+    return jnp.moveaxis(total.reshape(v, first, *phases, -1), 1, 3)
+
+
+def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
+    """Tiles of inputs with what they see beyond, at the points: [v, t, phases * f]."""
+    rows, columns = plan.axes
+    b, height, width, features = block.shape
+    n = plan.phases
+    block = block.reshape(b, height // n, n, width // n, n, features).swapaxes(2, 3)
     found = _combinations(rows.inputs, _windows(block, 1, rows, dilation))
     # Kept in the cache: fused with the next step, every row would be made six times.
     found = jax.lax.optimization_barrier(jnp.stack(found))
+
+    def tiles(row: Array, phases: range, group: _Group) -> Array:
+        seen = row[..., _slice(phases), _slice(group.phases), :]
+        windows = _windows(seen, 3, columns, dilation)
+        return _stacked(_combinations(columns.inputs[_slice(group.points)], windows))
+
     return [
-        _stacked(_combinations(columns.inputs, _windows(row, 3, columns, dilation)))
-        for row in found
+        [tiles(row, phases, group) for group in plan.columns if phases]
+        for row, phases in zip(found, plan.rows, strict=True)
     ]
 
 
-def _error_rows(block: Array, dilation: int) -> list[Products]:
-    rows, columns = _GRADIENT
+def _error_tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
+    """Tiles of a coarse grid's errors at the points: [v, t, f]."""
+    rows, columns = plan.axes
+    block = block[:, :, :, None, None]
     found = _combinations(rows.outputs.T, _split(block, 1, rows, dilation))
+
+    def tiles(row: Array, group: _Group) -> Array:
+        matrix = columns.outputs.T[_slice(group.points)]
+        return _stacked(_combinations(matrix, _split(row, 3, columns, dilation)))
+
     return [
-        _stacked(_combinations(columns.outputs.T, _split(row, 3, columns, dilation)))
-        for row in found
+        [tiles(row, group) for group in plan.columns if phases]
+        for row, phases in zip(found, plan.rows, strict=True)
     ]
 
 
-def _stacked(parts: list[Array]) -> Products:
-    return jnp.stack(parts).reshape(len(parts), -1, parts[0].shape[-1])
+def _stacked(parts: list[Float[Array, "b y d x d p q f"]]) -> Float[Array, "v t pqf"]:
+    features = prod(parts[0].shape[5:])
+    return jnp.stack(parts).reshape(len(parts), -1, features)
 
 
-def _interpolated(products: list[Float[Array, "v b y d x d f"]]) -> Array:
-    """The outputs of all tiles, [b, y, 4, d, x, 2, d, f]."""
-    rows, columns = _FORWARD
-    found = _combinations(rows.outputs, products)
-    found = jax.lax.optimization_barrier(jnp.stack(found))
-    stacked = [
-        jnp.stack(_combinations(columns.outputs, list(row)), axis=4) for row in found
-    ]
-    return jnp.stack(stacked, axis=2)
+def _interpolated(
+    products: AtPoints, plan: _Plan, tiles: Sequence[int]
+) -> Float[Array, "b y 4 p d x 2 q d f"]:
+    """The outputs of all tiles."""
+    rows, columns = plan.axes
 
+    def by_phase(row: int) -> list[Float[Array, "v p q b y d x d f"]]:
+        split = []
+        for product, group in zip(products[row], plan.columns, strict=True):
+            phases = (len(plan.rows[row]), len(group.phases))
+            shape = (len(group.points), *tiles, *phases, -1)
+            split.append(jnp.moveaxis(product.reshape(shape), (6, 7), (1, 2)))
+        return split
 
-def _combinations(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
-    """The matrix times a vector whose entries are arrays."""
-    combined = []
-    for row in matrix:
-        terms = [
-            part if weight == 1 else part * np.asarray(weight, part.dtype)
-            for weight, part in zip(row, parts, strict=True)
-            if abs(weight) > 1e-9  # the points are symmetrical: many cancel
+    split = [by_phase(row) if phases else [] for row, phases in enumerate(plan.rows)]
+
+    def lines(phase: int) -> list[Float[Array, "4 v q b y d x d f"]]:
+        return [
+            jax.lax.optimization_barrier(
+                jnp.stack(_combinations(rows.outputs, plan.of_row(split, phase, group)))
+            )
+            for group in range(len(plan.columns))
         ]
-        combined.append(sum(terms[1:], terms[0]))
-    return combined
+
+    def pixels(line: list[Array]) -> Float[Array, "b y d x 2q d f"]:
+        found = [
+            _combinations(columns.outputs, plan.of_column(line, phase))
+            for phase in range(plan.phases)
+        ]
+        return jnp.stack([phase[k] for k in range(columns.tile) for phase in found], 4)
+
+    found = [lines(phase) for phase in range(plan.phases)]
+    return jnp.stack(
+        [
+            pixels([group[k] for group in phase])
+            for k in range(rows.tile)
+            for phase in found
+        ],
+        axis=2,
+    )
+
+
+def _combinations(matrix: np.ndarray, parts: Sequence[Array | None]) -> list[Array]:
+    """The matrix times a vector whose entries are arrays, None where one is 0."""
+    return [_combination(row, parts) for row in matrix]
+
+
+def _combination(weights: np.ndarray, parts: Sequence[Array | None]) -> Array:
+    terms = [
+        part if weight == 1 else part * np.asarray(weight, part.dtype)
+        for weight, part in zip(weights, parts, strict=True)
+        if part is not None
+        and abs(weight) > 1e-9  # the points are symmetrical: many cancel
+    ]
+    return sum(terms[1:], terms[0])
 
 
 # ---- Tiles and blocks ----------------------------------------------------------------
+
+
+def _slice(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop)
 
 
 def _split(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
@@ -215,15 +446,19 @@ def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array
 
 
 class _Blocks:
-    """Images cut into equal blocks of whole tiles, about so many pixels large."""
+    """Coarse grids cut into equal blocks of whole tiles, about so many pixels large.
+
+    `scale` is how much finer the images are that are cut or made.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], axes: _Axes, dilation: int, pixels: int
     ) -> None:
-        images, height, width, _ = shape
+        images, height, width = shape[:3]
         self.dilation = dilation
         self.height = axes[0].filled(height, dilation)
         self.width = axes[1].filled(width, dilation)
+        self.missing = (self.height - height, self.width - width)
         self.sides = (axes[0].tile * dilation, axes[1].tile * dilation)
         high, wide = self.sides
         columns = divisor(self.width // wide, pixels // (high * wide))
@@ -236,31 +471,41 @@ class _Blocks:
         self.per_image = self.height // self.shape[1] * self.per_row
         self.count = images // together * self.per_image
 
-    def padded(self, images: Array) -> Array:
+    def filled(self, images: Array) -> Array:
+        """Zeros below and on the right, up to whole tiles."""
+        below, right = self.missing
+        return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
+
+    def padded(self, images: Array, scale: int) -> Array:
         """Zeros around: what the first and the last tiles see beyond the images."""
-        missing = (self.height - images.shape[1], self.width - images.shape[2])
         around = [
-            (self.dilation, more + side - self.dilation)
-            for more, side in zip(missing, self.sides, strict=True)
+            (scale * self.dilation, scale * (more + side - self.dilation))
+            for more, side in zip(self.missing, self.sides, strict=True)
         ]
         return jnp.pad(images, ((0, 0), *around, (0, 0)))
 
-    def start(self, index: Array) -> tuple[Array | int, ...]:
+    def start(self, index: Array | int, scale: int) -> tuple[Array | int, ...]:
         """Where block `index` begins."""
         place = index % self.per_image
         return (
             index // self.per_image * self.shape[0],
-            place // self.per_row * self.shape[1],
-            place % self.per_row * self.shape[2],
+            place // self.per_row * self.shape[1] * scale,
+            place % self.per_row * self.shape[2] * scale,
             0,
         )
 
-    def cut(self, images: Array, index: Array, *, halo: bool) -> Array:
-        """Block `index`, and with `halo` what its last tiles see beyond it."""
+    def cut(self, images: Array, index: Array | int) -> Array:
+        """Block `index` of filled images."""
+        sizes = (*self.shape, images.shape[3])
+        return jax.lax.dynamic_slice(images, self.start(index, 1), sizes)
+
+    def cut_around(self, images: Array, index: Array | int, scale: int) -> Array:
+        """Block `index` of padded images, and what its last tiles see beyond it."""
         count, rows, columns = self.shape
-        down, right = self.sides if halo else (0, 0)
-        sizes = (count, rows + down, columns + right, images.shape[3])
-        return jax.lax.dynamic_slice(images, self.start(index), sizes)
+        down, right = self.sides
+        sizes = (count, scale * (rows + down), scale * (columns + right))
+        start = self.start(index, scale)
+        return jax.lax.dynamic_slice(images, start, (*sizes, images.shape[3]))
 
 
 def divisor(number: int, most: int) -> int:

@@ -42,7 +42,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
     assert float(worst) < TOLERANCE
 
 
-# Each line is another formulation: see _same, _input_gradient and _cpu_weight_gradient.
+# Each line is another formulation: see _to_coarse, _to_fine and _cpu_weight_gradient.
 @pytest.mark.parametrize(
     ("size", "features_in", "features_out", "kernel", "stride", "dilation"),
     [
@@ -57,7 +57,11 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((13, 9), 64, 64, 3, 1, 1, id="odd-sides"),
         pytest.param((24, 16), 64, 64, 3, 2, 1, id="stride-2"),
         pytest.param((24, 16), 64, 64, 5, 2, 1, id="stride-2-kernel-5"),
-        pytest.param((24, 16), 72, 64, 3, 2, 1, id="stride-2-wide"),
+        pytest.param((24, 16), 72, 64, 3, 2, 1, id="stride-2-taps"),
+        pytest.param((24, 32), 128, 136, 3, 2, 1, id="stride-2-winograd"),
+        pytest.param((24, 32), 64, 128, 5, 2, 1, id="stride-2-kernel-5-winograd"),
+        pytest.param((24, 32), 256, 256, 5, 2, 1, id="stride-2-many-weights"),
+        pytest.param((24, 31), 64, 128, 5, 2, 1, id="stride-2-wide-odd-side"),
         pytest.param((192, 96), 8, 8, 5, 2, 1, id="stride-2-in-strips"),
         pytest.param((23, 17), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
         pytest.param((16, 12), 64, 64, 3, 2, 1, id="small-map"),
@@ -91,12 +95,22 @@ def test_onto_small_maps_bfloat16_is_left_to_xla():
 
 
 @pytest.mark.parametrize(
-    ("size", "features"),
-    [((6, 8), 8), ((6, 8), 64), ((9, 8), 8), ((10, 8), 64), ((96, 48), 4)],
+    ("size", "features", "made"),
+    [
+        ((6, 8), 8, 32),
+        ((6, 8), 64, 256),
+        ((9, 8), 8, 32),
+        ((10, 8), 64, 256),
+        ((96, 48), 4, 16),
+        pytest.param((12, 8), 128, 128, id="winograd"),
+        pytest.param((12, 8), 136, 64, id="winograd-gradients"),
+    ],
 )
-def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(size, features):
+def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(
+    size, features, made
+):
     inputs = jax.random.normal(jax.random.key(0), (2, *size, features))
-    kernel = jax.random.normal(jax.random.key(1), (4, 4, features, 4 * features))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, features, made))
 
     def transposed(inputs: Array, kernel: Array) -> Array:
         return jax.lax.conv_transpose(inputs, kernel[::-1, ::-1], (2, 2), "SAME")
