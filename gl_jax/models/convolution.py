@@ -46,6 +46,10 @@ ParityTaps = tuple[slice, tuple[int, int]]
 WINOGRAD_CHANNELS = 128
 WINOGRAD_GRADIENT_CHANNELS = 32
 
+# Below so many multiplications for each tap, its programs at stride 2 take longer to
+# compile than they save in a few hundred steps.
+WINOGRAD_PRODUCTS = 2**27
+
 # Of kernels with more weights XLA's own gradients are as fast, and need less memory.
 WINOGRAD_WEIGHTS = 2**20
 
@@ -195,30 +199,38 @@ def _to_coarse(fine: Array, kernel: Array, layer: Layer) -> Array:
         on_cpu = partial(_by_patches, layer=layer)
     elif _fits_pairs(fine, shape, layer):
         on_cpu = _in_pairs
-    elif _fits_winograd(fine, fine.shape, layer) and _wide(shape, layer, half_from=4):
+    elif _wide(shape, layer, half_from=4) and _fits_winograd(
+        fine, fine.shape, shape, layer
+    ):
         on_cpu = partial(winograd.to_coarse, layer=layer)
     else:
         return native(fine, kernel)
     return jax.lax.platform_dependent(fine, kernel, cpu=on_cpu, default=native)
 
 
-def _fits_winograd(array: Array, shape: Sequence[int], layer: Layer) -> bool:
-    """What `winograd` asks of the type, the kernel and the sides of the fine grid."""
-    stride, size = layer.stride, layer.size
-    if array.dtype != jnp.float32:
+def _fits_winograd(
+    array: Array, grid: Sequence[int], kernel: Sequence[int], layer: Layer
+) -> bool:
+    """What `winograd` asks of the type, the shape of the fine grid, and the kernel's."""
+    if array.dtype != jnp.float32 or not 3 <= layer.size <= 5:
         return False
-    if stride == 1:
-        return size == 3 and winograd.fits(shape, layer.dilation)
-    plain = stride == 2 and layer.dilation == 1 and 3 <= size <= 5
-    coarse = (shape[0], shape[1] // 2, shape[2] // 2)
-    return plain and _even(shape) and winograd.fits(coarse, 1)
+    if layer.stride == 1:
+        return layer.size == 3 and winograd.fits(grid, layer.dilation)
+    if layer.stride != 2 or layer.dilation != 1 or not _even(grid):
+        return False
+    coarse = (grid[0], grid[1] // 2, grid[2] // 2)
+    much = prod(coarse) * prod(kernel[2:]) >= WINOGRAD_PRODUCTS
+    return much and winograd.fits(coarse, 1)
 
 
-def _wide(shape: Sequence[int], layer: Layer, *, half_from: int) -> bool:
-    """Whether Winograd's products save time for a kernel of this shape, fine side first."""
+def _wide(kernel: Sequence[int], layer: Layer, *, half_from: int) -> bool:
+    """Whether Winograd's products save time for a kernel of this shape, fine side first.
+
+    At stride 2 half as many fine features are enough for kernels of `half_from` on.
+    """
     halved = layer.stride == 2 and layer.size >= half_from
     fine = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
-    return shape[2] >= fine and shape[3] >= WINOGRAD_CHANNELS
+    return kernel[2] >= fine and kernel[3] >= WINOGRAD_CHANNELS
 
 
 def _even(shape: Sequence[int]) -> bool:
@@ -316,7 +328,7 @@ def _to_fine(
     on_cpu: Callable[[Array, Array], Array]
     if _onto_small_map(coarse, shape, layer):
         on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
-    elif many and _fits_winograd(coarse, shape, layer):
+    elif many and _fits_winograd(coarse, shape, fine_first, layer):
         on_cpu = partial(winograd.to_fine, layer=layer)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
@@ -487,7 +499,7 @@ def _cpu_weight_gradient(
     else:
         fine_first = (*shape[:2], *shape[:1:-1]) if layer.upsampling else shape
         wide = _wide(fine_first, layer, half_from=4) and prod(shape) <= WINOGRAD_WEIGHTS
-    if wide and _fits_winograd(fine, fine.shape, layer):
+    if wide and _fits_winograd(fine, fine.shape, shape, layer):
         return partial(winograd.weight_gradient, layer=layer)
     if layer.size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None

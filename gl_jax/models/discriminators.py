@@ -47,16 +47,16 @@ class PatchDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], train: bool
+        self, images: Float[Array, "b h w 3"], train: bool, batches: int = 1
     ) -> Float[Array, "b f"]:
-        """The features; `train` normalises by the batch and updates running statistics."""
+        """The features; `train` and `batches` are those of ContextDiscriminator."""
         if images.shape[1:3] != (self.input_size, self.input_size):
             raise ValueError(
                 f"this discriminator was built for input_size (={self.input_size}), "
                 f"but the images are {images.shape[1]}x{images.shape[2]}."
             )
         block = (
-            nn.remat(ConvBlock, static_argnums=(2,))
+            nn.remat(ConvBlock, static_argnums=(2, 3))
             if self.rematerialize
             else ConvBlock
         )
@@ -74,7 +74,7 @@ class PatchDiscriminator(nn.Module):
                 axis_name=self.axis_name,
                 momentum=self.momentum,
                 name=f"conv{index}",
-            )(outputs, train)
+            )(outputs, train, batches)
         outputs = outputs.reshape(outputs.shape[0], -1)
         outputs = nn.Dense(
             scaled(FEATURES, self.width),
@@ -120,8 +120,13 @@ class ContextDiscriminator(nn.Module):
         images: Float[Array, "b h w 3"],
         patches: Float[Array, "b s s 3"],
         train: bool = False,
+        batches: int = 1,
     ) -> Float[Array, " b"]:
-        """The logits; `train` normalises by the batch and updates running statistics."""
+        """The logits; `train` normalises by the batch and updates running statistics.
+
+        Several `batches`, one behind the other, are each normalised by themselves: real
+        and fake images, whose statistics must not mix, pass through together.
+        """
         settings: dict[str, Any] = {
             "width": self.width,
             "norm_order": self.norm_order,
@@ -133,9 +138,9 @@ class ContextDiscriminator(nn.Module):
         features = []
         if self.variant != "global":
             local = LocalDiscriminator(self.local_size, **settings, name="local")
-            features.append(local(patches, train))
+            features.append(local(patches, train, batches))
         if self.variant != "local":
             whole = GlobalDiscriminator(self.image_size, **settings, name="global")
-            features.append(whole(images, train))
+            features.append(whole(images, train, batches))
         fused = nn.Dense(1, name="fusion")(jnp.concatenate(features, axis=-1))
         return fused[:, 0]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 from jax import Array
 
 Places = tuple[int | None, int | None, int | None]
@@ -42,11 +43,32 @@ class Layer:
         The phases are the pixels' remainders modulo the stride. For kernels of 3, and at
         stride 2 of up to 5 taps: none of them is further away.
         """
-        return tuple(
-            (self._tap(phase, -1), self._tap(phase, 0), self._tap(phase, 1))
-            for phase in range(self.stride)
-        )
+        taps = range(-self._missing, -self._missing + 3 * self.stride)
+        known = [tap if 0 <= tap < self.size else None for tap in taps]
+        phases = (known[phase :: self.stride] for phase in range(self.stride))
+        return tuple((first, middle, last) for first, middle, last in phases)
 
-    def _tap(self, phase: int, place: int) -> int | None:
-        tap = self.stride * place + phase + self.padding // self.dilation
-        return tap if 0 <= tap < self.size else None
+    @property
+    def _missing(self) -> int:
+        """Taps that a kernel would have before its first, were all places taken."""
+        return self.stride - self.padding // self.dilation
+
+    def by_place(self, kernel: Array) -> Array:
+        """A stored kernel as [3, 3, p, q, i, o]: by place and phase, 0 where no tap is.
+
+        The phases stand before the fine features, which may be the last.
+        """
+        n = self.stride
+        around = (self._missing, 3 * n - self._missing - self.size)
+        filled = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
+        split = filled.reshape(3, n, 3, n, *kernel.shape[2:])
+        order = (0, 2, 4, 1, 3, 5) if self.upsampling else (0, 2, 1, 3, 4, 5)
+        return split.transpose(order)
+
+    def from_places(self, places: Array) -> Array:
+        """The kernel as it is stored, from [3, 3, p, q, i, o] as `by_place` gives it."""
+        n, first = self.stride, self._missing
+        order = (0, 3, 1, 4, 2, 5) if self.upsampling else (0, 2, 1, 3, 4, 5)
+        split = places.transpose(order)
+        filled = split.reshape(3 * n, 3 * n, *split.shape[4:])
+        return filled[first : first + self.size, first : first + self.size]

@@ -41,11 +41,14 @@ class BatchNorm(nn.Module):
         inputs: Float[Array, "b h w c"],
         train: bool,
         added: Float[Array, " c"] | float = 0.0,
+        batches: int = 1,
     ) -> Float[Array, "b h w c"]:
         """Normalises by the batch's statistics where `train`, else by the running ones.
 
         `added` is a bias that the inputs are seen with. It moves their mean and nothing
-        else, so it is never added to them: that saves two passes over each image.
+        else, so it is never added to them: that saves two passes over each image. Where
+        the images are several `batches`, one behind the other, each has its own
+        statistics, and the running ones see one after the other.
         """
         shape = inputs.shape[-1:]
         scale = self.param("scale", nn.initializers.ones_init(), shape)
@@ -53,26 +56,30 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         mean, var = running_mean.value - added, running_var.value
+        split = inputs.reshape(batches, -1, *inputs.shape[1:])
         if train:
-            mean, var = batch_statistics(inputs, self.axis_name)
+            mean, var = batch_statistics(split, self.axis_name)
             if not self.is_initializing():
                 seen = ((running_mean, mean + added), (running_var, var))
-                for running, value in seen:
-                    old = self.momentum * running.value
-                    running.value = old + (1 - self.momentum) * value
+                for running, values in seen:
+                    for value in values:
+                        old = self.momentum * running.value
+                        running.value = old + (1 - self.momentum) * value
         factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
         offset = bias - mean * factor
-        outputs = inputs.astype(jnp.float32) * _channels(factor) + _channels(offset)
-        return outputs.astype(inputs.dtype)
+        outputs = split.astype(jnp.float32) * _over_pixels(factor)
+        outputs = outputs + _over_pixels(offset)
+        return outputs.reshape(inputs.shape).astype(inputs.dtype)
 
 
 def batch_statistics(
-    inputs: Float[Array, "b h w c"], axis_name: str | None
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over the whole batch, all devices included."""
+    inputs: Float[Array, "n b h w c"], axis_name: str | None
+) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
+    """Mean and variance of each channel over each whole batch, all devices included."""
     values = inputs.astype(jnp.float32)
-    mean = _over_devices(jnp.mean(values, axis=(0, 1, 2)), axis_name)
-    squares = jnp.mean(jnp.square(values - _channels(mean)), axis=(0, 1, 2))
+    mean = _over_devices(jnp.mean(values, axis=(1, 2, 3)), axis_name)
+    squares = jnp.square(values - _over_pixels(mean))
+    squares = jnp.mean(squares, axis=(1, 2, 3))
     return mean, _over_devices(squares, axis_name)
 
 
@@ -80,8 +87,8 @@ def _over_devices(value: Array, axis_name: str | None) -> Array:
     return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
 
-def _channels(vector: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
-    return vector[None, None, None, :]
+def _over_pixels(vectors: Float[Array, "*n c"]) -> Float[Array, "n 1 1 1 c"]:
+    return vectors.reshape(-1, 1, 1, 1, vectors.shape[-1])
 
 
 class ConvBlock(nn.Module):
@@ -102,9 +109,9 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "b h w i"], train: bool
+        self, inputs: Float[Array, "b h w i"], train: bool, batches: int = 1
     ) -> Float[Array, "b y x o"]:
-        """Applies the block; `train` normalises by the batch and updates running statistics."""
+        """Applies the block; `train` and `batches` are those of BatchNorm."""
         k = self.kernel_size
         kernel = self.param(
             "kernel", KERNEL_INIT, (k, k, inputs.shape[-1], self.features)
@@ -112,13 +119,13 @@ class ConvBlock(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
         if self.norm and self.norm_order == "norm_activation":
-            outputs = self.normalize(outputs, train, bias)
+            outputs = self.normalize(outputs, train, batches, bias)
         else:
-            outputs = outputs + _channels(bias.astype(self.dtype))
+            outputs = outputs + bias.astype(self.dtype)
         if self.activation is not None:
             outputs = self.activation(outputs)
         if self.norm and self.norm_order == "activation_norm":
-            outputs = self.normalize(outputs, train)
+            outputs = self.normalize(outputs, train, batches)
         return outputs
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
@@ -126,11 +133,11 @@ class ConvBlock(nn.Module):
         return convolve(inputs, kernel, self.stride, self.dilation)
 
     def normalize(
-        self, inputs: Array, train: bool, added: Array | float = 0.0
+        self, inputs: Array, train: bool, batches: int, added: Array | float = 0.0
     ) -> Array:
         """Batch normalisation under the name `norm`."""
         norm = BatchNorm(axis_name=self.axis_name, momentum=self.momentum, name="norm")
-        return norm(inputs, train, added)
+        return norm(inputs, train, added, batches)
 
 
 class UpBlock(ConvBlock):

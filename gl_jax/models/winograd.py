@@ -14,18 +14,18 @@ definition's rounding; a weight gradient, whose rounding nothing amplifies, take
 At stride 2 the fine grid is four coarse ones, its phases. A kernel of 3 to 5 taps has at
 most 3 in each phase, so every phase has such a 3x3 kernel. One without its first tap is 0
 at the point 0, one without its last at infinity: what is 0 is not multiplied. A kernel of 5
-needs 9.6 products for each coarse pixel instead of 25 (12.3 for its outputs, which are done
-2 by 2), one of 4 7.5 instead of 16, one of 3 5.6 instead of 9; weight gradients 7.6, 6.3
-and 5.1.
+needs 11 products for each coarse pixel instead of 25 (14 for its outputs, which are done 2
+by 2), one of 4 7.5 instead of 16, one of 3 5.6 instead of 9; weight gradients 8.3, 6.3 and
+5.1.
 
 The transforms are memory traffic, so a block of tiles that fits into the cache is done at
 a time, from the inputs to the outputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from math import ceil, prod, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,9 @@ PIXELS = 4096
 
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
+
+MOST_KEPT = 0.8
+"""Of the products of all columns: where more are kept, all are, which compiles faster."""
 
 Fine = Float[Array, "b h w i"]
 Coarse = Float[Array, "b y x o"]
@@ -119,7 +122,7 @@ def _by_tiles(
     places = layer.places()
     plan = _Plan(axes, [taps[::-1] for taps in places] if finer else places)
     seen, made = (plan.flat(), plan) if finer else (plan, plan.flat())
-    weights = _weights(kernel, plan, upsampling=layer.upsampling)
+    weights = _weights(kernel, plan, layer, mirrored=finer)
     summed = 2 if finer != layer.upsampling else 1  # of the weights' axes
     features = kernel.shape[4 - summed]
     count, height, width, read = inputs.shape
@@ -195,21 +198,28 @@ class _Group(NamedTuple):
     phases: range
 
 
+def _groups(columns: _Axis, places: Sequence[Places]) -> list[_Group]:
+    groups: list[_Group] = []
+    for point in range(columns.points):
+        phases, first = columns.phases(point, places), point
+        if groups and groups[-1].phases == phases:
+            first = groups.pop().points.start
+        if phases:
+            groups.append(_Group(range(first, point + 1), phases))
+    every = _Group(range(columns.points), range(len(places)))
+    kept = sum(len(group.points) * len(group.phases) for group in groups)
+    worth_it = kept <= MOST_KEPT * len(every.points) * len(every.phases)
+    return groups if worth_it else [every]
+
+
 class _Plan:
     """Which phases are multiplied: at each row of points, and at groups of columns."""
 
     def __init__(self, axes: _Axes, places: Sequence[Places]) -> None:
-        self.axes, self.places = axes, places
-        self.phases = len(places)
+        self.axes, self.phases = axes, len(places)
         rows, columns = axes
         self.rows = [rows.phases(point, places) for point in range(rows.points)]
-        self.columns: list[_Group] = []
-        for point in range(columns.points):
-            phases, first = columns.phases(point, places), point
-            if self.columns and self.columns[-1].phases == phases:
-                first = self.columns.pop().points.start
-            if phases:
-                self.columns.append(_Group(range(first, point + 1), phases))
+        self.columns = _groups(columns, places)
 
     def flat(self) -> "_Plan":
         """The same for the side that has no phases: all of it is multiplied everywhere."""
@@ -242,28 +252,21 @@ class _Plan:
 # beside each other first.
 
 
-def _weights(kernel: Kernel, plan: _Plan, *, upsampling: bool) -> AtPoints:
+def _weights(kernel: Kernel, plan: _Plan, layer: Layer, *, mirrored: bool) -> AtPoints:
     """The kernel at the points: its features as they are, the fine ones once a phase."""
     rows, columns = plan.axes
-    fine = 1 if upsampling else 0
-
-    def at(axis: _Axis, point: int, phase: int, parts: Sequence[Array]) -> Array:
-        taps = [None if tap is None else parts[tap] for tap in plan.places[phase]]
-        return _combination(axis.kernel[point], taps)
+    places = layer.by_place(kernel)
+    if mirrored:
+        places = places[::-1, ::-1]
 
     def weights(row: int, group: _Group) -> Array:
-        lines = [list(at(rows, row, phase, list(kernel))) for phase in plan.rows[row]]
-        parts = [
-            _phases_before(
-                [
-                    [at(columns, column, q, line) for q in group.phases]
-                    for line in lines
-                ],
-                fine,
-            )
-            for column in group.points
-        ]
-        return jnp.stack(parts)
+        line = _combination(rows.kernel[row], list(places))
+        phases = (_slice(plan.rows[row]), _slice(group.phases))
+        line = line[:, :, *phases] if layer.upsampling else line[:, *phases]
+        points = _combinations(columns.kernel[_slice(group.points)], list(line))
+        shape = [len(points), *kernel.shape[2:]]
+        shape[2 if layer.upsampling else 1] = -1
+        return jnp.stack(points).reshape(shape)
 
     return [
         [weights(row, group) for group in plan.columns if phases]
@@ -271,50 +274,39 @@ def _weights(kernel: Kernel, plan: _Plan, *, upsampling: bool) -> AtPoints:
     ]
 
 
-def _phases_before(parts: list[list[Array]], axis: int) -> Array:
-    """Both axes' phases and an axis of features as one."""
-    shape = list(parts[0][0].shape)
-    shape[axis] = -1
-    rows = [jnp.stack(row, axis=axis) for row in parts]
-    return jnp.stack(rows, axis=axis).reshape(shape)
-
-
 def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
-    """The gradient of the kernel's taps from that of its `_weights`."""
+    """The gradient of the kernel from that of its `_weights`."""
     rows, columns = plan.axes
+    axis = 2 if layer.upsampling else 1  # of the phases
 
-    def by_phase(row: int) -> list[Array]:
-        return [
-            _phases_first(total, (len(plan.rows[row]), len(phases)), layer.upsampling)
-            for total, (_, phases) in zip(totals[row], plan.columns, strict=True)
+    def filled(total: Array, row: int, group: _Group) -> Float[Array, "v p q _ _"]:
+        """With 0 for the phases that the weights are 0 for."""
+        phases = (plan.rows[row], group.phases)
+        fine = total.shape[axis] // prod(map(len, phases))
+        shape = list(total.shape)
+        shape[axis : axis + 1] = [*map(len, phases), fine]
+        missing = [(0, 0)] * len(shape)
+        missing[axis : axis + 2] = [(p.start, plan.phases - p.stop) for p in phases]
+        return jnp.pad(total.reshape(shape), missing)
+
+    def lines(number: int) -> Float[Array, "3 v p q _ _"]:
+        parts = [
+            filled(row[number], index, plan.columns[number]) if row else None
+            for index, row in enumerate(totals)
         ]
+        found = jnp.stack(_combinations(rows.kernel.T, parts))
+        return jax.lax.optimization_barrier(found)
 
-    split = [by_phase(row) if phases else [] for row, phases in enumerate(plan.rows)]
-    kernel: list[list[Any]] = [[None] * layer.size for _ in range(layer.size)]
-    for phase, place, tap in _taps(plan):
-        parts = [plan.of_row(split, phase, group) for group in range(len(plan.columns))]
-        lines = [_combination(rows.kernel.T[place], part) for part in parts]
-        for column_phase, column_place, column_tap in _taps(plan):
-            points = plan.of_column(lines, column_phase)
-            value = _combination(columns.kernel.T[column_place], points)
-            kernel[tap][column_tap] = value
-    return jnp.stack([jnp.stack(row) for row in kernel])
+    found = [lines(number) for number in range(len(plan.columns))]
 
+    def taps(place: int) -> Float[Array, "3 p q _ _"]:
+        points: list[Array | None] = [None] * columns.points
+        for group, array in zip(plan.columns, found, strict=True):
+            for index, point in enumerate(group.points):
+                points[point] = array[place, index]
+        return jnp.stack(_combinations(columns.kernel.T, points))
 
-def _taps(plan: _Plan) -> Iterator[tuple[int, int, int]]:
-    """Each tap's phase, its place among the phase's three, and its number."""
-    for phase, taps in enumerate(plan.places):
-        for place, tap in enumerate(taps):
-            if tap is not None:
-                yield phase, place, tap
-
-
-def _phases_first(total: Array, phases: tuple[int, int], upsampling: bool) -> Array:
-    """[v, p, q, f, f] from the gradient of `_weights`."""
-    v, first, last = total.shape
-    if not upsampling:
-        return total.reshape(v, *phases, -1, last)
-    return jnp.moveaxis(total.reshape(v, first, *phases, -1), 1, 3)
+    return layer.from_places(jnp.stack([taps(place) for place in range(3)]))
 
 
 def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:

@@ -7,11 +7,11 @@ before the update, averaged over the whole batch.
 
 A step differentiates one network at a time by argument, so the other cannot move: the
 completion step leaves the discriminator bitwise unchanged and the discriminator step the
-completion network. Real and fake images pass through the discriminator one after the
-other, so that batch normalisation never mixes their statistics.
+completion network. Real and fake images pass through the discriminator together, as two
+batches: batch normalisation never mixes their statistics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,6 +80,13 @@ class Examples(NamedTuple):
     real_corner: Int[Array, "b 2"]  # M_d: where the real photographs' window lies
     # Of the noise on fakes and photographs to learn from, and on fakes to be judged.
     noise: Key[Array, "3 b"]
+
+
+class Seen(NamedTuple):
+    """A batch as the discriminators see it."""
+
+    images: Images
+    corner: Int[Array, "b 2"]
 
 
 class Completion(NamedTuple):
@@ -282,26 +289,32 @@ def _complete(
 
 
 def _judge(
+    setup: Setup, params: Tree, batch_stats: Tree, batches: Sequence[Seen]
+) -> tuple[list[Float[Array, " b"]], Tree]:
+    """The discriminator's logits with each batch's statistics, and its new running ones."""
+    assert setup.networks.discriminator is not None
+    size = setup.holes.local_size
+    logits, updates = setup.networks.discriminator.apply(
+        {"params": params, "batch_stats": batch_stats},
+        jnp.concatenate([batch.images for batch in batches]),
+        jnp.concatenate([crop(batch.images, batch.corner, size) for batch in batches]),
+        train=True,
+        batches=len(batches),
+        mutable=["batch_stats"],
+    )
+    return jnp.split(logits, len(batches)), updates["batch_stats"]
+
+
+def _seen(
     setup: Setup,
-    params: Tree,
-    batch_stats: Tree,
     images: Images,
     corner: Int[Array, "b 2"],
     noise: Key[Array, " b"],
     step: Int[Array, ""],
-) -> tuple[Float[Array, " b"], Tree]:
-    """The discriminator's logits with batch statistics, and its new running ones."""
-    assert setup.networks.discriminator is not None
+) -> Seen:
     if setup.noise is not None:
         images = _noisy(images, noise, setup.noise(step))
-    logits, updates = setup.networks.discriminator.apply(
-        {"params": params, "batch_stats": batch_stats},
-        images,
-        crop(images, corner, setup.holes.local_size),
-        train=True,
-        mutable=["batch_stats"],
-    )
-    return logits, updates["batch_stats"]
+    return Seen(images, corner)
 
 
 def _noise_schedule(config: Config) -> optax.Schedule | None:
@@ -339,12 +352,12 @@ def _discriminator_gradients(
     fakes = jax.lax.stop_gradient(composite(completed, images, holes.mask))
 
     def objective(params: Tree) -> tuple[Float[Array, ""], Any]:
-        fake_logits, stats = _judge(
-            setup, params, batch_stats, fakes, holes.corner, examples.noise[0], step
-        )
-        real_logits, stats = _judge(
-            setup, params, stats, images, examples.real_corner, examples.noise[1], step
-        )
+        batches = [
+            _seen(setup, fakes, holes.corner, examples.noise[0], step),
+            _seen(setup, images, examples.real_corner, examples.noise[1], step),
+        ]
+        logits, stats = _judge(setup, params, batch_stats, batches)
+        fake_logits, real_logits = logits
         loss = discriminator_loss(real_logits, fake_logits)
         metrics = {
             "discriminator_loss": loss,
@@ -393,14 +406,9 @@ def _joint_error(
         fakes = composite(completed, images, holes.mask)
         # The discriminator judges as it was trained, by batch statistics; the running
         # ones it would update here are dropped.
-        logits, _ = _judge(
-            setup,
-            discriminator.params,
-            discriminator.batch_stats,
-            fakes,
-            holes.corner,
-            examples.noise[2],
-            step,
+        seen = _seen(setup, fakes, holes.corner, examples.noise[2], step)
+        (logits,), _ = _judge(
+            setup, discriminator.params, discriminator.batch_stats, [seen]
         )
         return adversarial_loss(logits, kind=setup.loss.adversarial)
 
