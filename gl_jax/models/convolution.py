@@ -101,13 +101,15 @@ def convolve(
 
     The kernel has an odd side; the sides of the output are ceil(side / stride).
     """
-    return _to_coarse(inputs, kernel, Layer(kernel.shape[0], stride, dilation))
+    layer = Layer(kernel.shape[0], stride, dilation)
+    return _to_coarse(inputs, kernel, layer, often=False)
 
 
 def _convolve_forward(
     inputs: CustomVJPPrimal, kernel: CustomVJPPrimal, stride: int, dilation: int
 ) -> tuple[Outputs, Residuals]:
-    outputs = convolve(inputs.value, kernel.value, stride, dilation)
+    layer = Layer(kernel.value.shape[0], stride, dilation)
+    outputs = _to_coarse(inputs.value, kernel.value, layer)
     return outputs, Residuals.of(inputs, kernel)
 
 
@@ -137,14 +139,20 @@ def upsample(inputs: Inputs, kernel: Float[Array, "4 4 i o"]) -> Outputs:
 
     `kernel[dy, dx]` carries input pixel (y, x) to output pixel (2y + dy - 1, 2x + dx - 1).
     """
+    return _upsampled(inputs, kernel, often=False)
+
+
+def _upsampled(inputs: Array, kernel: Array, *, often: bool) -> Array:
     b, h, w, _ = inputs.shape
-    return _to_fine(inputs, kernel, _UPSAMPLING, (b, 2 * h, 2 * w, kernel.shape[3]))
+    shape = (b, 2 * h, 2 * w, kernel.shape[3])
+    return _to_fine(inputs, kernel, _UPSAMPLING, shape, often=often)
 
 
 def _upsample_forward(
     inputs: CustomVJPPrimal, kernel: CustomVJPPrimal
 ) -> tuple[Outputs, Residuals]:
-    return upsample(inputs.value, kernel.value), Residuals.of(inputs, kernel)
+    outputs = _upsampled(inputs.value, kernel.value, often=True)
+    return outputs, Residuals.of(inputs, kernel)
 
 
 def _upsample_backward(
@@ -187,8 +195,13 @@ def _gradients(
 # ---- From the fine grid to the coarse one --------------------------------------------
 
 
-def _to_coarse(fine: Array, kernel: Array, layer: Layer) -> Array:
-    """A convolution, or the input gradient of a transposed one."""
+def _to_coarse(
+    fine: Array, kernel: Array, layer: Layer, *, often: bool = True
+) -> Array:
+    """A convolution, or the input gradient of a transposed one.
+
+    What is done `often`, as every step of a training run, may take longer to compile.
+    """
 
     def native(fine: Array, kernel: Array) -> Array:
         return _native(fine, layer.fine_first(kernel), layer)
@@ -199,8 +212,8 @@ def _to_coarse(fine: Array, kernel: Array, layer: Layer) -> Array:
         on_cpu = partial(_by_patches, layer=layer)
     elif _fits_pairs(fine, shape, layer):
         on_cpu = _in_pairs
-    elif _wide(shape, layer, half_from=4) and _fits_winograd(
-        fine, fine.shape, shape, layer
+    elif (often or layer.stride == 1) and _by_winograd(
+        fine, fine.shape, shape, layer, half_from=4
     ):
         on_cpu = partial(winograd.to_coarse, layer=layer)
     else:
@@ -208,10 +221,29 @@ def _to_coarse(fine: Array, kernel: Array, layer: Layer) -> Array:
     return jax.lax.platform_dependent(fine, kernel, cpu=on_cpu, default=native)
 
 
+def _by_winograd(
+    array: Array,
+    grid: Sequence[int],
+    kernel: Sequence[int],
+    layer: Layer,
+    *,
+    half_from: int,
+) -> bool:
+    """Whether Winograd's products save time between grids, by the shape of the fine one.
+
+    The kernel's shape has the fine side first. At stride 2 half as many fine features are
+    enough for kernels of `half_from` on.
+    """
+    halved = layer.stride == 2 and layer.size >= half_from
+    fine = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
+    wide = kernel[2] >= fine and kernel[3] >= WINOGRAD_CHANNELS
+    return wide and _fits_winograd(array, grid, kernel, layer)
+
+
 def _fits_winograd(
     array: Array, grid: Sequence[int], kernel: Sequence[int], layer: Layer
 ) -> bool:
-    """What `winograd` asks of the type, the shape of the fine grid, and the kernel's."""
+    """What `winograd` asks of the type, the sides and the kernel, and enough to do."""
     if array.dtype != jnp.float32 or not 3 <= layer.size <= 5:
         return False
     if layer.stride == 1:
@@ -221,16 +253,6 @@ def _fits_winograd(
     coarse = (grid[0], grid[1] // 2, grid[2] // 2)
     much = prod(coarse) * prod(kernel[2:]) >= WINOGRAD_PRODUCTS
     return much and winograd.fits(coarse, 1)
-
-
-def _wide(kernel: Sequence[int], layer: Layer, *, half_from: int) -> bool:
-    """Whether Winograd's products save time for a kernel of this shape, fine side first.
-
-    At stride 2 half as many fine features are enough for kernels of `half_from` on.
-    """
-    halved = layer.stride == 2 and layer.size >= half_from
-    fine = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
-    return kernel[2] >= fine and kernel[3] >= WINOGRAD_CHANNELS
 
 
 def _even(shape: Sequence[int]) -> bool:
@@ -320,15 +342,21 @@ def _taps(padded: Array, sides: Sequence[int], layer: Layer) -> Iterator[Array]:
 
 
 def _to_fine(
-    coarse: Array, kernel: Array, layer: Layer, shape: tuple[int, ...]
+    coarse: Array,
+    kernel: Array,
+    layer: Layer,
+    shape: tuple[int, ...],
+    *,
+    often: bool = True,
 ) -> Array:
     """A transposed convolution, or the input gradient of a convolution: of that shape."""
     fine_first = layer.fine_first(kernel).shape
-    many = _wide(fine_first, layer, half_from=5)
     on_cpu: Callable[[Array, Array], Array]
     if _onto_small_map(coarse, shape, layer):
         on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
-    elif many and _fits_winograd(coarse, shape, fine_first, layer):
+    elif (often or layer.stride == 1) and _by_winograd(
+        coarse, shape, fine_first, layer, half_from=5
+    ):
         on_cpu = partial(winograd.to_fine, layer=layer)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
@@ -495,11 +523,13 @@ def _cpu_weight_gradient(
             layer=layer,
         )
     if layer.stride == 1:
-        wide = thinner >= WINOGRAD_GRADIENT_CHANNELS
+        pays = thinner >= WINOGRAD_GRADIENT_CHANNELS
+        pays = pays and _fits_winograd(fine, fine.shape, shape, layer)
     else:
         fine_first = (*shape[:2], *shape[:1:-1]) if layer.upsampling else shape
-        wide = _wide(fine_first, layer, half_from=4) and prod(shape) <= WINOGRAD_WEIGHTS
-    if wide and _fits_winograd(fine, fine.shape, shape, layer):
+        pays = _by_winograd(fine, fine.shape, fine_first, layer, half_from=4)
+        pays = pays and prod(shape) <= WINOGRAD_WEIGHTS
+    if pays:
         return partial(winograd.weight_gradient, layer=layer)
     if layer.size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None

@@ -60,13 +60,14 @@ class BatchNorm(nn.Module):
         if train:
             mean, var = batch_statistics(split, self.axis_name)
             if not self.is_initializing():
-                seen = ((running_mean, mean + added), (running_var, var))
-                for running, values in seen:
-                    for value in values:
+                for seen_mean, seen_var in zip(mean, var, strict=True):
+                    seen = ((running_mean, seen_mean + added), (running_var, seen_var))
+                    for running, value in seen:
                         old = self.momentum * running.value
                         running.value = old + (1 - self.momentum) * value
-        factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        offset = bias - mean * factor
+        mean, var = (value.reshape(-1, *shape) for value in (mean, var))
+        factor = scale[None] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+        offset = bias[None] - mean * factor
         outputs = split.astype(jnp.float32) * _over_pixels(factor)
         outputs = outputs + _over_pixels(offset)
         return outputs.reshape(inputs.shape).astype(inputs.dtype)
@@ -87,8 +88,8 @@ def _over_devices(value: Array, axis_name: str | None) -> Array:
     return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
 
-def _over_pixels(vectors: Float[Array, "*n c"]) -> Float[Array, "n 1 1 1 c"]:
-    return vectors.reshape(-1, 1, 1, 1, vectors.shape[-1])
+def _over_pixels(vectors: Float[Array, "n c"]) -> Float[Array, "n 1 1 1 c"]:
+    return vectors[:, None, None, None]
 
 
 class ConvBlock(nn.Module):
@@ -121,7 +122,7 @@ class ConvBlock(nn.Module):
         if self.norm and self.norm_order == "norm_activation":
             outputs = self.normalize(outputs, train, batches, bias)
         else:
-            outputs = outputs + bias.astype(self.dtype)
+            outputs = outputs + bias.astype(self.dtype)[None, None, None]
         if self.activation is not None:
             outputs = self.activation(outputs)
         if self.norm and self.norm_order == "activation_norm":

@@ -44,7 +44,7 @@ PIXELS = 4096
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
 
-MOST_KEPT = 0.8
+MOST_KEPT = 0.85
 """Of the products of all columns: where more are kept, all are, which compiles faster."""
 
 Fine = Float[Array, "b h w i"]

@@ -5,12 +5,14 @@ from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gl_jax.models import convolution
 from gl_jax.models.discriminators import (
     ContextDiscriminator,
     GlobalDiscriminator,
@@ -131,20 +133,25 @@ def our_results(mode: str) -> dict[str, np.ndarray]:
     net = ContextDiscriminator()
 
     @jax.jit
-    def judge(variables: Any, images: Any, patches: Any) -> Any:
-        logits, captured = net.apply(
-            variables,
-            images,
-            patches,
-            train=mode == "train",
-            capture_intermediates=True,
-            mutable=["batch_stats", "intermediates"],
-        )
+    def judge(variables: Any, *inputs: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            return net.apply(
+                variables,
+                *inputs,
+                train=mode == "train",
+                capture_intermediates=True,
+                mutable=["batch_stats", "intermediates"],
+            )
+
+        # As a training step runs it, which has formulations of its own.
+        trained = mode == "train"
+        logits, captured = jax.vjp(run, *inputs)[0] if trained else run(*inputs)
         parts = captured["intermediates"]
         features = {name: parts[name]["__call__"][0] for name in ("local", "global")}
         return features | {"logits": logits}
 
-    return jax.device_get(judge(variables, *inputs))
+    with patch.object(convolution, "WINOGRAD_PRODUCTS", 0):
+        return jax.device_get(judge(variables, *inputs))
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -171,14 +178,19 @@ def small_variables(variant: str) -> Any:
 
 
 def trained(
-    variables: Any, images: Any, patches: Any, variant: str, **options: Any
+    variables: Any,
+    images: Any,
+    patches: Any,
+    variant: str,
+    batches: int = 1,
+    **options: Any,
 ) -> Any:
     """Logits and the moved statistics, normalised by those of the batch."""
     net = ContextDiscriminator(32, 16, variant, width=NARROW, **options)
-    return net.apply(variables, images, patches, train=True, mutable=["batch_stats"])
+    return net.apply(variables, images, patches, True, batches, mutable=["batch_stats"])
 
 
-compiled = jax.jit(trained, static_argnames=("variant",))
+compiled = jax.jit(trained, static_argnames=("variant", "batches"))
 
 
 def judged(images: Any, patches: Any, variant: str = "both") -> jax.Array:
@@ -231,6 +243,26 @@ def test_width_multiplies_channels_and_features():
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"input_size \(=32\).*images are 36x36"):
         judged(photographs(2, 36), photographs(2, 16))
+
+
+def test_batches_that_pass_together_do_not_mix():
+    """Logits and running statistics are those of one batch after the other."""
+    scale = np.arange(1, 5, dtype=np.float32)[:, None, None, None]
+    images, patches = photographs(4, 32) * scale, photographs(4, 16) * scale
+    variables = small_variables("both")
+    logits, statistics = [], variables
+    for half in (slice(2), slice(2, 4)):
+        found, moved = compiled(statistics, images[half], patches[half], variant="both")
+        logits.append(found)
+        statistics = variables | moved
+    both, moved = compiled(variables, images, patches, variant="both", batches=2)
+    np.testing.assert_allclose(both, np.concatenate(logits), rtol=0, atol=1e-5)
+    for ours, expected in zip(
+        jax.tree.leaves(moved),
+        jax.tree.leaves(statistics["batch_stats"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_statistics_are_those_of_all_devices():
