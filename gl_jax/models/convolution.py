@@ -8,8 +8,9 @@ convolution, so there they are written as forward convolutions and matrix produc
 - A stride-2 convolution's input gradient, and the transposed convolution, split into
   four stride-1 convolutions, one for each parity of the output's row and column; where
   they have few features, both columns' are one.
-- A 3x3 convolution between wide layers, dilated or not, and its gradients, are done by
-  Winograd's algorithm with a third or a quarter of the products (`winograd.py`).
+- Between wide layers a 3x3 convolution, dilated or not, and in training one of stride 2
+  are done with their gradients by Winograd's algorithm, with a quarter to a half of
+  the products (`winograd.py`).
 - Of a thin layer, as the first and the last of the network, the weight gradient is a
   matrix product with the patches of its thin side, a strip of the image at a time.
 - A stride-2 convolution onto a small map, as the last ones of a discriminator, is a matrix
