@@ -207,15 +207,13 @@ def _to_coarse(
     def native(fine: Array, kernel: Array) -> Array:
         return _native(fine, layer.fine_first(kernel), layer)
 
-    shape = layer.fine_first(kernel).shape
+    features = layer.features(kernel.shape)
     on_cpu: Callable[[Array, Array], Array]
     if _onto_small_map(fine, fine.shape, layer):
         on_cpu = partial(_by_patches, layer=layer)
-    elif _fits_pairs(fine, shape, layer):
+    elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
-    elif (often or layer.stride == 1) and _by_winograd(
-        fine, fine.shape, shape, layer, half_from=4
-    ):
+    elif _by_winograd(fine, fine.shape, features, layer, half_from=4, often=often):
         on_cpu = partial(winograd.to_coarse, layer=layer)
     else:
         return native(fine, kernel)
@@ -225,24 +223,27 @@ def _to_coarse(
 def _by_winograd(
     array: Array,
     grid: Sequence[int],
-    kernel: Sequence[int],
+    features: tuple[int, int],
     layer: Layer,
     *,
     half_from: int,
+    often: bool = True,
 ) -> bool:
     """Whether Winograd's products save time between grids, by the shape of the fine one.
 
-    The kernel's shape has the fine side first. At stride 2 half as many fine features are
-    enough for kernels of `half_from` on.
+    At stride 2, where only what is done often pays for compiling it, half as many fine
+    features are enough for kernels of `half_from` on.
     """
+    if layer.stride == 2 and not often:
+        return False
     halved = layer.stride == 2 and layer.size >= half_from
-    fine = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
-    wide = kernel[2] >= fine and kernel[3] >= WINOGRAD_CHANNELS
-    return wide and _fits_winograd(array, grid, kernel, layer)
+    least = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
+    wide = features[0] >= least and features[1] >= WINOGRAD_CHANNELS
+    return wide and _fits_winograd(array, grid, features, layer)
 
 
 def _fits_winograd(
-    array: Array, grid: Sequence[int], kernel: Sequence[int], layer: Layer
+    array: Array, grid: Sequence[int], features: tuple[int, int], layer: Layer
 ) -> bool:
     """What `winograd` asks of the type, the sides and the kernel, and enough to do."""
     if array.dtype != jnp.float32 or not 3 <= layer.size <= 5:
@@ -252,7 +253,7 @@ def _fits_winograd(
     if layer.stride != 2 or layer.dilation != 1 or not _even(grid):
         return False
     coarse = (grid[0], grid[1] // 2, grid[2] // 2)
-    much = prod(coarse) * prod(kernel[2:]) >= WINOGRAD_PRODUCTS
+    much = prod(coarse) * prod(features) >= WINOGRAD_PRODUCTS
     return much and winograd.fits(coarse, 1)
 
 
@@ -283,10 +284,11 @@ def _native(inputs: Array, kernel: Array, layer: Layer) -> Array:
     )
 
 
-def _fits_pairs(inputs: Array, shape: Sequence[int], layer: Layer) -> bool:
+def _fits_pairs(inputs: Array, features: tuple[int, int], layer: Layer) -> bool:
     """3x3, stride 1, few features from fewer, and columns in pairs."""
     plain = layer.size == 3 and layer.stride == layer.dilation == 1
-    return plain and shape[2] < shape[3] <= FEW_CHANNELS and inputs.shape[2] % 2 == 0
+    few = features[0] < features[1] <= FEW_CHANNELS
+    return plain and few and inputs.shape[2] % 2 == 0
 
 
 def _in_pairs(inputs: Array, kernel: Array) -> Array:
@@ -351,13 +353,11 @@ def _to_fine(
     often: bool = True,
 ) -> Array:
     """A transposed convolution, or the input gradient of a convolution: of that shape."""
-    fine_first = layer.fine_first(kernel).shape
+    features = layer.features(kernel.shape)
     on_cpu: Callable[[Array, Array], Array]
     if _onto_small_map(coarse, shape, layer):
         on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
-    elif (often or layer.stride == 1) and _by_winograd(
-        coarse, shape, fine_first, layer, half_from=5
-    ):
+    elif _by_winograd(coarse, shape, features, layer, half_from=5, often=often):
         on_cpu = partial(winograd.to_fine, layer=layer)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
@@ -515,7 +515,8 @@ def _cpu_weight_gradient(
     fine: Array, shape: tuple[int, ...], layer: Layer
 ) -> Callable[[Array, Array], Array] | None:
     """The formulation that is faster than XLA's own on CPU, None where there is none."""
-    thinner = min(shape[2:])
+    features = layer.features(shape)
+    thinner = min(features)
     if _onto_small_map(fine, fine.shape, layer):
         return partial(_from_patches, layer=layer)
     if layer.stride == layer.dilation == 1 and thinner <= THIN_CHANNELS:
@@ -525,10 +526,9 @@ def _cpu_weight_gradient(
         )
     if layer.stride == 1:
         pays = thinner >= WINOGRAD_GRADIENT_CHANNELS
-        pays = pays and _fits_winograd(fine, fine.shape, shape, layer)
+        pays = pays and _fits_winograd(fine, fine.shape, features, layer)
     else:
-        fine_first = (*shape[:2], *shape[:1:-1]) if layer.upsampling else shape
-        pays = _by_winograd(fine, fine.shape, fine_first, layer, half_from=4)
+        pays = _by_winograd(fine, fine.shape, features, layer, half_from=4)
         pays = pays and prod(shape) <= WINOGRAD_WEIGHTS
     if pays:
         return partial(winograd.weight_gradient, layer=layer)

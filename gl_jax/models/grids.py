@@ -37,6 +37,11 @@ class Layer:
         """A stored kernel as [k, k, fine, coarse], and one in that order as it is stored."""
         return kernel.swapaxes(2, 3) if self.upsampling else kernel
 
+    def features(self, kernel: tuple[int, ...]) -> tuple[int, int]:
+        """The fine and the coarse features of a stored kernel of that shape."""
+        first, last = kernel[2:]
+        return (last, first) if self.upsampling else (first, last)
+
     def places(self) -> tuple[Places, ...]:
         """For every phase of the fine grid its taps, at -1, 0 and 1 on the coarse grid.
 

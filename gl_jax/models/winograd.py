@@ -300,10 +300,7 @@ def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
     found = [lines(number) for number in range(len(plan.columns))]
 
     def taps(place: int) -> Float[Array, "3 p q _ _"]:
-        points: list[Array | None] = [None] * columns.points
-        for group, array in zip(plan.columns, found, strict=True):
-            for index, point in enumerate(group.points):
-                points[point] = array[place, index]
+        points = plan.flat().of_column([array[place][:, None] for array in found], 0)
         return jnp.stack(_combinations(columns.kernel.T, points))
 
     return layer.from_places(jnp.stack([taps(place) for place in range(3)]))
