@@ -428,7 +428,12 @@ class Pipeline:
         side = self._settings["image_size"]
         crops = [
             read_crop(
-                path, path.name, shortest=side * 5 // 4, side=side, place=(0.3, 1)
+                path,
+                path.name,
+                shortest=side * 5 // 4,
+                side=side,
+                place=(0.3, 1),
+                exact=False,
             )
             for path in sorted(self._folder.glob("*.jpg"))[:4]
         ]

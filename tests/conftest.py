@@ -56,6 +56,11 @@ _maps = Path("/proc/self/maps")
 _tests = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end, one would keep a single process busy for minutes."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def programs_are_dropped_in_time() -> Iterator[None]:
     yield

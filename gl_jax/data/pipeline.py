@@ -15,8 +15,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, MutableSequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ from gl_jax.inpainting.images import read_crop
 Crop = UInt8[np.ndarray, "side side 3"]
 Crops = UInt8[np.ndarray, "b side side 3"]
 
-_PREFETCH = 2
+_PREFETCH = 1  # batches that wait to be taken
+_AT_ONCE = 2  # that are read: the next one begins while one ends
 _SUFFICIENT = 1000  # records that tell the share of unreadable ones
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -114,11 +116,11 @@ class Photographs:
                 f"data.batch_size (={self._config.batch_size}) must be a multiple of "
                 f"the number of hosts (={host_count}): each loads an equal share."
             )
-        opened: list[Any] = []
+        opened = _Opened()
         batches = self._batches(opened, start_step, host_index * share, share, shown)
-        # TensorFlow's threads call Python. If they still do when Python ends, the
-        # process hangs, so the iterator is let go of before, whoever holds `batches`.
-        weakref.finalize(batches, opened.clear)
+        # TensorFlow's threads call Python. If they still do when Python ends, the process
+        # hangs or aborts, so the iterator is let go of before, whoever holds `batches`.
+        weakref.finalize(batches, opened.close)
         return batches
 
     def validation_images(self, count: int) -> Crops:
@@ -177,7 +179,7 @@ class Photographs:
 
     def _batches(
         self,
-        opened: list[Any],
+        opened: "_Opened",
         start_step: int,
         first: int,
         share: int,
@@ -187,16 +189,19 @@ class Photographs:
         batch, side = self._config.batch_size, self._config.image_size
         length = len(self.training)
         failures: list[BaseException] = []
+        readers = _Readers(self._workers)
 
-        def load(index: Any, chances: Float[np.ndarray, "7"]) -> tuple[Crop, np.int64]:
+        def load(
+            indices: Int64[np.ndarray, " b"], chances: Float[np.ndarray, "b 7"]
+        ) -> tuple[Crops, Int64[np.ndarray, " b"]]:
             try:
-                return self._training_crop(int(index), chances)
+                return self._training_crops(opened, readers, indices, chances)
             except BaseException as error:
                 # TensorFlow would pass on no more than the text of it.
                 failures.append(error)
                 raise
 
-        def example(count: Any) -> Any:
+        def drawn(count: Any) -> Any:
             position = (
                 start_step * batch + (count // share) * batch + first + count % share
             )
@@ -205,33 +210,66 @@ class Photographs:
                 position % length, seed=tf.stack([seed, epoch]), max_index=length - 1
             )
             chances = tf.random.stateless_uniform([7], tf.stack([seed, position]))
-            crop, record = tf.numpy_function(
-                load, [index, chances], [tf.uint8, tf.int64]
+            return index, chances
+
+        def loaded(indices: Any, chances: Any) -> Any:
+            crops, records = tf.numpy_function(
+                load, [indices, chances], [tf.uint8, tf.int64]
             )
-            return tf.ensure_shape(crop, [side, side, 3]), tf.ensure_shape(record, [])
+            shape = [share, side, side, 3]
+            return tf.ensure_shape(crops, shape), tf.ensure_shape(records, [share])
 
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = self._workers
-        crops = tf.data.Dataset.range(tf.int64.max).with_options(options)
-        crops = crops.map(example, num_parallel_calls=self._workers)
-        crops = crops.batch(share, drop_remainder=True).prefetch(_PREFETCH)
-        opened.append(crops.as_numpy_iterator())
+        # They wait for the readers, except for the one that draws.
+        options.threading.private_threadpool_size = _AT_ONCE + 1
+        batches = tf.data.Dataset.range(tf.int64.max).with_options(options)
+        batches = batches.map(drawn).batch(share, drop_remainder=True)
+        batches = batches.map(loaded, num_parallel_calls=_AT_ONCE).prefetch(_PREFETCH)
+        opened.iterator = batches.as_numpy_iterator()
         try:
-            while opened:
-                batch_crops, records = next(opened[0])
+            for crops, records in opened:
                 if shown is not None:
                     shown.append(records)
-                yield batch_crops
+                yield crops
         except Exception:
+            if opened.closed:
+                return
             if failures:
                 raise failures[0] from None
             raise
+        finally:
+            opened.close()
+            readers.dismiss()
+
+    def _training_crops(
+        self,
+        opened: "_Opened",
+        readers: "_Readers",
+        indices: Int64[np.ndarray, " b"],
+        chances: Float[np.ndarray, "b 7"],
+    ) -> tuple[Crops, Int64[np.ndarray, " b"]]:
+        """A batch, a photograph a reader at a time, and the records that it shows."""
+        side = self._config.image_size
+        crops = np.empty((len(indices), side, side, 3), np.uint8)
+        records = np.empty(len(indices), np.int64)
+        places = iter(range(len(indices)))
+
+        def read() -> None:
+            for place in places:  # of all readers: each takes the next one
+                if opened.closed:
+                    return
+                crops[place], records[place] = self._training_crop(
+                    int(indices[place]), chances[place]
+                )
+
+        readers.all_do(read)
+        return crops, records
 
     def _training_crop(
         self, index: int, chances: Float[np.ndarray, "7"]
-    ) -> tuple[Crop, np.int64]:
+    ) -> tuple[Crop, int]:
         config = self._config
         low, high = config.resize
         crop, record = self.training.read_numbered(
@@ -239,13 +277,76 @@ class Photographs:
             shortest=low + int(float(chances[_SIZE]) * (high - low + 1)),
             side=config.image_size,
             place=(float(chances[_TOP]), float(chances[_LEFT])),
+            exact=False,
         )
         if config.flip and chances[_FLIP] < 0.5:
-            crop = np.ascontiguousarray(crop[:, ::-1])
+            crop = crop[:, ::-1]
         if config.color_jitter:
             factors = 1 + config.color_jitter * (2 * chances[_BRIGHTNESS:] - 1)
             crop = jittered(crop, *factors.tolist())
-        return crop, np.int64(record)
+        return crop, record
+
+
+class _Opened:
+    """An iterator that can be let go of while another thread is taking from it."""
+
+    def __init__(self) -> None:
+        self.iterator: Iterator[Any] = iter(())
+        self.closed = False
+        self._taking = threading.Lock()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        with self._taking:
+            item = next(self.iterator)
+            if self.closed:  # what was being read then is not whole
+                raise StopIteration
+            return item
+
+    def close(self) -> None:
+        """Returns when nothing is read any more."""
+        self.closed = True
+        with self._taking:
+            self.iterator = iter(())
+
+
+class _Readers:
+    """Threads that do the same work together.
+
+    No executor: one is closed when Python begins to end, and TensorFlow still asks then.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._work: SimpleQueue[tuple[Callable[[], None], Future[None]] | None]
+        self._work = SimpleQueue()
+        self._count = count
+        for _ in range(count):
+            threading.Thread(target=self._serve, name="reader", daemon=True).start()
+
+    def all_do(self, work: Callable[[], None]) -> None:
+        """Returns when every thread has done it; raises what one of them raised."""
+        results = [Future[None]() for _ in range(self._count)]
+        for result in results:
+            self._work.put((work, result))
+        for result in results:
+            result.result()
+
+    def dismiss(self) -> None:
+        """Ends the threads, after what they have been asked for."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (asked := self._work.get()) is not None:
+            work, result = asked
+            try:
+                work()
+            except BaseException as error:
+                result.set_exception(error)
+            else:
+                result.set_result(None)
 
 
 class ReadableCrops:
@@ -294,6 +395,7 @@ class ReadableCrops:
         shortest: int,
         side: int,
         place: tuple[float, float] = (0.5, 0.5),
+        exact: bool = True,
     ) -> tuple[Crop, int]:
         """The crop as `read` gives it, and the number of the record that it is of.
 
@@ -308,7 +410,14 @@ class ReadableCrops:
             name = self.source.name(candidate)
             try:
                 data = self.source.read(candidate)
-                crop = read_crop(data, name, shortest=shortest, side=side, place=place)
+                crop = read_crop(
+                    data,
+                    name,
+                    shortest=shortest,
+                    side=side,
+                    place=place,
+                    exact=exact,
+                )
             except (OSError, ValueError) as error:
                 self._mark(candidate, reason=f"{error}")
             else:

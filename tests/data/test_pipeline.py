@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,18 @@ def test_the_process_ends_while_batches_are_still_open() -> None:
         [sys.executable, "-c", script], check=True, timeout=60, stderr=subprocess.PIPE
     )
     assert b"Exception" not in ended.stderr
+
+
+def test_batches_that_are_closed_leave_no_threads(folder: Folder) -> None:
+    photographs = open_photographs(folder(8), workers=3)
+    for _ in range(3):
+        batches = photographs.train_batches()
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread.name == "reader":
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
 
 def test_the_records_shown_are_told(folder: Folder) -> None:

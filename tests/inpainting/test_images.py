@@ -195,6 +195,30 @@ def test_a_crop_is_the_crop_of_the_whole_resized_image(
     assert np.abs(crop.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
+@pytest.mark.parametrize("shortest", [48, 60, 100, 190, 200, 230, 400])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (0.3, 0.9), (1.0, 1.0)])
+def test_a_crop_that_need_not_be_exact_hardly_differs(
+    format_name: str, shortest: int, place: tuple[float, float]
+) -> None:
+    data = encoded(Image.fromarray(smooth(200, 300)), format_name)
+    at = {"shortest": shortest, "side": 48, "place": place}
+    exact = read_crop(data, "photo", **at).astype(float)
+    quick = read_crop(data, "photo", **at, exact=False).astype(float)
+    # Half a pixel beside its place it would be several grey levels off.
+    assert np.abs(quick - exact).mean() < 0.7
+    assert np.abs(quick - exact).max() <= 6
+
+
+@pytest.mark.parametrize("shortest", [50, 64, 80, 100])
+def test_a_crop_that_need_not_be_exact_does_not_alias(shortest: int) -> None:
+    stripes = np.zeros((200, 200, 3), np.uint8)
+    stripes[:, ::2] = 255  # the finest there are: grey, where they are made smaller
+    data = encoded(Image.fromarray(stripes))
+    crop = read_crop(data, "photo", shortest=shortest, side=48, exact=False)
+    assert np.abs(crop[4:-4, 4:-4] - 127.5).max() < 40
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_jpeg_decoded_smaller_shows_the_same(orientation: int) -> None:
     tags = Image.Exif()
@@ -211,9 +235,11 @@ def test_a_jpeg_decoded_smaller_shows_the_same(orientation: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (3, 7)])
 def test_the_smallest_images_are_enlarged(shape: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", shape, (9, 8, 7)))
-    crop = read_crop(data, "photo", shortest=64, side=64)
-    assert crop.shape == (64, 64, 3)
-    assert (crop == (9, 8, 7)).all()
+    for exact in (True, False):
+        for side in (64, 8):
+            crop = read_crop(data, "photo", shortest=64, side=side, exact=exact)
+            assert crop.shape == (side, side, 3)
+            assert (crop == (9, 8, 7)).all()
 
 
 def test_a_crop_larger_than_the_resized_image_is_refused() -> None:

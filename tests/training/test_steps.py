@@ -429,6 +429,7 @@ def test_one_two_and_four_devices_give_the_same_states():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "most"), [("completion", 0.95), ("joint", 0.75)])
 def test_no_array_outlives_its_use(monkeypatch, phase, most):
     """XLA would do weight gradients and optimizer states last, were they not tied."""
