@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from gl_jax.models import winograd
 from gl_jax.models.grids import Layer
-from gl_jax.models.ordering import after
+from gl_jax.models.ordering import after, blank
 
 Inputs = Float[Array, "b h w i"]
 Outputs = Float[Array, "b y x o"]
@@ -173,6 +173,35 @@ def _upsample_backward(
 
 
 upsample.defvjp(_upsample_forward, _upsample_backward, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def multiply(inputs: Float[Array, "b i"], kernel: Float[Array, "i o"]) -> Array:
+    """A dense layer's product; its kernel may be updated in its place, as the others'."""
+    return inputs @ kernel
+
+
+def _multiply_forward(
+    inputs: CustomVJPPrimal, kernel: CustomVJPPrimal
+) -> tuple[Array, Residuals]:
+    return inputs.value @ kernel.value, Residuals.of(inputs, kernel)
+
+
+def _multiply_backward(
+    residuals: Residuals, errors: Array
+) -> tuple[Array | None, Array | None]:
+    inputs, kernel, asked = residuals
+    input_errors = errors @ kernel.T if asked.inputs else None
+    if not asked.kernel:
+        return input_errors, None
+    gradient = inputs.T @ errors
+    if input_errors is None:
+        return None, gradient
+    # The inputs are few: this gradient, as large as the kernel, may come last.
+    return input_errors, after(gradient, input_errors)
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward, symbolic_zeros=True)
 
 
 def _gradients(
@@ -425,8 +454,8 @@ def _by_parity(errors: Array, kernel: Array, *, layer: Layer) -> Array:
         found = jnp.stack(parts, axis=2).reshape(b, 2 * rows, 2 * w, features)
         return jax.lax.dynamic_update_slice_in_dim(outputs, found, 2 * start, axis=1)
 
-    zeros = jnp.zeros((b, 2 * h, 2 * w, features), errors.dtype)
-    return jax.lax.fori_loop(0, h // rows, complete, zeros)
+    outputs = blank((b, 2 * h, 2 * w, features), errors)
+    return jax.lax.fori_loop(0, h // rows, complete, outputs)
 
 
 def _columns_by_parity(
@@ -539,7 +568,8 @@ def _cpu_weight_gradient(
 
 def _from_patches(fine: Array, coarse: Array, *, layer: Layer) -> Array:
     """At stride 2 as one matrix product."""
-    patches = _patches(fine, coarse.shape[1:3], layer)
+    # Patches anew, not those of the outputs, kept until now.
+    patches = _patches(after(fine, coarse), coarse.shape[1:3], layer)
     product = patches.T @ coarse.reshape(-1, coarse.shape[3])
     size = layer.size
     kernel = product.reshape(size, size, fine.shape[3], coarse.shape[3])

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gl_jax.models.completion import scaled
+from gl_jax.models.convolution import multiply
 from gl_jax.models.layers import KERNEL_INIT, ConvBlock, NormOrder
 
 Variant = Literal["both", "global", "local"]
@@ -32,6 +33,11 @@ def depth(input_size: int) -> int:
     while side > SMALLEST_MAP:
         layers, side = layers + 1, -(-side // 2)
     return layers
+
+
+def _product(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """`multiply` as what a dense layer asks for."""
+    return multiply(inputs, kernel)
 
 
 class PatchDiscriminator(nn.Module):
@@ -80,6 +86,7 @@ class PatchDiscriminator(nn.Module):
             scaled(FEATURES, self.width),
             dtype=self.dtype,
             kernel_init=KERNEL_INIT,
+            dot_general=_product,
             name="features",
         )(outputs)
         return nn.relu(outputs).astype(jnp.float32)

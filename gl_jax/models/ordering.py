@@ -10,6 +10,7 @@ where x is finite.
 import functools
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
@@ -49,3 +50,12 @@ def after(array: Array, *others: Array) -> Array:
         return array
 
     return jax.lax.platform_dependent(array, *others, cpu=tied, default=free)
+
+
+def blank(shape: tuple[int, ...], array: Array) -> Array:
+    """An array like `array` for a loop to write to, every element: what is in it is nothing.
+
+    Zeros would be one array for all loops of that shape in a step (on CPU), kept from the
+    first to the last of them and copied for each.
+    """
+    return jnp.broadcast_to(0 * array[(0,) * array.ndim], shape)

@@ -34,6 +34,7 @@ from jaxtyping import Array, Float
 from numpy.polynomial.polynomial import polyfromroots
 
 from gl_jax.models.grids import Layer, Places
+from gl_jax.models.ordering import blank
 
 VALUES = 2**20
 """Of inputs or outputs at a time: 4 MB, half a row of their tiles' points."""
@@ -145,7 +146,7 @@ def _by_tiles(
         )
 
     filled = (made.phases * blocks.height, made.phases * blocks.width)
-    outputs = jnp.zeros((count, *filled, features), inputs.dtype)
+    outputs = blank((count, *filled, features), inputs)
     outputs = jax.lax.fori_loop(0, blocks.count, complete, outputs)
     return outputs[:, : made.phases * sides[0], : made.phases * sides[1]]
 

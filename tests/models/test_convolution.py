@@ -8,7 +8,7 @@ import pytest
 from jax import Array
 
 from gl_jax.models import convolution
-from gl_jax.models.convolution import convolve, upsample
+from gl_jax.models.convolution import convolve, multiply, upsample
 
 # Relative to the largest value; sums of up to 10^4 products in float32.
 TOLERANCE = 1e-5
@@ -123,6 +123,28 @@ def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(
         return jax.lax.conv_transpose(inputs, kernel[::-1, ::-1], (2, 2), "SAME")
 
     assert_same(jax.jit(upsample), jax.jit(transposed), inputs, kernel)
+
+
+def test_a_product_is_the_matrix_product():
+    inputs = jax.random.normal(jax.random.key(0), (3, 40))
+    kernel = jax.random.normal(jax.random.key(1), (40, 7))
+    assert_same(jax.jit(multiply), jax.jit(jnp.matmul), inputs, kernel)
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_one_side_of_a_product_may_be_fixed(moved):
+    sides = [
+        jax.random.normal(jax.random.key(0), (3, 40)),
+        jax.random.normal(jax.random.key(1), (40, 7)),
+    ]
+
+    def gradient(product):
+        def loss(side):
+            return jnp.sum(jnp.sin(product(*sides[:moved], side, *sides[moved + 1 :])))
+
+        return jax.grad(loss)(sides[moved])
+
+    assert_same_values(gradient(multiply), gradient(jnp.matmul))
 
 
 @pytest.mark.parametrize("layer", ["convolution", "upsampling"])

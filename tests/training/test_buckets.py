@@ -32,7 +32,7 @@ config = Config(
     run=RunConfig(device_count=1, log_every=1, save_every=1, eval_every=4, sample_every=4),
 )
 """
-SECONDS = 120
+SECONDS = 240
 """Longest time that a command may take here."""
 
 
@@ -135,6 +135,7 @@ def bucket(server, tmp_path) -> Bucket:
     return Bucket(f"gs://bucket/{tmp_path.name}/run", server, experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # three minutes with a core to itself
 def test_a_run_lives_in_a_bucket(bucket, tmp_path):
     there = ("--run.checkpoints", bucket.address)
