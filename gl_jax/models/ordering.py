@@ -53,9 +53,9 @@ def after(array: Array, *others: Array) -> Array:
 
 
 def blank(shape: tuple[int, ...], array: Array) -> Array:
-    """An array like `array` for a loop to write to, every element: what is in it is nothing.
+    """An array of the type of `array` for a loop that writes every element of it.
 
-    Zeros would be one array for all loops of that shape in a step (on CPU), kept from the
-    first to the last of them and copied for each.
+    What it holds before means nothing. Zeros would be one array for all such loops of a
+    step (on CPU), kept from the first of them to the last and copied for each.
     """
     return jnp.broadcast_to(0 * array[(0,) * array.ndim], shape)

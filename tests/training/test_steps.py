@@ -322,7 +322,9 @@ def test_accumulation_averages_the_gradients_of_its_pieces():
     expected = jax.tree.map(
         lambda p, a, b: p - (a + b) / 2, state.completion.params, *halves
     )
-    assert_trees_close(after.completion.params, expected, tolerance=2e-5)
+    # The first layer's weights move by up to 6e-3. Where a processor's rounding moves a value
+    # across 0, a ReLU opens or closes: 3e-5 was seen.
+    assert_trees_close(after.completion.params, expected, tolerance=1e-4)
 
 
 def test_joint_step_with_accumulation_moves_both_networks_once():
