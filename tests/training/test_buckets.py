@@ -32,7 +32,7 @@ config = Config(
     run=RunConfig(device_count=1, log_every=1, save_every=1, eval_every=4, sample_every=4),
 )
 """
-SECONDS = 240
+SECONDS = 120
 """Longest time that a command may take here."""
 
 

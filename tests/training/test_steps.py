@@ -61,8 +61,9 @@ def config(**changes: object) -> Config:
     return dataclasses.replace(small, **changes)
 
 
-def photographs(count: int = BATCH) -> np.ndarray:
-    noise = np.random.RandomState(0).randint(0, 256, (count, SIZE // 4, SIZE // 4, 3))
+def photographs(count: int = BATCH, seed: int = 0) -> np.ndarray:
+    random = np.random.RandomState(seed)
+    noise = random.randint(0, 256, (count, SIZE // 4, SIZE // 4, 3))
     return noise.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
 
 
@@ -306,8 +307,11 @@ def test_accumulation_averages_the_gradients_of_its_pieces():
     """With batch normalisation a piece has its own statistics, and its photographs the
     holes that they have in the whole batch."""
     state = new_state("plain")
-    after, _ = step_of("accumulate", Phase.COMPLETION)(state, photographs(), KEY)
-    images = photographs().astype(np.float32) / 255
+    # Of the photographs of seed 0 rounding moves a value across 0, and a ReLU opens: the
+    # weights are then 3e-5 apart, with those of seeds 1 to 9 1e-7.
+    shown = photographs(seed=1)
+    after, _ = step_of("accumulate", Phase.COMPLETION)(state, shown, KEY)
+    images = shown.astype(np.float32) / 255
     halves = []
     for first in (0, BATCH // 2):
         holes, _ = drawn(step=0, first=first, count=BATCH // 2)
@@ -322,9 +326,7 @@ def test_accumulation_averages_the_gradients_of_its_pieces():
     expected = jax.tree.map(
         lambda p, a, b: p - (a + b) / 2, state.completion.params, *halves
     )
-    # The first layer's weights move by up to 6e-3. Where a processor's rounding moves a value
-    # across 0, a ReLU opens or closes: 3e-5 was seen.
-    assert_trees_close(after.completion.params, expected, tolerance=1e-4)
+    assert_trees_close(after.completion.params, expected)
 
 
 def test_joint_step_with_accumulation_moves_both_networks_once():
