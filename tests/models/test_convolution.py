@@ -131,6 +131,31 @@ def test_a_product_is_the_matrix_product():
     assert_same(jax.jit(multiply), jax.jit(jnp.matmul), inputs, kernel)
 
 
+@pytest.mark.parametrize(
+    ("function", "stride", "size"),
+    [(convolve, 1, 3), (convolve, 2, 5), (upsample, 2, 4)],
+)
+def test_a_layer_that_does_little_is_left_to_xla(monkeypatch, function, stride, size):
+    grid = 8  # of the products: the coarser of both
+    side = grid if function is upsample else grid * stride
+    inputs = jnp.ones((2, side, side, 16))
+    kernel = jnp.ones((size, size, 16, 16))
+    options = () if function is upsample else (stride, 1)
+
+    def matrix_products() -> int:
+        def total(inputs: Array, kernel: Array) -> Array:
+            return function(inputs, kernel, *options).sum()
+
+        text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(inputs, kernel).as_text()
+        return text.count("dot_general")
+
+    products = grid * grid * 16 * 16
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", products)
+    assert matrix_products() > 0
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", products + 1)
+    assert matrix_products() == 0
+
+
 @pytest.mark.parametrize("moved", [0, 1])
 def test_one_side_of_a_product_may_be_fixed(moved):
     sides = [
