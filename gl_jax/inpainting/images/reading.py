@@ -23,6 +23,9 @@ from gl_jax.inpainting.images.photo import (
     white_of,
 )
 
+# An image made larger is faster resized as a whole, up to so many times the square's pixels.
+_WHOLE = 4
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -139,10 +142,22 @@ def read_crop(
         across, down = upright.width / width, upright.height / height
         box = (left * across, top * down, (left + side) * across, (top + side) * down)
         if not exact:
-            return _warped(upright, box, side)
+            larger = width >= upright.width and height >= upright.height
+            if not larger or width * height > _WHOLE * side**2:
+                return _warped(upright, box, side)
+            return _enlarged(upright, width, height)[
+                top : top + side, left : left + side
+            ]
         # Pillow widens the bilinear filter with the reduction, so nothing aliases.
         crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
         return np.array(crop)
+
+
+def _enlarged(image: Image.Image, width: int, height: int) -> RgbImage:
+    """The whole image at that size, by OpenCV: in half the time of `_warped`."""
+    import cv2
+
+    return cv2.resize(np.asarray(image), (width, height))
 
 
 def _warped(
