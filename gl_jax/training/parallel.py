@@ -206,8 +206,9 @@ def _keep_freed_memory() -> None:
     """Lets the C library keep what a step frees for the next one.
 
     By default it returns large arrays to the system, which hands them back page by page
-    in every step: a tenth of the time of a step on CPU. Where there is no `mallopt`
-    (only glibc has it), nothing changes.
+    in every step: a tenth of the time of a step on CPU. Single blocks above 64 MB glibc
+    still maps anew for every thread but the main one. Where there is no `mallopt` (only
+    glibc has it), nothing changes.
     """
     mmap_threshold, trim_threshold, most = -3, -1, 2**31 - 1
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
