@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: help demo test lint format bench bench-smoke soak audit clean
 
 help:
-	@echo "make demo    complete photographs, train on others and compare, about 5 minutes"
+	@echo "make demo    complete photographs, train on others and compare, 5 to 7 minutes"
 	@echo "make test    lint, formatting, types and all tests"
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
