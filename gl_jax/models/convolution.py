@@ -371,7 +371,7 @@ def _patches(fine: Array, sides: Sequence[int], layer: Layer) -> Array:
 def _met(padded: Array, axis: int, side: int, layer: Layer) -> Array:
     """What meets the taps along a side of the image, beside each other before the features.
 
-    First rows, then columns of rows: a fifth of the program for all taps at once.
+    First rows, then columns of rows: a fifth of the program of `_side_by_side`.
     """
     length = layer.stride * (side - 1) + 1
     taps = range(0, layer.size * layer.dilation, layer.dilation)
@@ -384,7 +384,10 @@ def _met(padded: Array, axis: int, side: int, layer: Layer) -> Array:
 
 
 def _side_by_side(taps: Iterator[Array]) -> Array:
-    """Patches: what meets the taps of each pixel in one row, [pixels, taps * i]."""
+    """Patches: what meets the taps of each pixel in one row, [pixels, taps * i].
+
+    All taps at once: for a strip in the cache that takes down to 0.4 of `_met`'s time.
+    """
     # Fused with a product, each patch would be made many times.
     patches = jax.lax.optimization_barrier(jnp.concatenate(list(taps), axis=3))
     return patches.reshape(-1, patches.shape[3])

@@ -24,7 +24,7 @@ from gl_jax.inpainting.images.photo import (
 )
 
 # An image made larger is faster resized as a whole, up to so many times the square's pixels.
-_WHOLE = 4
+_MOST_ENLARGED = 4
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,12 +122,13 @@ def read_crop(
 
     The image is made smaller or larger with its proportions kept; `shortest` is at
     least `side`. `place` is the square's (y, x) in [0, 1]: at 0 it touches the top or
-    left edge, at 1 the bottom or right one, by default it is in the middle. Only the
-    pixels of the square are resized, and a JPEG is decoded at a half, a quarter or an
-    eighth of its size where that still is no smaller than the resized image.
+    left edge, at 1 the bottom or right one, by default it is in the middle. No more is
+    resized than the square needs, and a JPEG is decoded at a half, a quarter or an eighth
+    of its size where that still is no smaller than the resized image.
 
-    Where it need not be `exact`, as in training, OpenCV resizes it in half the time: colours
-    then are 0.2 to 1.5 grey levels off on average, the most in fine texture made smaller.
+    Where it need not be `exact`, as in training, OpenCV resizes it in half the time, small
+    images that are made larger as a whole: colours then are 0.2 to 1.5 grey levels off on
+    average, the most in fine texture made smaller.
 
     Raises UsageError as `read_rgb` does, ValueError where `side` exceeds `shortest`.
     """
@@ -141,16 +142,15 @@ def read_crop(
         left = min(int(place[1] * (width - side + 1)), width - side)
         across, down = upright.width / width, upright.height / height
         box = (left * across, top * down, (left + side) * across, (top + side) * down)
-        if not exact:
-            larger = width >= upright.width and height >= upright.height
-            if not larger or width * height > _WHOLE * side**2:
-                return _warped(upright, box, side)
-            return _enlarged(upright, width, height)[
-                top : top + side, left : left + side
-            ]
-        # Pillow widens the bilinear filter with the reduction, so nothing aliases.
-        crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
-        return np.array(crop)
+        if exact:
+            # Pillow widens the bilinear filter with the reduction, so nothing aliases.
+            crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
+            return np.array(crop)
+        larger = width >= upright.width and height >= upright.height
+        if larger and width * height <= _MOST_ENLARGED * side**2:
+            whole = _enlarged(upright, width, height)
+            return whole[top : top + side, left : left + side]
+        return _warped(upright, box, side)
 
 
 def _enlarged(image: Image.Image, width: int, height: int) -> RgbImage:
