@@ -12,7 +12,8 @@ convolution, so there they are written as forward convolutions and matrix produc
   are done with their gradients by Winograd's algorithm, with a quarter to a half of
   the products (`winograd.py`).
 - Of a thin layer, as the first and the last of the network, the weight gradient is a
-  matrix product with the patches of its thin side, a strip of the image at a time.
+  matrix product with the patches of its thin side, a strip of the image at a time; of
+  other 5x5 layers with those of the inputs.
 - A stride-2 convolution onto a small map, as the last ones of a discriminator, is a matrix
   product with the patches of its inputs; its gradients are the other two.
 - Other weight gradients are one matrix product for each tap of the kernel and each strip.
@@ -24,7 +25,7 @@ convolution, so there they are written as forward convolutions and matrix produc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import inf, prod
 from typing import NamedTuple
 
 import jax
@@ -53,10 +54,11 @@ WINOGRAD_CHANNELS = 128
 WINOGRAD_GRADIENT_CHANNELS = 32
 
 # Below so many multiplications for each tap, its programs at stride 2 take longer to
-# compile than they save in a few hundred steps.
+# compile than they save in a few hundred steps; a weight gradient saves more.
 WINOGRAD_PRODUCTS = 2**27
+WINOGRAD_GRADIENT_PRODUCTS = 2**25
 
-# Of kernels with more weights XLA's own gradients are as fast, and need less memory.
+# Of kernels with more weights patches are as fast, and need less memory.
 WINOGRAD_WEIGHTS = 2**20
 
 # What is made of so many pixels of a layer fits into the cache.
@@ -242,6 +244,7 @@ def _to_coarse(
         return _native(fine, layer.fine_first(kernel), layer)
 
     features = layer.features(kernel.shape)
+    least = WINOGRAD_PRODUCTS if often else inf
     on_cpu: Callable[[Array, Array], Array]
     if _is_small(fine.shape, features, layer):
         return native(fine, kernel)
@@ -249,7 +252,7 @@ def _to_coarse(
         on_cpu = partial(_by_patches, layer=layer)
     elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
-    elif _by_winograd(fine, fine.shape, features, layer, half_from=4, often=often):
+    elif _by_winograd(fine, fine.shape, features, layer, half_from=4, least=least):
         on_cpu = partial(winograd.to_coarse, layer=layer)
     else:
         return native(fine, kernel)
@@ -258,8 +261,13 @@ def _to_coarse(
 
 def _is_small(grid: Sequence[int], features: tuple[int, int], layer: Layer) -> bool:
     """Whether a layer does so little that nothing is gained, by the shape of the fine grid."""
+    return _products(grid, features, layer) < LEAST_PRODUCTS
+
+
+def _products(grid: Sequence[int], features: tuple[int, int], layer: Layer) -> int:
+    """Multiplications for each tap and photograph, by the shape of the fine grid."""
     sides = [layer.coarse_side(side) for side in grid[1:3]]
-    return prod(sides) * prod(features) < LEAST_PRODUCTS
+    return prod(sides) * prod(features)
 
 
 def _by_winograd(
@@ -269,14 +277,14 @@ def _by_winograd(
     layer: Layer,
     *,
     half_from: int,
-    often: bool = True,
+    least: float,
 ) -> bool:
     """Whether Winograd's products save time between grids, by the shape of the fine one.
 
-    At stride 2, where only what is done often pays for compiling it, half as many fine
+    At stride 2 only that of `least` multiplications for each tap; there half as many fine
     features are enough for kernels of `half_from` on.
     """
-    if layer.stride == 2 and not often:
+    if layer.stride == 2 and grid[0] * _products(grid, features, layer) < least:
         return False
     halved = layer.stride == 2 and layer.size >= half_from
     least = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
@@ -287,16 +295,14 @@ def _by_winograd(
 def _fits_winograd(
     array: Array, grid: Sequence[int], features: tuple[int, int], layer: Layer
 ) -> bool:
-    """What `winograd` asks of the type, the sides and the kernel, and enough to do."""
+    """What `winograd` asks of the type, the sides and the kernel."""
     if array.dtype != jnp.float32 or not 3 <= layer.size <= 5:
         return False
     if layer.stride == 1:
         return layer.size == 3 and winograd.fits(grid, layer.dilation)
     if layer.stride != 2 or layer.dilation != 1 or not _even(grid):
         return False
-    coarse = (grid[0], grid[1] // 2, grid[2] // 2)
-    much = prod(coarse) * prod(features) >= WINOGRAD_PRODUCTS
-    return much and winograd.fits(coarse, 1)
+    return winograd.fits((grid[0], grid[1] // 2, grid[2] // 2), 1)
 
 
 def _even(shape: Sequence[int]) -> bool:
@@ -415,12 +421,13 @@ def _to_fine(
 ) -> Array:
     """A transposed convolution, or the input gradient of a convolution: of that shape."""
     features = layer.features(kernel.shape)
+    least = WINOGRAD_PRODUCTS if often else inf
     on_cpu: Callable[[Array, Array], Array]
     if _is_small(shape, features, layer):
         return _native_to_fine(coarse, kernel, layer, shape)
     if _onto_small_map(coarse, shape, layer):
         on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
-    elif _by_winograd(coarse, shape, features, layer, half_from=5, often=often):
+    elif _by_winograd(coarse, shape, features, layer, half_from=5, least=least):
         on_cpu = partial(winograd.to_fine, layer=layer)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
@@ -596,22 +603,22 @@ def _cpu_weight_gradient(
         return None
     if _onto_small_map(fine, fine.shape, layer):
         return partial(_from_patches, layer=layer)
-    if layer.stride == layer.dilation == 1 and thinner <= THIN_CHANNELS:
-        return partial(
-            _mirrored_patch_products if shape[3] < shape[2] else _patch_products,
-            layer=layer,
-        )
+    if layer.dilation == 1 and features[0] == thinner <= THIN_CHANNELS:
+        return partial(_patch_products, layer=layer)
+    if layer.stride == layer.dilation == 1 and features[1] <= THIN_CHANNELS:
+        return partial(_mirrored_patch_products, layer=layer)
     if layer.stride == 1:
         pays = thinner >= WINOGRAD_GRADIENT_CHANNELS
         pays = pays and _fits_winograd(fine, fine.shape, features, layer)
     else:
-        pays = _by_winograd(fine, fine.shape, features, layer, half_from=4)
+        least = WINOGRAD_GRADIENT_PRODUCTS
+        pays = _by_winograd(fine, fine.shape, features, layer, half_from=4, least=least)
         pays = pays and prod(shape) <= WINOGRAD_WEIGHTS
     if pays:
         return partial(winograd.weight_gradient, layer=layer)
-    if layer.size == 5 or thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
+    if thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None
-    return partial(_tap_products, layer=layer)
+    return partial(_patch_products if layer.size == 5 else _tap_products, layer=layer)
 
 
 def _from_patches(fine: Array, coarse: Array, *, layer: Layer) -> Array:
@@ -625,17 +632,18 @@ def _from_patches(fine: Array, coarse: Array, *, layer: Layer) -> Array:
 
 
 def _patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
-    """At stride 1 from patches of the inputs."""
+    """From patches of the fine grid."""
 
     def product(taps: Iterator[Array], coarse: Array) -> Array:
         return _side_by_side(taps).T @ coarse
 
     total = _sum_over_strips(product, fine, coarse, layer, pixels=STRIP_PIXELS)
-    return total.reshape(layer.size, layer.size, fine.shape[3], coarse.shape[3])
+    sides = (layer.size, layer.size, fine.shape[3], coarse.shape[3])
+    return layer.fine_first(total.reshape(sides))
 
 
 def _mirrored_patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
-    """The same from patches of the errors: the inputs lie on the other side."""
+    """At stride 1 from patches of the errors: the inputs lie on the other side."""
     mirrored = _patch_products(coarse, fine, layer=layer)
     return mirrored[::-1, ::-1].swapaxes(2, 3)
 

@@ -18,6 +18,7 @@ TOLERANCE = 1e-5
 def little_is_much(monkeypatch):
     """Small grids are done as large ones, which they stand for."""
     monkeypatch.setattr(convolution, "WINOGRAD_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "WINOGRAD_GRADIENT_PRODUCTS", 0)
 
 
 def reference(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
@@ -55,6 +56,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
     [
         pytest.param((12, 16), 16, 12, 3, 1, 1, id="narrow"),
         pytest.param((16, 12), 4, 64, 5, 1, 1, id="first-layer"),
+        pytest.param((24, 32), 3, 64, 5, 2, 1, id="first-layer-of-a-discriminator"),
         pytest.param((96, 64), 32, 3, 3, 1, 1, id="last-layer-in-strips"),
         pytest.param((12, 15), 32, 8, 3, 1, 1, id="odd-columns"),
         pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradient"),
