@@ -15,6 +15,18 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+# Runs that are broken off and resumed compile the same steps again and again, and so do
+# the workers of pytest-xdist and the commands that tests start, which inherit this: within
+# a session every step is compiled once. With a limit of its size a cache may be shared.
+if "GL_JAX_TESTS_SESSION" not in os.environ:
+    _compiled = tempfile.mkdtemp(prefix="gl_jax-tests-")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ |= {
+        "GL_JAX_TESTS_SESSION": _compiled,
+        "JAX_COMPILATION_CACHE_DIR": _compiled,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(8 * 2**30),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -41,13 +53,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("gl_jax")
-
-# Runs that are broken off and resumed compile the same steps again and again: within a
-# session they are compiled once.
-_compiled = tempfile.mkdtemp(prefix="gl_jax-tests-")
-atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", _compiled)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # A compiled program takes memory maps of the process, and Linux allows 65,530: one more
 # ends it with a segmentation fault. Programs are dropped long before, every few tests.

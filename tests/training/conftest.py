@@ -77,11 +77,7 @@ class SmallRun:
 
     @property
     def environment(self) -> dict[str, str]:
-        # Every life compiles the same steps: once for all of them.
-        cache = str(jax.config.jax_compilation_cache_dir)
         return os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_NUM_CPU_DEVICES": "1",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }

@@ -52,8 +52,6 @@ class Bucket(NamedTuple):
             "TENSORSTORE_GCS_HTTP_URL": self.server,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "anyone",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            "JAX_COMPILATION_CACHE_DIR": str(self.experiment.parent / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
         }
         return subprocess.run(
