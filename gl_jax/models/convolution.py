@@ -261,11 +261,13 @@ def _to_coarse(
 
 def _is_small(grid: Sequence[int], features: tuple[int, int], layer: Layer) -> bool:
     """Whether a layer does so little that nothing is gained, by the shape of the fine grid."""
-    return _products(grid, features, layer) < LEAST_PRODUCTS
+    return _products_per_tap(grid, features, layer) < LEAST_PRODUCTS
 
 
-def _products(grid: Sequence[int], features: tuple[int, int], layer: Layer) -> int:
-    """Multiplications for each tap and photograph, by the shape of the fine grid."""
+def _products_per_tap(
+    grid: Sequence[int], features: tuple[int, int], layer: Layer
+) -> int:
+    """Multiplications for each tap of one photograph, by the shape of the fine grid."""
     sides = [layer.coarse_side(side) for side in grid[1:3]]
     return prod(sides) * prod(features)
 
@@ -284,11 +286,11 @@ def _by_winograd(
     At stride 2 only that of `least` multiplications for each tap; there half as many fine
     features are enough for kernels of `half_from` on.
     """
-    if layer.stride == 2 and grid[0] * _products(grid, features, layer) < least:
+    if layer.stride == 2 and grid[0] * _products_per_tap(grid, features, layer) < least:
         return False
     halved = layer.stride == 2 and layer.size >= half_from
-    least = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
-    wide = features[0] >= least and features[1] >= WINOGRAD_CHANNELS
+    channels = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
+    wide = features[0] >= channels and features[1] >= WINOGRAD_CHANNELS
     return wide and _fits_winograd(array, grid, features, layer)
 
 
