@@ -19,6 +19,7 @@ def little_is_much(monkeypatch):
     """Small grids are done as large ones, which they stand for."""
     monkeypatch.setattr(convolution, "WINOGRAD_PRODUCTS", 0)
     monkeypatch.setattr(convolution, "WINOGRAD_GRADIENT_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "STRIDED_PRODUCTS", 0)
 
 
 def reference(inputs: Array, kernel: Array, stride: int, dilation: int) -> Array:
@@ -111,6 +112,7 @@ def test_onto_small_maps_bfloat16_is_left_to_xla():
         ((9, 8), 8, 32),
         ((10, 8), 64, 256),
         ((96, 48), 4, 16),
+        pytest.param((10, 8), 32, 8, id="onto-few-features"),
         pytest.param((12, 8), 128, 128, id="winograd"),
         pytest.param((12, 8), 136, 64, id="winograd-gradients"),
     ],
