@@ -1,5 +1,6 @@
 """gl_jax's side of every case: the same functions that training and completion run."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from benchmarks.inputs import (
     random_mask,
 )
 from benchmarks.photographs import large, large_turn
+from gl_jax.compilation import compiler_options
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -43,7 +45,7 @@ from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
-from gl_jax.models.ordering import compiler_options
+from gl_jax.training.apart import compiler_apart
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import (
     NetState,
@@ -129,6 +131,11 @@ def configuration(settings: Settings, **data: Any) -> Config:
     )
 
 
+def _say(line: str) -> None:
+    """Beside the answers, which go to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Training:
     """A training step, pmapped, its state donated, as `training.loop` runs it."""
 
@@ -138,7 +145,11 @@ class Training:
         self._devices = Devices(settings["devices"])
         self._devices.check_batch(settings["batch"], 1)
         steps = make_steps(self._config, MEAN_COLOR, axis_name=AXIS)
-        self._step = self._devices.pmap(steps[Phase(settings["phase"])])
+        phase = Phase(settings["phase"])
+        self._step = self._devices.pmap(
+            steps[phase],
+            before=compiler_apart(self._config, phase, self._devices, _say),
+        )
         self._key = self._devices.replicate(jax.random.key(FIRST))
         self._state = self._devices.replicate(lively(create_state(self._config)))
 

@@ -325,9 +325,10 @@ def _refuse_overwriting(jobs: Sequence[Job]) -> None:
 
 def _completer(model: str | None) -> "Completer":
     # JAX is loaded here: everything that the caller can mend is refused before.
+    from gl_jax import compilation
     from gl_jax.inpainting import completer
 
-    completer.use_compilation_cache()
+    compilation.use_compilation_cache()
     return completer.load(model)
 
 

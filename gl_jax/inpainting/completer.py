@@ -9,7 +9,6 @@ sizes share few compiled programs. JAX is loaded with the model, not with this p
 """
 
 import functools
-import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable
@@ -22,11 +21,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
+from gl_jax.compilation import compiler_options
 from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.inpainting import blending, images, masks, regions
 from gl_jax.inpainting.images import Photo, PillowImage
 from gl_jax.models import inference
-from gl_jax.models.ordering import compiler_options
 from gl_jax.weights import native
 from gl_jax.weights.native import Convention, Model
 
@@ -346,19 +345,6 @@ def _run(
     inputs = convention.encode(images, mask.astype(images.dtype))
     completed = inference.complete(blocks, inputs, size, output_activation)
     return jnp.asarray(convention.decode(completed))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, for the next start.
-
-    That is gl_jax/ in $XDG_CACHE_HOME or ~/.cache. A folder that JAX was told, by
-    JAX_COMPILATION_CACHE_DIR or in Python, stays.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "gl_jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def require_hole(photo: Photo, hole: Mask, notify: Notify) -> None:

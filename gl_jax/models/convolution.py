@@ -652,7 +652,8 @@ def _patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
 
 def _mirrored_patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
     """At stride 1 from patches of the errors: the inputs lie on the other side."""
-    mirrored = _patch_products(coarse, fine, layer=layer)
+    # The inputs anew, not those of the outputs, kept until now.
+    mirrored = _patch_products(coarse, after(fine, coarse), layer=layer)
     return mirrored[::-1, ::-1].swapaxes(2, 3)
 
 

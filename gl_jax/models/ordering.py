@@ -7,33 +7,9 @@ weights while others still read them, for which it copies all of them. It drops
 where x is finite.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-
-CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-
-
-@functools.cache
-def compiler_options() -> dict[str, str]:
-    """What XLA should compile large programs with, where they run by default.
-
-    It would else begin independent operations early, and keep what they make: half as
-    much memory again and more, while each of them has all processors to itself anyway.
-    They change how a program is computed and never what: a compiler that lacks one gets
-    none of them.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x).lower(0.0).compile(compiler_options=dict(CPU_OPTIONS))
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return {}
-    return CPU_OPTIONS
 
 
 def after(array: Array, *others: Array) -> Array:

@@ -21,6 +21,7 @@ from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
 from gl_jax.training import initial
+from gl_jax.training.apart import compiler_apart
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
@@ -175,7 +176,10 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
-    pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
+    pmapped = {
+        phase: devices.pmap(step, before=compiler_apart(config, phase, devices, log))
+        for phase, step in steps.items()
+    }
     return Run(
         config, workdir, devices, photographs, pmapped, validation, checkpoints, model
     )

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gl_jax import cli
+from gl_jax import cli, compilation
 from gl_jax.inpainting import batch
-from gl_jax.inpainting import completer as room
 from gl_jax.weights import native
 
 CHANCE = np.random.default_rng(0)
@@ -31,7 +30,7 @@ def weights(model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     """A working folder with a photo and a mask, and no cache in the user's home."""
-    monkeypatch.setattr(room, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(compilation, "use_compilation_cache", lambda: None)
     batch._mask_picture.cache_clear()
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PHOTO).save("photo.png")

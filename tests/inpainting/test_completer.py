@@ -1,7 +1,6 @@
 """A Completer: load once, then any image with any mask, in any of the usual kinds."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import warnings
@@ -286,23 +285,6 @@ def test_a_model_that_does_not_say_its_sizes_has_the_papers(model) -> None:
     for told in ({}, {"image size": "large"}, {"holes": "any"}):
         silent = dataclasses.replace(model, training=told)
         assert Completer(silent).trained == (256, 128)
-
-
-@pytest.mark.parametrize("told", [None, "elsewhere"])
-def test_compiled_programs_are_kept_in_the_users_cache(told, tmp_path) -> None:
-    code = (
-        "import jax; from gl_jax.inpainting import completer; "
-        "completer.use_compilation_cache(); print(jax.config.jax_compilation_cache_dir)"
-    )
-    environment = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
-    environment["XDG_CACHE_HOME"] = str(tmp_path)
-    if told is not None:
-        environment["JAX_COMPILATION_CACHE_DIR"] = told
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, env=environment,
-    )  # fmt: skip
-    assert run.stdout.strip() == (told or str(tmp_path / "gl_jax"))
 
 
 def test_the_windows_of_a_large_photo_are_read_not_all_of_it(completer) -> None:

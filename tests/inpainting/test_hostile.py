@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from gl_jax import cli
+from gl_jax import cli, compilation
 from gl_jax.config import UsageError
-from gl_jax.inpainting import completer as room
 from gl_jax.inpainting.images import read, read_crop, read_rgb
 from gl_jax.weights import native
 
@@ -92,7 +91,7 @@ def test_compressed_text_does_not_unfold() -> None:
 @pytest.fixture
 def here(model, tmp_path, monkeypatch) -> Path:
     """A working folder with weights, a mask, and a photo outside of it."""
-    monkeypatch.setattr(room, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(compilation, "use_compilation_cache", lambda: None)
     folder = tmp_path / "work"
     (folder / "in").mkdir(parents=True)
     monkeypatch.chdir(folder)

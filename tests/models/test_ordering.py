@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gl_jax.models.ordering import after, blank, compiler_options
+from gl_jax.compilation import compiler_options
+from gl_jax.models.ordering import after, blank
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32"])
@@ -20,12 +21,6 @@ def test_an_array_after_others_is_the_array(dtype) -> None:
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
     np.testing.assert_array_equal(after(array), array)
-
-
-def test_options_are_for_processors_only(monkeypatch) -> None:
-    assert bool(compiler_options()) == (jax.default_backend() == "cpu")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler_options.__wrapped__() == {}
 
 
 def test_loops_that_write_to_blanks_need_one_array_at_a_time() -> None:

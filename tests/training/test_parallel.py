@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from gl_jax import compilation
+from gl_jax.compilation import compiler_options
 from gl_jax.config import UsageError
-from gl_jax.models import ordering
-from gl_jax.models.ordering import compiler_options
 from gl_jax.training import parallel
 from gl_jax.training.parallel import AXIS, Devices, axis_index, initialize, pmean
 
@@ -71,10 +71,10 @@ def test_steps_see_their_place_and_average_over_all():
 
 def test_a_compiler_without_an_option_does_without_it(monkeypatch):
     options = {"xla_of_another_version": "YES"}
-    monkeypatch.setattr(ordering, "CPU_OPTIONS", options)
+    monkeypatch.setattr(compilation, "CPU_OPTIONS", options)
     monkeypatch.setattr(parallel, "compiler_options", compiler_options.__wrapped__)
     test_steps_see_their_place_and_average_over_all()
-    monkeypatch.setattr(ordering, "CPU_OPTIONS", {"xla_cpu_scheduler_type": "NONE"})
+    monkeypatch.setattr(compilation, "CPU_OPTIONS", {"xla_cpu_scheduler_type": "NONE"})
     with pytest.raises(jax.errors.JaxRuntimeError):
         test_steps_see_their_place_and_average_over_all()
 

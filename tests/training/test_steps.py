@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from gl_jax.compilation import compiler_options
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -35,7 +36,6 @@ from gl_jax.holes import (
     sample_holes,
 )
 from gl_jax.models import convolution
-from gl_jax.models.ordering import compiler_options
 from gl_jax.training import steps
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import TrainState, build_networks, create_state

@@ -1,0 +1,132 @@
+"""Steps compiled in a process of their own: what it compiles is what the run uses."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase, RunConfig
+from gl_jax.training import apart, loop
+from gl_jax.training.apart import compiler_apart
+from gl_jax.training.parallel import AXIS, Devices
+from gl_jax.training.state import create_state
+from gl_jax.training.steps import make_steps
+
+MEAN_COLOR = (0.45, 0.4, 0.35)
+
+CONFIG = Config(
+    model=ModelConfig(width=0.0625),
+    data=DataConfig(
+        batch_size=4, image_size=32, resize=(32, 48), mean_color=MEAN_COLOR, workers=1
+    ),
+    holes=HolesConfig(min_size=8, max_size=12, local_size=16),
+)
+
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="on accelerators steps are compiled here"
+)
+
+
+@pytest.fixture
+def kept(tmp_path) -> Iterator[Path]:
+    """A compilation cache of the test's own."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def with_devices(count: int) -> Config:
+    return dataclasses.replace(CONFIG, run=RunConfig(device_count=count))
+
+
+def advance(config: Config, phase: Phase, log) -> None:
+    """One step, as the loop does it."""
+    devices = Devices(config.run.device_count)
+    step = make_steps(config, MEAN_COLOR, axis_name=AXIS)[phase]
+    before = compiler_apart(config, phase, devices, log)
+    assert before is not None
+    state = devices.replicate(create_state(config))
+    images = devices.shard(np.zeros((4, 32, 32, 3), np.uint8))
+    key = devices.replicate(jax.random.key(1))
+    jax.block_until_ready(devices.pmap(step, before=before)(state, images, key))
+
+
+@pytest.mark.parametrize(("phase", "count"), [(Phase.COMPLETION, 2), (Phase.JOINT, 1)])
+def test_the_run_finds_the_program(phase, count, kept, monkeypatch) -> None:
+    monkeypatch.setattr(apart, "LEAST_VALUES", 0)
+    config, said, steps = with_devices(count), [], []
+
+    def programs() -> set[str]:
+        return {file.name for file in kept.glob("jit__fun-*-cache")}
+
+    original = apart._fault_of_compiling
+
+    def compiled(*arguments) -> str | None:
+        assert not programs()
+        fault = original(*arguments)
+        steps.extend(programs())
+        return fault
+
+    monkeypatch.setattr(apart, "_fault_of_compiling", compiled)
+    advance(config, phase, said.append)
+    assert said == [f"Compiling the {phase} step, a minute or two."]
+    assert len(steps) == 1
+    assert programs() == set(steps), "the step was compiled here, too"
+
+
+@pytest.mark.parametrize(
+    ("executable", "fault"),
+    [("/bin/false", "exit 1, it said nothing"), ("/nowhere", "No such file")],
+)
+def test_a_compiler_that_fails_is_reported_and_done_without(
+    executable, fault, kept, monkeypatch
+) -> None:
+    monkeypatch.setattr(apart, "LEAST_VALUES", 0)
+    monkeypatch.setattr(sys, "executable", executable)
+    said: list[str] = []
+    advance(with_devices(1), Phase.COMPLETION, said.append)
+    assert len(said) == 2
+    assert f"{fault}" in said[1]
+    assert "more memory" in said[1]
+
+
+def test_it_says_why_it_failed(kept, monkeypatch) -> None:
+    monkeypatch.setattr(apart, "_settings", lambda: {"JAX_PLATFORMS": "abacus"})
+    fault = apart._fault_of_compiling(with_devices(1), Phase.COMPLETION)
+    assert fault is not None
+    assert "abacus" in fault
+
+
+def test_small_networks_are_compiled_here() -> None:
+    devices = Devices(1)
+    assert compiler_apart(CONFIG, Phase.JOINT, devices, print) is None
+    large = dataclasses.replace(CONFIG, model=ModelConfig())
+    assert compiler_apart(large, Phase.JOINT, devices, print) is not None
+
+
+def test_over_several_hosts_steps_are_compiled_here(monkeypatch) -> None:
+    monkeypatch.setattr(apart, "LEAST_VALUES", 0)
+    devices = Devices(1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert compiler_apart(CONFIG, Phase.JOINT, devices, print) is None
+
+
+def test_a_run_asks_for_it_in_every_phase(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def recorded(config, phase, devices, log) -> None:
+        assert config.data.mean_color is not None
+        asked.append(phase)
+
+    monkeypatch.setattr(loop, "compiler_apart", recorded)
+    bundled = dataclasses.replace(CONFIG.data, mean_color=None)
+    loop._prepare(dataclasses.replace(CONFIG, data=bundled), tmp_path, print)
+    assert asked == list(Phase)
