@@ -22,6 +22,8 @@ MISSING = "0"
 
 
 class Handler(RequestHandler):  # type: ignore[misc]
+    # An answer in two packets would else wait for the first to be acknowledged.
+    disable_nagle_algorithm = True
     storing = threading.Lock()
     generation = MISSING
 

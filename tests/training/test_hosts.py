@@ -25,7 +25,7 @@ config = Config(
     model=ModelConfig(width=0.0625),
     data=DataConfig(batch_size=4, image_size=32, resize=(32, 48), workers=1),
     holes=HolesConfig(min_size=8, max_size=12, local_size=16),
-    schedule=ScheduleConfig(1, 1, 3),
+    schedule=ScheduleConfig(1, 0, 3),
     run=RunConfig(log_every=1, save_every=3, eval_every=3, sample_every=3),
 )
 """

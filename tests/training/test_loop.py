@@ -357,8 +357,10 @@ def poison(monkeypatch, *, at: int, times: int = 1) -> None:
     """Turns losses and state to NaN after this step, so many times."""
     pmap, left = loop.Devices.pmap, [times]
 
-    def spoiled_pmap(devices: loop.Devices, step: Callable[..., Any]) -> Any:
-        run = pmap(devices, step)
+    def spoiled_pmap(
+        devices: loop.Devices, step: Callable[..., Any], **options: Any
+    ) -> Any:
+        run = pmap(devices, step, **options)
 
         def spoiled(state: Any, images: Any, key: Any) -> Any:
             results = run(state, images, key)
