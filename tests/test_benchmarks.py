@@ -305,7 +305,16 @@ def test_the_table_holds_ratio_goal_and_memory():
     row = next(line for line in text.splitlines() if line.startswith("| joint_step"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:7] == ["**eager**", "2.00", "1.30 reached", "500 ms", "1 s"]
-    assert cells[7] == "80 / 100 MB = 0.80"
+    assert cells[7] == "80 / 100 MB = 0.80 (goal 0.80 reached)"
+
+
+def test_goals_of_memory_are_the_processors() -> None:
+    def text(**changes: Any) -> str:
+        return report.markdown([a_record(**changes)], plotted=False)
+
+    assert "= 0.81 (goal 0.80 not reached)" in text(ours_peak_mb=81.0)
+    assert "(goal" not in text(device="gpu")
+    assert "(goal" not in text(case="inference_512")
 
 
 def test_a_goal_that_is_not_reached_is_said():

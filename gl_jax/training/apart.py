@@ -5,6 +5,7 @@ can hand back, for as long as the process lives. The other process puts the prog
 JAX's compilation cache, where this one finds it, and so does a run that is resumed.
 """
 
+import functools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from gl_jax.training.state import TrainState, create_state
 from gl_jax.training.steps import make_steps
 
 LEAST_VALUES = 2**24
-"""In the state of a run: of smaller networks a compiler leaves little behind."""
+"""Of smaller states, and so of smaller networks, a compiler leaves little behind."""
 
 
 def compiler_apart(
@@ -33,8 +34,7 @@ def compiler_apart(
     The configuration has its mean colour. A process that fails is reported, and costs
     memory and nothing else: the step is then compiled here.
     """
-    values = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)))
-    if not devices.compiles_by_hand or values < LEAST_VALUES:
+    if not devices.compiles_by_hand or _values(config) < LEAST_VALUES:
         return None
     use_compilation_cache()
 
@@ -81,6 +81,12 @@ def _settings() -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         **{name.upper(): str(jax.config.values[name]) for name in kept},
     }
+
+
+@functools.cache
+def _values(config: Config) -> int:
+    """In the state of a run."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)))
 
 
 def _shapes(config: Config) -> TrainState:
