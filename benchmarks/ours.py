@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +147,9 @@ class Training:
         self._devices.check_batch(settings["batch"], 1)
         steps = make_steps(self._config, MEAN_COLOR, axis_name=AXIS)
         phase = Phase(settings["phase"])
+        compile_apart = compiler_apart(self._config, self._devices, _say)
         self._step = self._devices.pmap(
-            steps[phase],
-            before=compiler_apart(self._config, phase, self._devices, _say),
+            steps[phase], before=compile_apart and partial(compile_apart, phase)
         )
         self._key = self._devices.replicate(jax.random.key(FIRST))
         self._state = self._devices.replicate(lively(create_state(self._config)))

@@ -5,7 +5,6 @@ can hand back, for as long as the process lives. The other process puts the prog
 JAX's compilation cache, where this one finds it, and so does a run that is resumed.
 """
 
-import functools
 import json
 import math
 import os
@@ -26,19 +25,22 @@ LEAST_VALUES = 2**24
 
 
 def compiler_apart(
-    config: Config, phase: Phase, devices: Devices, log: Callable[[str], None]
-) -> Callable[[], None] | None:
-    """What compiles a phase's step apart, to be called before it is compiled here.
+    config: Config, devices: Devices, log: Callable[[str], None]
+) -> Callable[[Phase], None] | None:
+    """What compiles the step of a phase apart, to be called before it is compiled here.
 
     None where that gains nothing: on accelerators, over several hosts, of small networks.
     The configuration has its mean colour. A process that fails is reported, and costs
     memory and nothing else: the step is then compiled here.
     """
-    if not devices.compiles_by_hand or _values(config) < LEAST_VALUES:
+    if not devices.compiles_by_hand:
+        return None
+    values = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)))
+    if values < LEAST_VALUES:
         return None
     use_compilation_cache()
 
-    def compile_apart() -> None:
+    def compile_apart(phase: Phase) -> None:
         log(f"Compiling the {phase} step, a minute or two.")
         fault = _fault_of_compiling(config, phase)
         if fault is not None:
@@ -81,12 +83,6 @@ def _settings() -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         **{name.upper(): str(jax.config.values[name]) for name in kept},
     }
-
-
-@functools.cache
-def _values(config: Config) -> int:
-    """In the state of a run."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)))
 
 
 def _shapes(config: Config) -> TrainState:

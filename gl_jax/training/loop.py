@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -176,8 +177,11 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
+    compile_apart = compiler_apart(config, devices, log)
     pmapped = {
-        phase: devices.pmap(step, before=compiler_apart(config, phase, devices, log))
+        phase: devices.pmap(
+            step, before=compile_apart and partial(compile_apart, phase)
+        )
         for phase, step in steps.items()
     }
     return Run(

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -51,8 +52,9 @@ def advance(config: Config, phase: Phase, log) -> None:
     """One step, as the loop does it."""
     devices = Devices(config.run.device_count)
     step = make_steps(config, MEAN_COLOR, axis_name=AXIS)[phase]
-    before = compiler_apart(config, phase, devices, log)
-    assert before is not None
+    compile_apart = compiler_apart(config, devices, log)
+    assert compile_apart is not None
+    before = partial(compile_apart, phase)
     state = devices.replicate(create_state(config))
     images = devices.shard(np.zeros((4, 32, 32, 3), np.uint8))
     key = devices.replicate(jax.random.key(1))
@@ -103,26 +105,32 @@ def test_it_says_why_it_failed(monkeypatch) -> None:
 
 def test_small_networks_are_compiled_here() -> None:
     devices = Devices(1)
-    assert compiler_apart(CONFIG, Phase.JOINT, devices, print) is None
+    assert compiler_apart(CONFIG, devices, print) is None
     large = dataclasses.replace(CONFIG, model=ModelConfig())
-    assert compiler_apart(large, Phase.JOINT, devices, print) is not None
+    assert compiler_apart(large, devices, print) is not None
 
 
 def test_over_several_hosts_steps_are_compiled_here(monkeypatch) -> None:
     monkeypatch.setattr(apart, "LEAST_VALUES", 0)
     devices = Devices(1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert compiler_apart(CONFIG, Phase.JOINT, devices, print) is None
+    assert compiler_apart(CONFIG, devices, print) is None
 
 
 def test_a_run_asks_for_it_in_every_phase(tmp_path, monkeypatch) -> None:
-    asked = []
+    asked, given = [], []
 
-    def recorded(config, phase, devices, log) -> None:
+    def recorded(config, devices, log):
         assert config.data.mean_color is not None
-        asked.append(phase)
+        return asked.append
+
+    def pmap(devices, step, *, before) -> None:
+        given.append(before)
 
     monkeypatch.setattr(loop, "compiler_apart", recorded)
+    monkeypatch.setattr(loop.Devices, "pmap", pmap)
     bundled = dataclasses.replace(CONFIG.data, mean_color=None)
     loop._prepare(dataclasses.replace(CONFIG, data=bundled), tmp_path, print)
+    for before in given:
+        before()
     assert asked == list(Phase)
