@@ -46,7 +46,7 @@ from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
-from gl_jax.training.apart import compiler_apart
+from gl_jax.training.apart import compile_apart
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import (
     NetState,
@@ -147,9 +147,8 @@ class Training:
         self._devices.check_batch(settings["batch"], 1)
         steps = make_steps(self._config, MEAN_COLOR, axis_name=AXIS)
         phase = Phase(settings["phase"])
-        compile_apart = compiler_apart(self._config, self._devices, _say)
         self._step = self._devices.pmap(
-            steps[phase], before=compile_apart and partial(compile_apart, phase)
+            steps[phase], before=partial(compile_apart, self._config, phase, _say)
         )
         self._key = self._devices.replicate(jax.random.key(FIRST))
         self._state = self._devices.replicate(lively(create_state(self._config)))

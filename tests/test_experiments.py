@@ -48,8 +48,6 @@ def test_its_steps_can_be_traced_at_full_size(config):
     steps = make_steps(config, (0.5, 0.5, 0.5))
     phases = {config.phase_at(s) for s in range(config.schedule.total_steps)}
     assert set(steps) == phases | {Phase.COMPLETION}  # `joint` begins after that one
-    if Phase.JOINT in steps:  # which does what both others do
-        steps = {Phase.JOINT: steps[Phase.JOINT]}
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         for step in steps.values():
             after, metrics = jax.eval_shape(step, state, images, jax.random.key(0))

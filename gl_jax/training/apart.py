@@ -6,7 +6,6 @@ JAX's compilation cache, where this one finds it, and so does a run that is resu
 """
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -21,35 +20,32 @@ from gl_jax.training.state import TrainState, create_state
 from gl_jax.training.steps import make_steps
 
 LEAST_VALUES = 2**24
-"""Of smaller states, and so of smaller networks, a compiler leaves little behind."""
+"""With smaller states, and so for smaller networks, a compiler leaves little behind."""
 
 
-def compiler_apart(
-    config: Config, devices: Devices, log: Callable[[str], None]
-) -> Callable[[Phase], None] | None:
-    """What compiles the step of a phase apart, to be called before it is compiled here.
+def compile_apart(
+    config: Config,
+    phase: Phase,
+    log: Callable[[str], None],
+    state: TrainState,
+    *_: jax.Array,
+) -> None:
+    """Compiles the step of a phase, which is then called with `state` and others, apart.
 
-    None where that gains nothing: on accelerators, over several hosts, of small networks.
-    The configuration has its mean colour. A process that fails is reported, and costs
-    memory and nothing else: the step is then compiled here.
+    Of small networks it does nothing. The configuration has its mean colour. A process
+    that fails is reported, and costs memory and nothing else: the step is then compiled
+    here.
     """
-    if not devices.compiles_by_hand:
-        return None
-    values = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)))
-    if values < LEAST_VALUES:
-        return None
+    if sum(leaf.size for leaf in jax.tree.leaves(state)) < LEAST_VALUES:
+        return
     use_compilation_cache()
-
-    def compile_apart(phase: Phase) -> None:
-        log(f"Compiling the {phase} step, a minute or two.")
-        fault = _fault_of_compiling(config, phase)
-        if fault is not None:
-            log(
-                f"The compiler's own process failed ({fault}): compiling in this one, which "
-                "needs more memory."
-            )
-
-    return compile_apart
+    log(f"Compiling the {phase} step, a minute or two.")
+    fault = _fault_of_compiling(config, phase)
+    if fault is not None:
+        log(
+            f"The compiler's own process failed ({fault}): compiling in this one, which "
+            "needs more memory."
+        )
 
 
 def _fault_of_compiling(config: Config, phase: Phase) -> str | None:
@@ -85,10 +81,6 @@ def _settings() -> dict[str, str]:
     }
 
 
-def _shapes(config: Config) -> TrainState:
-    return jax.eval_shape(lambda: create_state(config))
-
-
 def main() -> None:
     """Compiles the step that standard input describes."""
     asked = json.load(sys.stdin)
@@ -98,7 +90,7 @@ def main() -> None:
     assert mean_color is not None
     steps = make_steps(config, mean_color, axis_name=AXIS)
     state, key = devices.replicated_shapes(
-        (_shapes(config), jax.eval_shape(lambda: jax.random.key(0)))
+        jax.eval_shape(lambda: (create_state(config), jax.random.key(0)))
     )
     side = config.data.image_size
     images = devices.sharded_shape((config.data.batch_size, side, side, 3))

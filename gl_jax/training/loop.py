@@ -22,7 +22,7 @@ from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
 from gl_jax.training import initial
-from gl_jax.training.apart import compiler_apart
+from gl_jax.training.apart import compile_apart
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
@@ -177,11 +177,8 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
-    compile_apart = compiler_apart(config, devices, log)
     pmapped = {
-        phase: devices.pmap(
-            step, before=compile_apart and partial(compile_apart, phase)
-        )
+        phase: devices.pmap(step, before=partial(compile_apart, config, phase, log))
         for phase, step in steps.items()
     }
     return Run(
@@ -301,7 +298,7 @@ def _train(this: Run, begin: Start) -> int:
                 state, metrics = this.steps[phase](state, images, key)
             else:
                 # The first call of a phase compiles; its time says nothing of the speed.
-                with report.pause():
+                with report.pause(steps=1):
                     state, metrics = this.steps[phase](state, images, key)
                     jax.block_until_ready(metrics)
                 compiled.add(phase)

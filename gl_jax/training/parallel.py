@@ -159,13 +159,13 @@ class Devices:
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def pmap(
-        self, step: Callable[..., Any], *, before: Callable[[], None] | None = None
+        self, step: Callable[..., Any], *, before: Callable[..., None] | None = None
     ) -> Callable[..., Any]:
         """The step on every device at once: (state, images, key) -> (state, metrics).
 
         State and key are replicated, images sharded; the old state is donated, so its
         buffers are gone after the call. Where it is compiled by hand, `before` is called
-        before.
+        first, with the same arguments.
         """
         if not self.compiles_by_hand:
             return self._mapped(step)
@@ -174,7 +174,7 @@ class Devices:
         def run(*arguments: Any) -> Any:
             if not programs:
                 if before is not None:
-                    before()
+                    before(*arguments)
                 programs.append(self.compile(step, *arguments))
                 _return_freed_memory()
             return programs[0](*arguments)

@@ -92,6 +92,7 @@ class Report:
         self._stopwatch = _Stopwatch()
         self._unwritten: list[str] = []
         self._failures: set[str] = set()
+        self._last_step = start_step
         with contextlib.ExitStack() as closing:
             if enabled:
                 self._tensorboard = _TensorBoard(workdir / "tensorboard")
@@ -114,13 +115,15 @@ class Report:
         self._pace_start: tuple[str, int, float] | None = None
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self, *, steps: int = 0) -> Iterator[None]:
         """Leaves time out of images_per_second: compiling, evaluating, saving.
 
-        Devices work on while the host goes ahead, so fetch the last metrics before.
+        And so many `steps` that are done meanwhile. Devices work on while the host goes
+        ahead, so fetch the last metrics before.
         """
         with self._stopwatch.pause():
             yield
+        self._last_step += steps
 
     @_where_enabled
     def message(self, text: str) -> None:

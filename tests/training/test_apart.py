@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase, RunConfig
 from gl_jax.training import apart, loop
-from gl_jax.training.apart import compiler_apart
+from gl_jax.training.apart import compile_apart
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import create_state
 from gl_jax.training.steps import make_steps
@@ -28,8 +29,8 @@ CONFIG = Config(
     holes=HolesConfig(min_size=8, max_size=12, local_size=16),
 )
 
-pytestmark = pytest.mark.skipif(
-    jax.default_backend() != "cpu", reason="on accelerators steps are compiled here"
+compiled_by_hand = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="on accelerators pmap compiles"
 )
 
 
@@ -52,15 +53,14 @@ def advance(config: Config, phase: Phase, log) -> None:
     """One step, as the loop does it."""
     devices = Devices(config.run.device_count)
     step = make_steps(config, MEAN_COLOR, axis_name=AXIS)[phase]
-    compile_apart = compiler_apart(config, devices, log)
-    assert compile_apart is not None
-    before = partial(compile_apart, phase)
+    before = partial(compile_apart, config, phase, log)
     state = devices.replicate(create_state(config))
     images = devices.shard(np.zeros((4, 32, 32, 3), np.uint8))
     key = devices.replicate(jax.random.key(1))
     jax.block_until_ready(devices.pmap(step, before=before)(state, images, key))
 
 
+@compiled_by_hand
 def test_the_run_finds_the_program(kept, monkeypatch) -> None:
     monkeypatch.setattr(apart, "LEAST_VALUES", 0)
     config, said, steps = with_devices(2), [], []
@@ -83,6 +83,7 @@ def test_the_run_finds_the_program(kept, monkeypatch) -> None:
     assert programs() == set(steps), "the step was compiled here, too"
 
 
+@compiled_by_hand
 def test_a_compiler_that_fails_is_reported_and_done_without(kept, monkeypatch) -> None:
     monkeypatch.setattr(apart, "LEAST_VALUES", 0)
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -103,34 +104,48 @@ def test_it_says_why_it_failed(monkeypatch) -> None:
     assert "No such file" in (fault() or "")
 
 
-def test_small_networks_are_compiled_here() -> None:
-    devices = Devices(1)
-    assert compiler_apart(CONFIG, devices, print) is None
-    large = dataclasses.replace(CONFIG, model=ModelConfig())
-    assert compiler_apart(large, devices, print) is not None
+@pytest.mark.parametrize(("width", "apart_"), [(0.0625, False), (1.0, True)])
+def test_small_networks_are_compiled_here(width, apart_, monkeypatch) -> None:
+    asked: list[Phase] = []
+
+    def compiled(config: Config, phase: Phase) -> None:
+        asked.append(phase)
+
+    monkeypatch.setattr(apart, "_fault_of_compiling", compiled)
+    config = dataclasses.replace(CONFIG, model=ModelConfig(width=width))
+    state = jax.eval_shape(lambda: create_state(config))
+    compile_apart(config, Phase.JOINT, print, state)
+    assert asked == [Phase.JOINT] * apart_
 
 
-def test_over_several_hosts_steps_are_compiled_here(monkeypatch) -> None:
-    monkeypatch.setattr(apart, "LEAST_VALUES", 0)
+@pytest.mark.parametrize("reason", ["an accelerator", "several hosts"])
+def test_what_pmap_compiles_is_not_compiled_apart(reason, monkeypatch) -> None:
     devices = Devices(1)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert compiler_apart(CONFIG, devices, print) is None
+    if reason == "several hosts":
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+    else:
+        monkeypatch.setattr(devices, "local", [Mock(platform="gpu")])
+    monkeypatch.setattr(devices, "_mapped", lambda step: step)
+    step, before = Mock(), Mock()
+    devices.pmap(step, before=before)("state", "images", "key")
+    step.assert_called_once_with("state", "images", "key")
+    before.assert_not_called()
 
 
 def test_a_run_asks_for_it_in_every_phase(tmp_path, monkeypatch) -> None:
     asked, given = [], []
 
-    def recorded(config, devices, log):
+    def recorded(config, phase, log, state):
         assert config.data.mean_color is not None
-        return asked.append
+        asked.append((phase, state))
 
     def pmap(devices, step, *, before) -> None:
         given.append(before)
 
-    monkeypatch.setattr(loop, "compiler_apart", recorded)
+    monkeypatch.setattr(loop, "compile_apart", recorded)
     monkeypatch.setattr(loop.Devices, "pmap", pmap)
     bundled = dataclasses.replace(CONFIG.data, mean_color=None)
     loop._prepare(dataclasses.replace(CONFIG, data=bundled), tmp_path, print)
     for before in given:
-        before()
-    assert asked == list(Phase)
+        before("state")
+    assert asked == [(phase, "state") for phase in Phase]

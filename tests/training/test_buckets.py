@@ -28,8 +28,7 @@ config = Config(
     model=ModelConfig(width=0.0625),
     data=DataConfig(batch_size=2, image_size=32, resize=(32, 48), workers=1),
     holes=HolesConfig(min_size=8, max_size=12, local_size=16),
-    # The discriminators are saved as in any phase; without them a step compiles sooner.
-    schedule=ScheduleConfig(5, 0, 4),
+    schedule=ScheduleConfig(2, 1, 4),
     run=RunConfig(device_count=1, log_every=1, save_every=1, eval_every=4, sample_every=4),
 )
 """

@@ -17,7 +17,7 @@ from gl_jax.training.checkpoint import restore_subtree
 
 PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
-EXPERIMENT = """
+TEMPLATE = """
 from gl_jax.config import *
 
 config = Config(
@@ -25,10 +25,12 @@ config = Config(
     model=ModelConfig(width=0.0625),
     data=DataConfig(batch_size=4, image_size=32, resize=(32, 48), workers=1),
     holes=HolesConfig(min_size=8, max_size=12, local_size=16),
-    schedule=ScheduleConfig(1, 0, 3),
-    run=RunConfig(log_every=1, save_every=3, eval_every=3, sample_every=3),
+    schedule=ScheduleConfig({schedule}),
+    run=RunConfig(log_every=1, save_every={save}, eval_every={look}, sample_every={look}),
 )
 """
+EXPERIMENT = TEMPLATE.format(schedule="1, 1, 3", save=3, look=3)
+LONG = TEMPLATE.format(schedule="40, 40, 120", save=2, look=60)
 
 
 def stay() -> None:
@@ -156,10 +158,6 @@ def test_a_mistake_on_one_host_ends_them_all(tmp_path):
     outputs = [host.communicate(timeout=250)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [2, 2], outputs
     assert all("host 1: --workdir in-the-way cannot be written" in o for o in outputs)
-
-
-LONG = EXPERIMENT.replace("ScheduleConfig(1, 1, 3)", "ScheduleConfig(40, 40, 120)")
-LONG = LONG.replace("save_every=3", "save_every=2").replace("y=3", "y=60")
 
 
 def steps_on_disk(folder: Path, workdir: str) -> int:

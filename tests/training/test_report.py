@@ -205,6 +205,21 @@ def test_speed_leaves_pauses_out(
     assert read_metrics(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 20
 
 
+def test_speed_leaves_out_what_is_done_in_a_pause(
+    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
+) -> None:
+    """The first step of a phase, which compiles, says nothing of the speed."""
+    report = open_report()
+    for step in (1, 12):
+        with report.pause(steps=1):
+            clock.pass_seconds(50)
+        clock.pass_seconds(2 if step == 12 else 0.001)
+        report.scalars(step, "completion", {})
+    first, second = read_metrics(tmp_path / "metrics.jsonl")
+    assert "images_per_second" not in first
+    assert second["images_per_second"] == 20
+
+
 def test_a_pause_ends_where_evaluation_fails(
     open_report: Callable[..., Report], tmp_path: Path, clock: Clock
 ) -> None:
