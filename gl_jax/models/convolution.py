@@ -502,7 +502,7 @@ def _by_parity(errors: Array, kernel: Array, *, layer: Layer) -> Array:
     rows = winograd.divisor(h, STRIP_PIXELS // (b * w))
 
     def complete(index: Array, outputs: Array) -> Array:
-        start, height = index * rows, before + rows + after
+        start, height = winograd.unsigned(index) * rows, before + rows + after
         seen = jax.lax.dynamic_slice_in_dim(padded, start, height, axis=1)
         parts = []
         for taps, around in parities:
@@ -692,14 +692,15 @@ def _sum_over_strips(
     strips = height // rows
 
     def part(index: Array | int) -> Array:
+        index, none = winograd.unsigned(index), winograd.unsigned(0)
         image, row = index // strips, index % strips * rows
         seen = jax.lax.dynamic_slice(
             padded,
-            (image, stride * row, 0, 0),
+            (image, stride * row, none, none),
             (1, stride * (rows - 1) + reach, needed[1], fine.shape[3]),
         )
         strip = jax.lax.dynamic_slice(
-            coarse, (image, row, 0, 0), (1, rows, width, features)
+            coarse, (image, row, none, none), (1, rows, width, features)
         )
         taps = _taps(seen, (rows, width), layer)
         return product(taps, strip.reshape(-1, features))

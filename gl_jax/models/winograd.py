@@ -45,6 +45,9 @@ PIXELS = 4096
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
 
+LEAST_WEIGHT = 1e-9
+"""What is smaller is 0, but for rounding: the points are symmetrical, many cancel."""
+
 MOST_KEPT = 0.85
 """Of the products of all columns: where more are kept, all are, which compiles faster."""
 
@@ -392,16 +395,55 @@ def _interpolated(
 
 
 def _combinations(matrix: np.ndarray, parts: Sequence[Array | None]) -> list[Array]:
-    """The matrix times a vector whose entries are arrays, None where one is 0."""
-    return [_combination(row, parts) for row in matrix]
+    """The matrix times a vector whose entries are arrays, None where one is 0.
+
+    What belongs to points p and -p, neighbours in the rows or in the columns, differs in
+    signs only: sums and differences of both save half the multiplications, and programs.
+    """
+    matrix, parts = _paired(matrix, parts)
+    found: list[Array] = []
+    row = 0
+    while row < len(matrix):
+        if row + 1 < len(matrix) and _mirrored(*matrix[row : row + 2]):
+            both, either = _even_and_odd(*matrix[row : row + 2])
+            even, odd = _combination(both, parts), _combination(either, parts)
+            found += [even + odd, even - odd]
+            row += 2
+        else:
+            found.append(_combination(matrix[row], parts))
+            row += 1
+    return found
+
+
+def _paired(
+    matrix: np.ndarray, parts: Sequence[Array | None]
+) -> tuple[np.ndarray, list[Array | None]]:
+    """The same product, with sums and differences for parts whose columns are mirrored."""
+    columns, found = list(matrix.T), list(parts)
+    for index in range(len(columns) - 1):
+        one, other = found[index : index + 2]
+        pair = columns[index : index + 2]
+        if one is not None and other is not None and _mirrored(*pair):
+            columns[index : index + 2] = _even_and_odd(*pair)
+            found[index : index + 2] = [one + other, one - other]
+    return np.stack(columns, 1), found
+
+
+def _mirrored(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two rows or columns differ in some signs, and agree in others."""
+    even, odd = (abs(part) > LEAST_WEIGHT for part in _even_and_odd(one, other))
+    return bool(even.any() and odd.any() and not (even & odd).any())
+
+
+def _even_and_odd(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (one + other) / 2, (one - other) / 2
 
 
 def _combination(weights: np.ndarray, parts: Sequence[Array | None]) -> Array:
     terms = [
         part if weight == 1 else part * np.asarray(weight, part.dtype)
         for weight, part in zip(weights, parts, strict=True)
-        if part is not None
-        and abs(weight) > 1e-9  # the points are symmetrical: many cancel
+        if part is not None and abs(weight) > LEAST_WEIGHT
     ]
     return sum(terms[1:], terms[0])
 
@@ -474,14 +516,15 @@ class _Blocks:
         ]
         return jnp.pad(images, ((0, 0), *around, (0, 0)))
 
-    def start(self, index: Array | int, scale: int) -> tuple[Array | int, ...]:
+    def start(self, index: Array | int, scale: int) -> tuple[Array, ...]:
         """Where block `index` begins."""
+        index = unsigned(index)
         place = index % self.per_image
         return (
             index // self.per_image * self.shape[0],
             place // self.per_row * self.shape[1] * scale,
             place % self.per_row * self.shape[2] * scale,
-            0,
+            unsigned(0),
         )
 
     def cut(self, images: Array, index: Array | int) -> Array:
@@ -496,6 +539,11 @@ class _Blocks:
         sizes = (count, scale * (rows + down), scale * (columns + right))
         start = self.start(index, scale)
         return jax.lax.dynamic_slice(images, start, (*sizes, images.shape[3]))
+
+
+def unsigned(index: Array | int) -> Array:
+    """An index that XLA need not expect to be negative, which shortens a program."""
+    return jnp.asarray(index, jnp.uint32)
 
 
 def divisor(number: int, most: int) -> int:
