@@ -1,4 +1,4 @@
-"""Convolutions with a third of the products: Winograd's F(4x2, 3x3) and F(4x4, 3x3).
+"""Convolutions with a third of the products: Winograd's F(2x4, 3x3) and F(4x4, 3x3).
 
 A tile of inputs, a 3x3 kernel and a tile of outputs are seen as polynomials: they are
 evaluated at a few points along each axis, multiplied there, and interpolated (Lavin and
@@ -6,15 +6,15 @@ Gray 2016). Products at one point, of all tiles and between all features, are on
 product. A dilated convolution does the same in each of the grids of pixels that it sees.
 
 Larger tiles need fewer products and round more. With the points 0, ±1/√2, ±√2 and infinity
-a tile of 4 outputs has half the error of the usual 0, ±1, ±2. A convolution takes 4 rows
-and 2 columns at a time, 3 products for each output instead of 9 and three times the
+a tile of 4 outputs has half the error of the usual 0, ±1, ±2. A convolution takes 2 rows
+and 4 columns at a time, 3 products for each output instead of 9 and three times the
 definition's rounding; a weight gradient, whose rounding nothing amplifies, takes 4 and 4,
 2.25 products. It is for float32 only.
 
 At stride 2 the fine grid is four coarse ones, its phases. A kernel of 3 to 5 taps has at
 most 3 in each phase, so every phase has such a 3x3 kernel. One without its first tap is 0
 at the point 0, one without its last at infinity: what is 0 is not multiplied. A kernel of 5
-needs 11 products for each coarse pixel instead of 25 (14 for its outputs, which are done 2
+needs 10.5 products for each coarse pixel instead of 25 (14 for its outputs, which are done 2
 by 2), one of 4 7.5 instead of 16, one of 3 5.6 instead of 9; weight gradients 8.3, 6.3 and
 5.1.
 
@@ -96,7 +96,7 @@ def _powers(points: tuple[float, ...], count: int) -> np.ndarray:
 _OF_2 = _Axis(0, 1, -1)
 _OF_4 = _Axis(0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
 _Axes = tuple[_Axis, _Axis]
-_FORWARD, _GRADIENT = (_OF_4, _OF_2), (_OF_4, _OF_4)
+_FORWARD, _GRADIENT = (_OF_2, _OF_4), (_OF_4, _OF_4)
 
 # A kernel of 5 is a discriminator's: normalising the few values of its small maps makes
 # more of rounding, so its outputs are made with as little as there is.
@@ -252,8 +252,8 @@ class _Plan:
 
 # ---- The transforms ------------------------------------------------------------------
 
-# A row of points at a time: 24 or 36 arrays XLA would not write where they are needed, but
-# beside each other first.
+# First along the columns, then a row of points at a time: 24 or 36 arrays XLA would not
+# write where they are needed, but beside each other first.
 
 
 def _weights(kernel: Kernel, plan: _Plan, layer: Layer, *, mirrored: bool) -> AtPoints:
@@ -263,17 +263,27 @@ def _weights(kernel: Kernel, plan: _Plan, layer: Layer, *, mirrored: bool) -> At
     if mirrored:
         places = places[::-1, ::-1]
 
-    def weights(row: int, group: _Group) -> Array:
-        line = _combination(rows.kernel[row], list(places))
-        phases = (_slice(plan.rows[row]), _slice(group.phases))
-        line = line[:, :, *phases] if layer.upsampling else line[:, *phases]
-        points = _combinations(columns.kernel[_slice(group.points)], list(line))
-        shape = [len(points), *kernel.shape[2:]]
-        shape[2 if layer.upsampling else 1] = -1
-        return jnp.stack(points).reshape(shape)
+    axis = 2 if layer.upsampling else 1  # of the phases
 
+    def at_columns(group: _Group) -> Float[Array, "3 v p q _ _"]:
+        points = _combinations(
+            columns.kernel[_slice(group.points)], list(places.swapaxes(0, 1))
+        )
+        return _kept(jnp.stack(points, 1))
+
+    found = [at_columns(group) for group in plan.columns]
+
+    def weights(row: int, number: int) -> Array:
+        points = _combination(rows.kernel[row], list(found[number]))
+        phases = (_slice(plan.rows[row]), _slice(plan.columns[number].phases))
+        points = points[:, :, *phases] if axis == 2 else points[:, *phases]
+        shape = [len(points), *kernel.shape[2:]]
+        shape[axis] = -1
+        return points.reshape(shape)
+
+    numbers = range(len(found))
     return [
-        [weights(row, group) for group in plan.columns if phases]
+        [weights(row, number) for number in numbers if phases]
         for row, phases in enumerate(plan.rows)
     ]
 
@@ -316,18 +326,21 @@ def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
     b, height, width, features = block.shape
     n = plan.phases
     block = block.reshape(b, height // n, n, width // n, n, features).swapaxes(2, 3)
-    found = _combinations(rows.inputs, _windows(block, 1, rows, dilation))
-    # Kept in the cache: fused with the next step, every row would be made six times.
-    found = jax.lax.optimization_barrier(jnp.stack(found))
 
-    def tiles(row: Array, phases: range, group: _Group) -> Array:
-        seen = row[..., _slice(phases), _slice(group.phases), :]
-        windows = _windows(seen, 3, columns, dilation)
-        return _stacked(_combinations(columns.inputs[_slice(group.points)], windows))
+    def at_columns(group: _Group) -> Float[Array, "v b h x d p q f"]:
+        windows = _windows(block[..., _slice(group.phases), :], 2, columns, dilation)
+        points = _combinations(columns.inputs[_slice(group.points)], windows)
+        return _kept(jnp.stack(points))
+
+    found = [at_columns(group) for group in plan.columns]
+
+    def tiles(row: int, points: Array) -> Float[Array, "v t pqf"]:
+        seen = points[..., _slice(plan.rows[row]), :, :]
+        return _flat(_combination(rows.inputs[row], _windows(seen, 2, rows, dilation)))
 
     return [
-        [tiles(row, phases, group) for group in plan.columns if phases]
-        for row, phases in zip(found, plan.rows, strict=True)
+        [tiles(row, points) for points in found if phases]
+        for row, phases in enumerate(plan.rows)
     ]
 
 
@@ -335,21 +348,32 @@ def _error_tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
     """Tiles of a coarse grid's errors at the points: [v, t, f]."""
     rows, columns = plan.axes
     block = block[:, :, :, None, None]
-    found = _combinations(rows.outputs.T, _split(block, 1, rows, dilation))
 
-    def tiles(row: Array, group: _Group) -> Array:
+    def at_columns(group: _Group) -> Float[Array, "v b h x d 1 1 f"]:
         matrix = columns.outputs.T[_slice(group.points)]
-        return _stacked(_combinations(matrix, _split(row, 3, columns, dilation)))
+        return _kept(
+            jnp.stack(_combinations(matrix, _split(block, 2, columns, dilation)))
+        )
+
+    found = [at_columns(group) for group in plan.columns]
+
+    def tiles(row: int, points: Array) -> Float[Array, "v t f"]:
+        parts = _split(points, 2, rows, dilation)
+        return _flat(_combination(rows.outputs.T[row], parts))
 
     return [
-        [tiles(row, group) for group in plan.columns if phases]
-        for row, phases in zip(found, plan.rows, strict=True)
+        [tiles(row, points) for points in found if phases]
+        for row, phases in enumerate(plan.rows)
     ]
 
 
-def _stacked(parts: list[Float[Array, "b y d x d p q f"]]) -> Float[Array, "v t pqf"]:
-    features = prod(parts[0].shape[5:])
-    return jnp.stack(parts).reshape(len(parts), -1, features)
+def _kept(array: Array) -> Array:
+    """In the cache: fused with the next step, all of it would be made for every row."""
+    return jax.lax.optimization_barrier(array)
+
+
+def _flat(points: Float[Array, "v b y d x d p q f"]) -> Float[Array, "v t pqf"]:
+    return points.reshape(len(points), -1, prod(points.shape[6:]))
 
 
 def _interpolated(
