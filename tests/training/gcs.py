@@ -1,7 +1,8 @@
 """An emulated Google Cloud Storage with one bucket: `python gcs.py PORT`.
 
-gcp-storage-emulator with what tensorstore needs besides: the generation of an object that
-is read, conditions on it, and answers to several requests at once.
+gcp-storage-emulator with what tensorstore and gcsfs need besides: the generation of an
+object that is read, conditions on it, moving an object, and answers to several requests
+at once.
 """
 
 import logging
@@ -30,7 +31,10 @@ class Handler(RequestHandler):  # type: ignore[misc]
     def handle_one(self, method: str) -> None:
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        name = query.get("name", url.path.partition("/o/")[2])
+        path, move, goal = url.path.partition("/moveTo/o/")
+        name = query.get("name", path.partition("/o/")[2])
+        if move:  # gcsfs tries for half a minute before it copies and deletes instead
+            self.path = f"{path}/copyTo/b/{BUCKET}/o/{goal}"
         with self.storing:
             try:
                 stored = self.storage.get_file_obj(BUCKET, unquote(name))
@@ -43,6 +47,8 @@ class Handler(RequestHandler):  # type: ignore[misc]
                 self.send_error(304 if method == "GET" else 412)
             else:
                 Router(self).handle(method)
+                if move and self.generation != MISSING:
+                    self.storage.delete_file(BUCKET, unquote(name))
 
     def end_headers(self) -> None:
         if self.command == "GET" and self.generation != MISSING:
