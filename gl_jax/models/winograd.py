@@ -22,7 +22,7 @@ The transforms are memory traffic, so a block of tiles that fits into the cache 
 a time, from the inputs to the outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import ceil, prod, sqrt
 from typing import NamedTuple
@@ -233,6 +233,14 @@ class _Plan:
         plan.columns = [_Group(points, range(1)) for points, _ in self.columns]
         return plan
 
+    def at_points(self, make: Callable[[int, int], Array]) -> AtPoints:
+        """`make`(row, number of a group) wherever something is multiplied."""
+        numbers = range(len(self.columns))
+        return [
+            [make(row, number) for number in numbers] if phases else []
+            for row, phases in enumerate(self.rows)
+        ]
+
     def of_row(self, arrays: AtPoints, phase: int, group: int) -> list[Array | None]:
         """Of a group each row's [v, ...] of one phase, from [v, phases, ...]."""
         return [
@@ -262,14 +270,13 @@ def _weights(kernel: Kernel, plan: _Plan, layer: Layer, *, mirrored: bool) -> At
     places = layer.by_place(kernel)
     if mirrored:
         places = places[::-1, ::-1]
-
     axis = 2 if layer.upsampling else 1  # of the phases
 
     def at_columns(group: _Group) -> Float[Array, "3 v p q _ _"]:
         points = _combinations(
             columns.kernel[_slice(group.points)], list(places.swapaxes(0, 1))
         )
-        return _kept(jnp.stack(points, 1))
+        return _kept(points, axis=1)
 
     found = [at_columns(group) for group in plan.columns]
 
@@ -281,11 +288,7 @@ def _weights(kernel: Kernel, plan: _Plan, layer: Layer, *, mirrored: bool) -> At
         shape[axis] = -1
         return points.reshape(shape)
 
-    numbers = range(len(found))
-    return [
-        [weights(row, number) for number in numbers if phases]
-        for row, phases in enumerate(plan.rows)
-    ]
+    return plan.at_points(weights)
 
 
 def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
@@ -308,8 +311,7 @@ def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
             filled(row[number], index, plan.columns[number]) if row else None
             for index, row in enumerate(totals)
         ]
-        found = jnp.stack(_combinations(rows.kernel.T, parts))
-        return jax.lax.optimization_barrier(found)
+        return _kept(_combinations(rows.kernel.T, parts))
 
     found = [lines(number) for number in range(len(plan.columns))]
 
@@ -329,19 +331,15 @@ def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
 
     def at_columns(group: _Group) -> Float[Array, "v b h x d p q f"]:
         windows = _windows(block[..., _slice(group.phases), :], 2, columns, dilation)
-        points = _combinations(columns.inputs[_slice(group.points)], windows)
-        return _kept(jnp.stack(points))
+        return _kept(_combinations(columns.inputs[_slice(group.points)], windows))
 
     found = [at_columns(group) for group in plan.columns]
 
-    def tiles(row: int, points: Array) -> Float[Array, "v t pqf"]:
-        seen = points[..., _slice(plan.rows[row]), :, :]
+    def tiles(row: int, number: int) -> Float[Array, "v t pqf"]:
+        seen = found[number][..., _slice(plan.rows[row]), :, :]
         return _flat(_combination(rows.inputs[row], _windows(seen, 2, rows, dilation)))
 
-    return [
-        [tiles(row, points) for points in found if phases]
-        for row, phases in enumerate(plan.rows)
-    ]
+    return plan.at_points(tiles)
 
 
 def _error_tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
@@ -351,25 +349,20 @@ def _error_tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
 
     def at_columns(group: _Group) -> Float[Array, "v b h x d 1 1 f"]:
         matrix = columns.outputs.T[_slice(group.points)]
-        return _kept(
-            jnp.stack(_combinations(matrix, _split(block, 2, columns, dilation)))
-        )
+        return _kept(_combinations(matrix, _split(block, 2, columns, dilation)))
 
     found = [at_columns(group) for group in plan.columns]
 
-    def tiles(row: int, points: Array) -> Float[Array, "v t f"]:
-        parts = _split(points, 2, rows, dilation)
+    def tiles(row: int, number: int) -> Float[Array, "v t f"]:
+        parts = _split(found[number], 2, rows, dilation)
         return _flat(_combination(rows.outputs.T[row], parts))
 
-    return [
-        [tiles(row, points) for points in found if phases]
-        for row, phases in enumerate(plan.rows)
-    ]
+    return plan.at_points(tiles)
 
 
-def _kept(array: Array) -> Array:
-    """In the cache: fused with the next step, all of it would be made for every row."""
-    return jax.lax.optimization_barrier(array)
+def _kept(parts: list[Array], axis: int = 0) -> Array:
+    """Stacked, in the cache: fused with the next step, they would be made again and again."""
+    return jax.lax.optimization_barrier(jnp.stack(parts, axis))
 
 
 def _flat(points: Float[Array, "v b y d x d p q f"]) -> Float[Array, "v t pqf"]:
@@ -394,9 +387,7 @@ def _interpolated(
 
     def lines(phase: int) -> list[Float[Array, "4 v q b y d x d f"]]:
         return [
-            jax.lax.optimization_barrier(
-                jnp.stack(_combinations(rows.outputs, plan.of_row(split, phase, group)))
-            )
+            _kept(_combinations(rows.outputs, plan.of_row(split, phase, group)))
             for group in range(len(plan.columns))
         ]
 
