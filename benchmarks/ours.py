@@ -1,10 +1,8 @@
 """gl_jax's side of every case: the same functions that training and completion run."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +44,6 @@ from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
-from gl_jax.training.apart import compile_apart
 from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import (
     NetState,
@@ -132,11 +129,6 @@ def configuration(settings: Settings, **data: Any) -> Config:
     )
 
 
-def _say(line: str) -> None:
-    """Beside the answers, which go to standard output."""
-    print(line, file=sys.stderr, flush=True)
-
-
 class Training:
     """A training step, pmapped, its state donated, as `training.loop` runs it."""
 
@@ -147,9 +139,7 @@ class Training:
         self._devices.check_batch(settings["batch"], 1)
         steps = make_steps(self._config, MEAN_COLOR, axis_name=AXIS)
         phase = Phase(settings["phase"])
-        self._step = self._devices.pmap(
-            steps[phase], before=partial(compile_apart, self._config, phase, _say)
-        )
+        self._step = self._devices.pmap(steps[phase])
         self._key = self._devices.replicate(jax.random.key(FIRST))
         self._state = self._devices.replicate(lively(create_state(self._config)))
 

@@ -7,30 +7,39 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+CPU_OPTIONS: dict[str, str | bool] = {
+    # It would else begin independent operations early, and keep what they make: half as
+    # much memory again and more, while each of them has all processors to itself anyway.
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    # Programs are as fast without, and compiled with a quarter of the memory: for a joint
+    # step of the paper's size 0.5 GB instead of 1.7.
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 LEAST_SECONDS = 0.2
 """What compiles sooner is not kept."""
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """What XLA should compile large programs with, where they run by default.
 
-    It would else begin independent operations early, and keep what they make: half as
-    much memory again and more, while each of them has all processors to itself anyway.
-    They change how a program is computed and never what: a compiler that lacks one gets
-    none of them.
+    They change how a program is computed and never what: a compiler that lacks one does
+    without it.
     """
     if jax.default_backend() != "cpu":
         return {}
+    return {name: value for name, value in CPU_OPTIONS.items() if _known(name, value)}
+
+
+def _known(name: str, value: str | bool) -> bool:
     try:
-        jax.jit(lambda x: x).lower(0.0).compile(compiler_options=dict(CPU_OPTIONS))
+        jax.jit(lambda x: x).lower(0.0).compile(compiler_options={name: value})
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise
-        return {}
-    return CPU_OPTIONS
+        return False
+    return True
 
 
 def use_compilation_cache() -> None:

@@ -9,11 +9,12 @@ import tempfile
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The suite compiles hundreds of small programs once each: unoptimised, they are ready
-# three times sooner.
+# The suite compiles hundreds of small programs once each: unoptimised, and all by the
+# emitters that training steps are compiled with, they are ready three times sooner.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false"
 )
 # Runs that are broken off and resumed compile the same steps again and again, and so do
 # the workers of pytest-xdist and the commands that tests start, which inherit this: within

@@ -25,7 +25,6 @@ ROWS = {
     "training.validation": 3,
     "training.summary": 3,
     "training.initial": 4,
-    "training.apart": 4,
     "training.report": 3,
     "training.checkpoint": 3,
     "weights": 3,

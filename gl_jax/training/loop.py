@@ -8,21 +8,20 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
+from gl_jax.compilation import use_compilation_cache
 from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
 from gl_jax.training import initial
-from gl_jax.training.apart import compile_apart
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
@@ -177,10 +176,10 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
-    pmapped = {
-        phase: devices.pmap(step, before=partial(compile_apart, config, phase, log))
-        for phase, step in steps.items()
-    }
+    # Hosts that find a program and hosts that compile it would wait for each other.
+    if jax.process_count() == 1:
+        use_compilation_cache()
+    pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
     return Run(
         config, workdir, devices, photographs, pmapped, validation, checkpoints, model
     )
@@ -292,18 +291,15 @@ def _train(this: Run, begin: Start) -> int:
             # What hangs, a step, a save or a host that never comes, is shown with its place.
             watchdog.beat()
             _profile(this, step, "first")
-            images = next(batches)
-            order = _order(order, this.photographs.fingerprint(), shown.popleft())
-            if phase in compiled:
+            first = phase not in compiled
+            with _compiling(report, phase) if first else contextlib.nullcontext():
+                images = next(batches)
+                order = _order(order, this.photographs.fingerprint(), shown.popleft())
                 state, metrics = this.steps[phase](state, images, key)
-            else:
-                # The first call of a phase compiles; its time says nothing of the speed.
-                with report.pause(steps=1):
-                    state, metrics = this.steps[phase](state, images, key)
-                    jax.block_until_ready(metrics)
-                compiled.add(phase)
-            # At most one step runs ahead of the host, on CPU none (see Devices).
-            jax.block_until_ready(metrics if devices.wait_each_step else previous)
+                # At most one step runs ahead of the host, on CPU none (see Devices).
+                wait = first or devices.wait_each_step
+                jax.block_until_ready(metrics if wait else previous)
+            compiled.add(phase)
             previous = metrics
             _profile(this, step, "last", metrics)
             report.progress(step, phase)
@@ -337,6 +333,17 @@ def _train(this: Run, begin: Start) -> int:
             if stop:
                 raise Interrupted(step)
     return max(start, total)
+
+
+@contextlib.contextmanager
+def _compiling(report: Report, phase: Phase) -> Iterator[None]:
+    """Around a phase's first step, which compiles, and in a run waits for photographs.
+
+    Its time says nothing of the speed.
+    """
+    report.message(f"Compiling the {phase} step.")
+    with report.pause(steps=1):
+        yield
 
 
 def _profile(

@@ -158,46 +158,13 @@ class Devices:
         """The first device's copy of a replicated tree, without moving it."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def pmap(
-        self, step: Callable[..., Any], *, before: Callable[..., None] | None = None
-    ) -> Callable[..., Any]:
+    def pmap(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step on every device at once: (state, images, key) -> (state, metrics).
 
         State and key are replicated, images sharded; the old state is donated, so its
-        buffers are gone after the call. Where it is compiled by hand, `before` is called
-        first, with the same arguments.
+        buffers are gone after the call.
         """
-        if not self.compiles_by_hand:
-            return self._mapped(step)
-        programs: list[Callable[..., Any]] = []
-
-        def run(*arguments: Any) -> Any:
-            if not programs:
-                if before is not None:
-                    before(*arguments)
-                programs.append(self.compile(step, *arguments))
-                _return_freed_memory()
-            return programs[0](*arguments)
-
-        return run
-
-    @property
-    def compiles_by_hand(self) -> bool:
-        """Whether steps are compiled with options, those for processors."""
-        # Over several hosts a pmap cannot be: it would ask each of them for the images of
-        # all.
-        return self.local[0].platform == "cpu" and jax.process_count() == 1
-
-    def compile(self, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-        """The step as `pmap` has it, for arguments like these, or of their shapes."""
-        lowered = self._mapped(step).lower(*arguments)  # type: ignore[attr-defined]
-        program: Callable[..., Any] = lowered.compile(
-            compiler_options=compiler_options()
-        )
-        return program
-
-    def _mapped(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        mapped: Callable[..., Any] = jax.pmap(
+        mapped = jax.pmap(
             step,
             axis_name=AXIS,
             in_axes=(None, 0, None),
@@ -205,22 +172,20 @@ class Devices:
             donate_argnums=(0,),
             devices=self.local if jax.process_count() == 1 else None,
         )
-        return mapped
+        # Compiled by hand it takes options, those for processors. Over several hosts a
+        # pmap cannot be: it would ask each of them for the images of all.
+        if self.local[0].platform != "cpu" or jax.process_count() > 1:
+            return mapped
+        programs: list[Callable[..., Any]] = []
 
-    def replicated_shapes(self, tree: Tree) -> Tree:
-        """The shapes of `replicate`'s tree, from those of its argument."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=self._replicated
-            ),
-            tree,
-        )
+        def run(*arguments: Any) -> Any:
+            if not programs:
+                lowered = mapped.lower(*arguments)
+                programs.append(lowered.compile(compiler_options=compiler_options()))
+                _return_freed_memory()
+            return programs[0](*arguments)
 
-    def sharded_shape(self, images: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        """The shape of `shard`'s images, from that of its argument."""
-        n = len(self.local)
-        shape = (n, images[0] // n, *images[1:])
-        return jax.ShapeDtypeStruct(shape, np.uint8, sharding=self._sharded)
+        return run
 
     def prefetch(self, batches: Iterator[np.ndarray]) -> Iterator[jax.Array]:
         """The batches, sharded, two of them on their way before they are asked for."""
