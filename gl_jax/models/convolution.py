@@ -257,7 +257,10 @@ def _to_coarse(
     elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
     elif _by_winograd(fine, fine.shape, features, layer, half_from=4, least=least):
-        on_cpu = partial(winograd.to_coarse, layer=layer)
+        # Normalising the outputs of a training step makes more of their rounding; half of
+        # the completion network's comes from layers that are not dilated.
+        accurate = often and layer.dilation == 1 and not layer.upsampling
+        on_cpu = partial(winograd.to_coarse, layer=layer, accurate=accurate)
     else:
         return native(fine, kernel)
     return jax.lax.platform_dependent(fine, kernel, cpu=on_cpu, default=native)

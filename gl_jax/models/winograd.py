@@ -8,15 +8,14 @@ product. A dilated convolution does the same in each of the grids of pixels that
 Larger tiles need fewer products and round more. With the points 0, ±1/√2, ±√2 and infinity
 a tile of 4 outputs has half the error of the usual 0, ±1, ±2. A convolution takes 2 rows
 and 4 columns at a time, 3 products for each output instead of 9 and three times the
-definition's rounding; a weight gradient, whose rounding nothing amplifies, takes 4 and 4,
-2.25 products. It is for float32 only.
+definition's rounding, or 2 and 2, 4 products, where less is asked for; a weight gradient,
+whose rounding nothing amplifies, takes 4 and 4, 2.25 products. It is for float32 only.
 
 At stride 2 the fine grid is four coarse ones, its phases. A kernel of 3 to 5 taps has at
 most 3 in each phase, so every phase has such a 3x3 kernel. One without its first tap is 0
 at the point 0, one without its last at infinity: what is 0 is not multiplied. A kernel of 5
-needs 10.5 products for each coarse pixel instead of 25 (14 for its outputs, which are done 2
-by 2), one of 4 7.5 instead of 16, one of 3 5.6 instead of 9; weight gradients 8.3, 6.3 and
-5.1.
+needs 10.5 products for each coarse pixel instead of 25 (14 if 2 and 2 are taken), one of 4
+7.5 instead of 16, one of 3 5.6 instead of 9 (6.25); weight gradients 8.3, 6.3 and 5.1.
 
 The transforms are memory traffic, so a block of tiles that fits into the cache is done at
 a time, from the inputs to the outputs.
@@ -96,11 +95,7 @@ def _powers(points: tuple[float, ...], count: int) -> np.ndarray:
 _OF_2 = _Axis(0, 1, -1)
 _OF_4 = _Axis(0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
 _Axes = tuple[_Axis, _Axis]
-_FORWARD, _GRADIENT = (_OF_2, _OF_4), (_OF_4, _OF_4)
-
-# A kernel of 5 is a discriminator's: normalising the few values of its small maps makes
-# more of rounding, so its outputs are made with as little as there is.
-_ACCURATE = (_OF_2, _OF_2)
+_ACCURATE, _FORWARD, _GRADIENT = (_OF_2, _OF_2), (_OF_2, _OF_4), (_OF_4, _OF_4)
 
 
 def fits(shape: Sequence[int], dilation: int) -> bool:
@@ -109,9 +104,11 @@ def fits(shape: Sequence[int], dilation: int) -> bool:
     return height * width <= MOST_PADDING * shape[1] * shape[2]
 
 
-def to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
+def to_coarse(
+    fine: Fine, kernel: Kernel, layer: Layer, *, accurate: bool = False
+) -> Coarse:
     """The "same" convolution; where the stride is 2, of even sides."""
-    axes = _ACCURATE if layer.size == 5 else _FORWARD
+    axes = _ACCURATE if accurate else _FORWARD
     return _by_tiles(fine, kernel, layer, axes, finer=False)
 
 

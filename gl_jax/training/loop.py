@@ -135,6 +135,8 @@ def _run(this: Run, log: Callable[[str], None]) -> None:
         log(f"Stopped after step {interrupted.step}, saved. The same command resumes.")
         raise
     except BaseException as error:
+        with contextlib.suppress(Exception):
+            this.checkpoints.wait()  # for the one that the status should name
         with contextlib.suppress(OSError):
             _write_status(this, "failed", None, f"{type(error).__name__}: {error}")
         raise

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from gl_jax.config import (
     HolesConfig,
     ModelConfig,
     OptimizerConfig,
+    Phase,
     RunConfig,
     ScheduleConfig,
     UsageError,
+    values_by_name,
 )
 from gl_jax.inpainting.completer import load_model
 from gl_jax.training import loop
 from gl_jax.training.checkpoint import UNSEALED, Checkpoints, restore_subtree
 from gl_jax.training.interruption import Interrupted, Interruption
+from gl_jax.training.steps import Step
 from gl_jax.weights import native
 
 TOTAL = 6
@@ -60,6 +63,33 @@ def tiny(**changes: object) -> Config:
 
 
 ONE_STEP = ScheduleConfig(2, 2, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_are_compiled_once() -> Iterator[None]:
+    """Runs that learn the same share their programs: half of such a run is tracing them."""
+    make_steps, pmap = loop.make_steps, loop.Devices.pmap
+    made: dict[str, dict[Phase, Step]] = {}
+    mapped: dict[tuple[Step, int], Callable[..., Any]] = {}
+
+    def make_once(config: Config, mean_color: Any, *, axis_name: str) -> Any:
+        values = values_by_name(config).items()
+        learned = {name: value for name, value in values if name not in loop.FREE}
+        named = json.dumps([learned, mean_color])
+        if named not in made:
+            made[named] = make_steps(config, mean_color, axis_name=axis_name)
+        return made[named]
+
+    def pmap_once(devices: loop.Devices, step: Step) -> Callable[..., Any]:
+        place = (step, len(devices.local))
+        if place not in mapped:
+            mapped[place] = pmap(devices, step)
+        return mapped[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_steps", make_once)
+        patch.setattr(loop.Devices, "pmap", pmap_once)
+        yield
 
 
 def until(total: int) -> Config:
@@ -357,10 +387,8 @@ def poison(monkeypatch, *, at: int, times: int = 1) -> None:
     """Turns losses and state to NaN after this step, so many times."""
     pmap, left = loop.Devices.pmap, [times]
 
-    def spoiled_pmap(
-        devices: loop.Devices, step: Callable[..., Any], **options: Any
-    ) -> Any:
-        run = pmap(devices, step, **options)
+    def spoiled_pmap(devices: loop.Devices, step: Callable[..., Any]) -> Any:
+        run = pmap(devices, step)
 
         def spoiled(state: Any, images: Any, key: Any) -> Any:
             results = run(state, images, key)
@@ -507,7 +535,7 @@ def test_profiled_steps_are_there_for_tensorboard(tmp_path):
 def test_it_learns(tmp_path):
     """On the bundled photographs the hole error falls well below that of a mean fill."""
     config = tiny(
-        model=ModelConfig(width=0.25, discriminators="none"),
+        model=ModelConfig(width=0.125, discriminators="none"),
         data=DataConfig(batch_size=8, image_size=32, resize=(32, 40), workers=1),
         completion_optimizer=OptimizerConfig("adam", 3e-3),
         schedule=ScheduleConfig(300, 0, 300),
