@@ -525,6 +525,13 @@ def manifest(workdir: Path) -> dict[str, Any]:
     return restore_subtree(workdir / "checkpoints", names).extra
 
 
+def test_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
+    asked: list[bool] = []
+    monkeypatch.setattr(loop, "use_compilation_cache", lambda: asked.append(True))
+    loop._prepare(tiny(), tmp_path, print)
+    assert asked == [True]
+
+
 def test_profiled_steps_are_there_for_tensorboard(tmp_path):
     run = dataclasses.replace(tiny().run, profile_steps=(2, 2), save_every=100)
     loop.run(tiny(schedule=ScheduleConfig(2, 0, 2), run=run), tmp_path)

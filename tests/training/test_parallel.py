@@ -1,6 +1,7 @@
 """Devices: the doors by which arrays come and go."""
 
 import json
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -79,6 +80,28 @@ def test_a_compiler_without_an_option_does_without_it(monkeypatch):
     monkeypatch.setattr(compilation, "CPU_OPTIONS", {"xla_cpu_scheduler_type": "NONE"})
     with pytest.raises(jax.errors.JaxRuntimeError):
         test_steps_see_their_place_and_average_over_all()
+
+
+@pytest.mark.parametrize(
+    ("platform", "hosts", "by_hand"),
+    [("cpu", 1, True), ("gpu", 1, False), ("cpu", 2, False)],
+)
+def test_options_are_for_the_processors_of_one_host(
+    platform, hosts, by_hand, monkeypatch
+):
+    devices, mapped = Devices(1), Mock()
+    monkeypatch.setattr(jax, "pmap", lambda *_, **__: mapped)
+    monkeypatch.setattr(jax, "process_count", lambda: hosts)
+    monkeypatch.setattr(devices, "local", [Mock(platform=platform)])
+    run = devices.pmap(Mock())
+    run("state", "images", "key")
+    run("state", "images", "key")
+    assert mapped.lower.call_count == by_hand
+    if by_hand:
+        given = mapped.lower.return_value.compile.call_args.kwargs
+        assert given == {"compiler_options": compiler_options()}
+    else:
+        assert run is mapped
 
 
 def test_without_an_axis_the_mean_is_the_value():
