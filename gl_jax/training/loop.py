@@ -135,10 +135,13 @@ def _run(this: Run, log: Callable[[str], None]) -> None:
         log(f"Stopped after step {interrupted.step}, saved. The same command resumes.")
         raise
     except BaseException as error:
-        with contextlib.suppress(Exception):
-            this.checkpoints.wait()  # for the one that the status should name
+        reason = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            _write_status(this, "failed", None, f"{type(error).__name__}: {error}")
+            _write_status(this, "failed", None, reason)
+        # Again, with the save under way, which may never end where another host is gone.
+        with contextlib.suppress(Exception):
+            this.checkpoints.wait()
+            _write_status(this, "failed", None, reason)
         raise
     finally:
         this.checkpoints.close()
@@ -178,7 +181,7 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
-    # Hosts that find a program and hosts that compile it would wait for each other.
+    # Over several hosts JAX lets only the first keep programs, and the others compile.
     if jax.process_count() == 1:
         use_compilation_cache()
     pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
