@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images import read_crop, read_rgb
+from gl_jax.inpainting.images import read_crop, read_rgb, reading
 
 # Four different corners, so that any turn or mirroring of it shows.
 SCENE = np.zeros((24, 32, 3), np.uint8)
@@ -160,8 +160,9 @@ def test_the_unreadable_is_named_in_one_line(case: str, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"^{message}$") as raised:
             read_rgb(readable, "x.jpg")
         assert "\n" not in str(raised.value)
-        with pytest.raises(UsageError, match=f"^{message}$"):
-            read_crop(readable, "x.jpg", shortest=16, side=16)
+        for exact in (True, False):
+            with pytest.raises(UsageError, match=f"^{message}$"):
+                read_crop(readable, "x.jpg", shortest=16, side=16, exact=exact)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -236,6 +237,42 @@ def test_a_jpeg_decoded_smaller_shows_the_same(orientation: int) -> None:
         at = {"shortest": shortest, "side": 48, "place": (0.2, 0.7)}
         fast = read_crop(data, "photo", **at).astype(float)
         assert np.abs(fast - read_crop(exact, "photo", **at)).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shortest", [30, 58, 120, 237, 300])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}],
+    ids=["plain", "progressive", "4:4:4", "stored as RGB"],
+)
+def test_opencv_decodes_a_jpeg_as_pillow_does(
+    options: dict[str, bool],
+    shortest: int,
+    orientation: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    image = Image.fromarray(smooth(301, 237))  # no whole number of blocks
+    data = encoded(image, "JPEG", exif=tags, **options)
+    at = {"shortest": shortest, "side": 24, "place": (0.2, 0.7), "exact": False}
+    with monkeypatch.context() as pillow_refuses:
+        pillow_refuses.setattr(reading, "_upright_rgb", None)
+        quick = read_crop(data, "photo", **at)
+    with monkeypatch.context() as opencv_fails:
+        opencv_fails.setattr(reading, "_jpeg", lambda *_: None)
+        expected = read_crop(data, "photo", **at)
+    # Both bring their own build of the same library: equal here, today.
+    assert np.abs(quick.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_without_rgb_is_left_to_pillow(mode: str) -> None:
+    data = encoded(Image.fromarray(SCENE).convert(mode), "JPEG", quality=95)
+    at = {"shortest": 24, "side": 24}
+    quick = read_crop(data, "photo", **at, exact=False)
+    np.testing.assert_array_equal(quick, read_crop(data, "photo", **at))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (3, 7)])

@@ -126,57 +126,118 @@ def read_crop(
     resized than the square needs, and a JPEG is decoded at a half, a quarter or an eighth
     of its size where that still is no smaller than the resized image.
 
-    Where it need not be `exact`, as in training, OpenCV resizes it in half the time, small
-    images that are made larger as a whole: colours then are 0.2 to 1.5 grey levels off on
-    average, the most in fine texture made smaller.
+    Where it need not be `exact`, as in training, OpenCV decodes and resizes it in half the
+    time, small images that are made larger as a whole: colours then are 0.2 to 1.5 grey
+    levels off on average, the most in fine texture made smaller.
 
     Raises UsageError as `read_rgb` does, ValueError where `side` exceeds `shortest`.
     """
     if side > shortest:
         raise ValueError(f"side (={side}) must be at most shortest (={shortest}).")
     with _opened(data, name) as image:
-        image.draft(None, _resized(image, shortest))  # does nothing but for a JPEG
-        upright = _upright_rgb(image)
-        width, height = _resized(upright, shortest)
-        top = min(int(place[0] * (height - side + 1)), height - side)
-        left = min(int(place[1] * (width - side + 1)), width - side)
-        across, down = upright.width / width, upright.height / height
-        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        stored = image.size
+        image.draft(None, _resized(image.size, shortest))  # only a JPEG is made smaller
         if exact:
+            upright = _upright_rgb(image)
+            box, _ = _square(upright.size, shortest, side, place)
             # Pillow widens the bilinear filter with the reduction, so nothing aliases.
             crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
             return np.array(crop)
-        larger = width >= upright.width and height >= upright.height
+        pixels = _upright_pixels(image, data, stored)
+        size = (pixels.shape[1], pixels.shape[0])
+        box, (left, top) = _square(size, shortest, side, place)
+        width, height = _resized(size, shortest)
+        larger = width >= size[0] and height >= size[1]
         if larger and width * height <= _MOST_ENLARGED * side**2:
-            whole = _enlarged(upright, width, height)
+            whole = _enlarged(pixels, width, height)
             return whole[top : top + side, left : left + side]
-        return _warped(upright, box, side)
+        return _warped(pixels, box, side)
 
 
-def _enlarged(image: Image.Image, width: int, height: int) -> RgbImage:
+def _resized(size: tuple[int, int], shortest: int) -> tuple[int, int]:
+    """Width and height with the proportions of those in `size`."""
+    scale = shortest / min(size)
+    width, height = (max(shortest, round(length * scale)) for length in size)
+    return width, height
+
+
+_Corners = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels."""
+
+
+def _square(
+    size: tuple[int, int], shortest: int, side: int, place: tuple[float, float]
+) -> tuple[_Corners, tuple[int, int]]:
+    """What the square shows of an image of that size, and its left and top in the resized."""
+    width, height = _resized(size, shortest)
+    top = min(int(place[0] * (height - side + 1)), height - side)
+    left = min(int(place[1] * (width - side + 1)), width - side)
+    across, down = size[0] / width, size[1] / height
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return box, (left, top)
+
+
+def _upright_pixels(
+    image: Image.Image, data: bytes | Path, stored: tuple[int, int]
+) -> RgbImage:
+    """What `_upright_rgb` gives; a JPEG in colour is decoded by OpenCV.
+
+    Both use the same library for it, but Pillow's way into an array takes two copies.
+    `stored` is the size before the draft.
+    """
+    if image.format == "JPEG" and image.mode == "RGB":
+        jpeg = data.read_bytes() if isinstance(data, Path) else data
+        pixels = _jpeg(jpeg, round(stored[0] / image.width))
+        # Of what is damaged Pillow says more.
+        if pixels is not None and pixels.shape[:2] == (image.height, image.width):
+            return _UPRIGHT_ARRAY.get(orientation_of(image), np.asarray)(pixels)
+    return np.asarray(_upright_rgb(image))
+
+
+def _jpeg(data: bytes, reduction: int) -> RgbImage | None:
+    """The JPEG by OpenCV, not turned, its size divided by 1, 2, 4 or 8."""
+    import cv2
+
+    flags = {
+        1: cv2.IMREAD_COLOR_RGB,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }.get(reduction)
+    if flags is None:
+        return None
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error:
+        return None
+    if pixels is None or reduction == 1:
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _enlarged(pixels: RgbImage, width: int, height: int) -> RgbImage:
     """The whole image at that size, by OpenCV: in half the time of `_warped`."""
     import cv2
 
-    return cv2.resize(np.asarray(image), (width, height))
+    return cv2.resize(pixels, (width, height))
 
 
 def _warped(
-    image: Image.Image, box: tuple[float, float, float, float], side: int
+    pixels: RgbImage, box: _Corners, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
     """The part of the image in the box as a square, by OpenCV."""
     import cv2
 
     # What the box cuts, and a pixel more to interpolate with.
     left, top = (max(0, floor(edge) - 1) for edge in box[:2])
-    right, bottom = (
-        min(size, ceil(edge) + 1)
-        for edge, size in zip(box[2:], image.size, strict=True)
-    )
-    part = (left, top, right, bottom)
+    right, bottom = ceil(box[2]) + 1, ceil(box[3]) + 1
+    pixels = pixels[top:bottom, left:right]
     across, down = (box[2] - box[0]) / side, (box[3] - box[1]) / side
     reduction = max(1, int(min(across, down)))
-    part_image = image.reduce(reduction, part) if reduction > 1 else image.crop(part)
-    pixels = np.asarray(part_image)
+    if reduction > 1:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(reduction))
     across, down = across / reduction, down / reduction
     if max(across, down) > 1:
         # OpenCV's bilinear filter stays a pixel wide: without a blur that makes it as wide
@@ -196,12 +257,6 @@ def _warped(
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-
-
-def _resized(image: Image.Image, shortest: int) -> tuple[int, int]:
-    scale = shortest / min(image.size)
-    width, height = image.size
-    return max(shortest, round(width * scale)), max(shortest, round(height * scale))
 
 
 @contextlib.contextmanager
