@@ -32,7 +32,7 @@ from gl_jax.data.sources import (
     open_source,
     tensorflow,
 )
-from gl_jax.inpainting.images import read_crop
+from gl_jax.inpainting.images import mirrored, read_crop
 
 Crop = UInt8[np.ndarray, "side side 3"]
 Crops = UInt8[np.ndarray, "b side side 3"]
@@ -282,10 +282,7 @@ class Photographs:
             exact=False,
         )
         if config.flip and chances[_FLIP] < 0.5:
-            import cv2
-
-            # In a fortieth of the time that NumPy takes to copy its mirrored view.
-            crop = cv2.flip(crop, 1)
+            crop = mirrored(crop)
         if config.color_jitter:
             factors = 1 + config.color_jitter * (2 * chances[_BRIGHTNESS:] - 1)
             crop = jittered(crop, *factors.tolist())
