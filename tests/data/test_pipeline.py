@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import DataConfig, UsageError
+from gl_jax.data import pipeline
 from gl_jax.data.pipeline import CorruptDataError, Photographs, jittered
 
 Folder = Callable[..., Path]
@@ -107,6 +108,21 @@ def test_the_number_of_workers_changes_nothing(folder: Folder) -> None:
         for workers in (1, 4)
     )
     np.testing.assert_array_equal(one, four)
+
+
+def test_tensorflow_takes_a_batch_over_without_a_copy(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[np.ndarray] = []
+    aligned = pipeline._aligned
+
+    def kept(shape: tuple[int, ...]) -> np.ndarray:
+        made.append(aligned(shape))
+        return made[-1]
+
+    monkeypatch.setattr(pipeline, "_aligned", kept)
+    batch = next(open_photographs(folder(3)).train_batches())
+    assert any(np.shares_memory(batch, array) for array in made)
 
 
 def test_crops_vary_in_place_and_size(folder: Folder) -> None:

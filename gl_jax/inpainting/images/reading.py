@@ -139,14 +139,15 @@ def read_crop(
         image.draft(None, _resized(image.size, shortest))  # only a JPEG is made smaller
         if exact:
             upright = _upright_rgb(image)
-            box, _ = _square(upright.size, shortest, side, place)
+            resized = _resized(upright.size, shortest)
+            box, _ = _square(upright.size, resized, side, place)
             # Pillow widens the bilinear filter with the reduction, so nothing aliases.
             crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
             return np.array(crop)
         pixels = _upright_pixels(image, data, stored)
         size = (pixels.shape[1], pixels.shape[0])
-        box, (left, top) = _square(size, shortest, side, place)
         width, height = _resized(size, shortest)
+        box, (left, top) = _square(size, (width, height), side, place)
         larger = width >= size[0] and height >= size[1]
         if larger and width * height <= _MOST_ENLARGED * side**2:
             whole = _enlarged(pixels, width, height)
@@ -176,10 +177,13 @@ _Corners = tuple[float, float, float, float]
 
 
 def _square(
-    size: tuple[int, int], shortest: int, side: int, place: tuple[float, float]
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    side: int,
+    place: tuple[float, float],
 ) -> tuple[_Corners, tuple[int, int]]:
     """What the square shows of an image of that size, and its left and top in the resized."""
-    width, height = _resized(size, shortest)
+    width, height = resized
     top = min(int(place[0] * (height - side + 1)), height - side)
     left = min(int(place[1] * (width - side + 1)), width - side)
     across, down = size[0] / width, size[1] / height
