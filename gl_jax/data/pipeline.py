@@ -32,7 +32,7 @@ from gl_jax.data.sources import (
     open_source,
     tensorflow,
 )
-from gl_jax.inpainting.images import mirrored, read_crop
+from gl_jax.inpainting.images import jittered, mirrored, read_crop
 
 Crop = UInt8[np.ndarray, "side side 3"]
 Crops = UInt8[np.ndarray, "b side side 3"]
@@ -41,7 +41,6 @@ _PREFETCH = 1  # batches that wait to be taken
 _AT_ONCE = 2  # that are read: the next one begins while one ends
 _ALIGNMENT = 64  # bytes, of TensorFlow's arrays
 _SUFFICIENT = 1000  # records that tell the share of unreadable ones
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # The uniform numbers of one position, in this order.
 _SIZE, _TOP, _LEFT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(7)
@@ -459,20 +458,6 @@ class ReadableCrops:
                 f"{count} of {tried} photographs cannot be read, more than "
                 f"data.max_corrupt_share (={self._share}) allows; the last: {last}"
             )
-
-
-def jittered(crop: Crop, brightness: float, contrast: float, saturation: float) -> Crop:
-    """The crop with its brightness, contrast and saturation multiplied, in this order.
-
-    1 leaves each as it is. Contrast is about the crop's mean grey, saturation about
-    each pixel's own.
-    """
-    values = crop.astype(np.float32) * brightness
-    middle = (values @ _LUMA).mean()
-    values = middle + contrast * (values - middle)
-    grey = (values @ _LUMA)[..., None]
-    values = grey + saturation * (values - grey)
-    return np.asarray(np.rint(np.clip(values, 0, 255)), np.uint8)
 
 
 def _processors() -> int:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gl_jax.config import DataConfig, UsageError
 from gl_jax.data import pipeline
-from gl_jax.data.pipeline import CorruptDataError, Photographs, jittered
+from gl_jax.data.pipeline import CorruptDataError, Photographs
 
 Folder = Callable[..., Path]
 Jpeg = Callable[..., bytes]
@@ -153,17 +153,6 @@ def test_color_jitter_changes_colours_within_its_limit(folder: Folder) -> None:
     difference = np.abs(bright.astype(int) - plain).max(axis=(1, 2, 3))
     assert (difference > 0).all()
     assert difference.max() <= 255 * 0.35
-
-
-def test_jitter_by_one_changes_nothing() -> None:
-    crop = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    np.testing.assert_array_equal(jittered(crop, 1, 1, 1), crop)
-
-
-def test_jitter_without_saturation_is_grey() -> None:
-    crop = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
-    grey = jittered(crop, 1, 1, 0)
-    assert (grey == grey[..., :1]).all()
 
 
 def test_validation_images_are_fixed_central_and_spread(folder: Folder) -> None:

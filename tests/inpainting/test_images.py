@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images import mirrored, read_crop, read_rgb, reading
+from gl_jax.inpainting.images import read_crop, read_rgb, reading
 
 # Four different corners, so that any turn or mirroring of it shows.
 SCENE = np.zeros((24, 32, 3), np.uint8)
@@ -273,12 +273,6 @@ def test_a_jpeg_without_rgb_is_left_to_pillow(mode: str) -> None:
     at = {"shortest": 24, "side": 24}
     quick = read_crop(data, "photo", **at, exact=False)
     np.testing.assert_array_equal(quick, read_crop(data, "photo", **at))
-
-
-def test_a_mirrored_crop_has_its_left_on_the_right() -> None:
-    np.testing.assert_array_equal(mirrored(SCENE), SCENE[:, ::-1])
-    view = SCENE[3:20, 5:30]
-    np.testing.assert_array_equal(mirrored(view), view[:, ::-1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (3, 7)])

@@ -14,6 +14,7 @@ wherever the format is lossless. Pillow knows no colour of more than 8 bits: Ope
 decodes those, and `writing` encodes them.
 """
 
+from gl_jax.inpainting.images.augmentation import jittered, mirrored
 from gl_jax.inpainting.images.photo import (
     EVERYWHERE,
     Box,
@@ -29,7 +30,6 @@ from gl_jax.inpainting.images.reading import (
     allow_pixels,
     from_pillow,
     is_pillow,
-    mirrored,
     read,
     read_crop,
     read_rgb,
@@ -57,6 +57,7 @@ __all__ = [
     "from_pillow",
     "holds_alpha",
     "is_pillow",
+    "jittered",
     "mirrored",
     "output_suffix",
     "read",

@@ -155,16 +155,6 @@ def read_crop(
         return _warped(pixels, box, side)
 
 
-def mirrored(image: RgbImage) -> RgbImage:
-    """The image with left and right exchanged, by OpenCV.
-
-    In a fortieth of the time that NumPy takes to copy its mirrored view.
-    """
-    import cv2
-
-    return cv2.flip(image, 1)
-
-
 def _resized(size: tuple[int, int], shortest: int) -> tuple[int, int]:
     """Width and height with the proportions of those in `size`."""
     scale = shortest / min(size)
