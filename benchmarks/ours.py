@@ -433,7 +433,7 @@ class Pipeline:
                 path.name,
                 shortest=side * 5 // 4,
                 side=side,
-                place=(0.3, 1),
+                place=(0.5, 0.5),
                 exact=False,
             )
             for path in sorted(self._folder.glob("*.jpg"))[:4]
