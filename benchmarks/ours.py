@@ -424,7 +424,10 @@ class Pipeline:
         """The photographs are in their folder already."""
 
     def outcome(self, folder: Path) -> Arrays:
-        """The same crops of the first photographs, in grey levels."""
+        """The same crops of the first photographs, in grey levels.
+
+        From the middle, which is where both begin at a whole pixel of the photographs.
+        """
         del folder
         side = self._settings["image_size"]
         crops = [
