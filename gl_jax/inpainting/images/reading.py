@@ -127,9 +127,9 @@ def read_crop(
     of its size where that still is no smaller than the resized image.
 
     Where it need not be `exact`, as in training, OpenCV decodes and resizes it in half the
-    time: colours then are 0.2 to 1.5 grey levels off on average, the most in fine texture
-    made smaller. A square made smaller begins at the nearest whole pixel of the image (of
-    one more than twice as large, at that of the image reduced by a whole number).
+    time. A square made smaller then begins at the nearest whole pixel of the image (of one
+    more than twice as large, at that of the image reduced by a whole number). From such a
+    place colours are 0.2 to 1.5 grey levels off on average, the most in fine texture.
 
     Raises UsageError as `read_rgb` does, ValueError where `side` exceeds `shortest`.
     """
