@@ -424,10 +424,7 @@ class Pipeline:
         """The photographs are in their folder already."""
 
     def outcome(self, folder: Path) -> Arrays:
-        """The same crops of the first photographs, in grey levels.
-
-        From the middle, which is where both begin at a whole pixel of the photographs.
-        """
+        """The same crops of the first photographs, in grey levels."""
         del folder
         side = self._settings["image_size"]
         crops = [
@@ -436,7 +433,7 @@ class Pipeline:
                 path.name,
                 shortest=side * 5 // 4,
                 side=side,
-                place=(0.5, 0.5),
+                place=(0.3, 1),
                 exact=False,
             )
             for path in sorted(self._folder.glob("*.jpg"))[:4]

@@ -393,7 +393,7 @@ class Pipeline:
         del folder
         side = self._settings["image_size"]
         crops = [
-            np.asarray(pillow_crop(path, side * 5 // 4, side, 0.5, 0.5))
+            np.asarray(pillow_crop(path, side * 5 // 4, side, 0.3, 1))
             for path in sorted(self._folder.glob("*.jpg"))[:4]
         ]
         return {"crops": np.stack(crops).astype(np.float32)}

@@ -1,9 +1,7 @@
 """Every kind of image becomes the same upright RGB, or one clear line."""
 
 import io
-import itertools
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,41 +204,17 @@ def test_a_crop_is_the_crop_of_the_whole_resized_image(
         *((shortest, 160) for shortest in (190, 200, 230, 260, 261, 400)),
     ],
 )
-@pytest.mark.parametrize("place", [(0.0, 0.0), (0.3, 0.9), (0.8, 0.2)])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (0.3, 0.9), (1.0, 1.0)])
 def test_a_crop_that_need_not_be_exact_hardly_differs(
     format_name: str, shortest: int, side: int, place: tuple[float, float]
 ) -> None:
     data = encoded(Image.fromarray(smooth(200, 300)), format_name)
     at = {"shortest": shortest, "side": side, "place": place}
+    exact = read_crop(data, "photo", **at).astype(float)
     quick = read_crop(data, "photo", **at, exact=False).astype(float)
-    apart = [np.abs(quick - exact) for exact in nearby(data, **at)]
     # Half a pixel beside its place it would be several grey levels off.
-    assert min(map(np.mean, apart)) < 0.7
-    assert min(map(np.max, apart)) <= 6
-
-
-def nearby(
-    data: bytes, shortest: int, side: int, place: tuple[float, float]
-) -> Iterator[np.ndarray]:
-    """The crop by Pillow; of an image made smaller those that begin about half a pixel apart."""
-    image = Image.open(io.BytesIO(data))
-    scale = shortest / min(image.size)
-    resized = [round(length * scale) for length in image.size]
-    image.draft(None, resized)
-    pixels = [
-        length / wanted for length, wanted in zip(image.size, resized, strict=True)
-    ]
-    starts = []
-    for part, wanted, scale in zip(place[::-1], resized, pixels, strict=True):
-        start = min(int(part * (wanted - side + 1)), wanted - side) * scale
-        reduction = int(scale)  # what is moved is a pixel of the image so reduced
-        most = (wanted - side) * scale
-        shifts = np.linspace(-0.5, 0.5, 9) * reduction
-        starts.append({float(np.clip(start + shift, 0, most)) for shift in shifts})
-    for left, top in itertools.product(*starts):
-        box = (left, top, left + side * pixels[0], top + side * pixels[1])
-        crop = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-        yield np.asarray(crop, float)
+    assert np.abs(quick - exact).mean() < 0.7
+    assert np.abs(quick - exact).max() <= 6
 
 
 def test_a_crop_made_smaller_has_its_side_whatever_the_sizes_and_the_place() -> None:
@@ -260,11 +234,10 @@ def test_a_crop_made_smaller_has_its_side_whatever_the_sizes_and_the_place() -> 
 @pytest.mark.parametrize("shortest", [50, 64, 80, 100])
 def test_a_crop_that_need_not_be_exact_does_not_alias(shortest: int) -> None:
     stripes = np.zeros((200, 200, 3), np.uint8)
-    # The finest there are: grey, or what a box of three pixels leaves, made smaller.
-    stripes[:, ::2] = 255
+    stripes[:, ::2] = 255  # the finest there are: grey, where they are made smaller
     data = encoded(Image.fromarray(stripes))
     crop = read_crop(data, "photo", shortest=shortest, side=48, exact=False)
-    assert np.abs(crop[4:-4, 4:-4] - 127.5).max() < 43
+    assert np.abs(crop[4:-4, 4:-4] - 127.5).max() < 40
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

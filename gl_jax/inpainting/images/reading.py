@@ -26,6 +26,9 @@ from gl_jax.inpainting.images.photo import (
 # An image made larger is faster resized as a whole, up to so many times the square's pixels.
 _MOST_ENLARGED = 4
 
+# Of a square made smaller, so many pixels are made before it at most, to begin at a whole one.
+_MOST_BEFORE = 16
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -127,9 +130,8 @@ def read_crop(
     of its size where that still is no smaller than the resized image.
 
     Where it need not be `exact`, as in training, OpenCV decodes and resizes it in half the
-    time. A square made smaller then begins at the nearest whole pixel of the image (of one
-    more than twice as large, at that of the image reduced by a whole number). From such a
-    place colours are 0.2 to 1.5 grey levels off on average, the most in fine texture.
+    time: colours then are 0.2 to 1.5 grey levels off on average, the most in fine texture
+    made smaller.
 
     Raises UsageError as `read_rgb` does, ValueError where `side` exceeds `shortest`.
     """
@@ -149,12 +151,13 @@ def read_crop(
         size = (pixels.shape[1], pixels.shape[0])
         width, height = _resized(size, shortest)
         box, (left, top) = _square(size, (width, height), side, place)
-        if width < size[0] and height < size[1]:
+        larger = width >= size[0] and height >= size[1]
+        if larger and width * height <= _MOST_ENLARGED * side**2:
+            whole = _enlarged(pixels, width, height)
+            return whole[top : top + side, left : left + side]
+        if 1 < size[0] / width < 2 and 1 < size[1] / height < 2:
             return _reduced(pixels, box, side)
-        if width * height > _MOST_ENLARGED * side**2:
-            return _warped(pixels, box, side)
-        whole = _enlarged(pixels, width, height)
-        return whole[top : top + side, left : left + side]
+        return _warped(pixels, box, side)
 
 
 def _resized(size: tuple[int, int], shortest: int) -> tuple[int, int]:
@@ -233,17 +236,25 @@ def _enlarged(pixels: RgbImage, width: int, height: int) -> RgbImage:
 def _warped(
     pixels: RgbImage, box: _Corners, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """The part of the image in the box as a square, made larger, by OpenCV."""
+    """The part of the image in the box as a square, by OpenCV."""
     import cv2
 
     # What the box cuts, and a pixel more to interpolate with.
     left, top = (max(0, floor(edge) - 1) for edge in box[:2])
     right, bottom = ceil(box[2]) + 1, ceil(box[3]) + 1
+    pixels = pixels[top:bottom, left:right]
     across, down = (box[2] - box[0]) / side, (box[3] - box[1]) / side
+    reduction = max(1, int(min(across, down)))
+    if reduction > 1:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(reduction))
+    across, down = across / reduction, down / reduction
+    if max(across, down) > 1:
+        pixels = _blurred(pixels, across, down)
     # Where among the part's pixels the first one of the square lies, middle to middle.
-    x, y = box[0] - left + across / 2 - 0.5, box[1] - top + down / 2 - 0.5
+    x = (box[0] - left) / reduction + across / 2 - 0.5
+    y = (box[1] - top) / reduction + down / 2 - 0.5
     return cv2.warpAffine(
-        pixels[top:bottom, left:right],
+        pixels,
         np.array([[across, 0, x], [0, down, y]]),
         (side, side),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -254,27 +265,43 @@ def _warped(
 def _reduced(
     pixels: RgbImage, box: _Corners, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """The part of the image in the box as a square, made smaller, by OpenCV.
+    """What `_warped` gives, by OpenCV's `resize`, which takes a third of the time.
 
-    The box is moved to whole pixels: OpenCV's `resize` takes a third of `warpAffine`'s time.
+    It begins at a whole pixel: so what is resized begins a few of the square's pixels
+    before the box, where one nearly is.
     """
     import cv2
 
     across, down = (box[2] - box[0]) / side, (box[3] - box[1]) / side
-    reduction = int(min(across, down))
-    across, down = across / reduction, down / reduction
-    left, top = (round(edge / reduction) * reduction for edge in box[:2])
-    width, height = (round(side * scale) * reduction for scale in (across, down))
-    pixels = pixels[top : top + height, left : left + width]
-    if reduction > 1:
-        pixels = np.asarray(Image.fromarray(pixels).reduce(reduction))
-    # OpenCV's bilinear filter stays a pixel wide: without a blur that makes it as wide
-    # (of the same variance) as Pillow's, pixels would go unseen.
-    taps = ((scale**2 - 1) / 12 for scale in (across, down))
+    before, left = _beginning(box[0], across)
+    above, top = _beginning(box[1], down)
+    right = left + round((side + before) * across)
+    bottom = top + round((side + above) * down)
+    blurred = _blurred(pixels[top:bottom, left:right], across, down)
+    # Factors, because a size would round them: half a pixel more or less gives as many.
+    resized = cv2.resize(blurred, None, fx=1 / across, fy=1 / down)
+    return resized[above:, before:]
+
+
+def _beginning(edge: float, scale: float) -> tuple[int, int]:
+    """How many of the square's pixels are made before the edge, and where the first begins."""
+    counts = range(min(_MOST_BEFORE, int(edge / scale)) + 1)
+    starts = [edge - count * scale for count in counts]
+    before = min(counts, key=lambda count: abs(starts[count] - round(starts[count])))
+    return before, round(starts[before])
+
+
+def _blurred(pixels: RgbImage, across: float, down: float) -> RgbImage:
+    """What can be made smaller by these factors, below 2, by OpenCV's bilinear filter.
+
+    That stays a pixel wide: without a blur that makes it as wide (of the same variance) as
+    Pillow's, pixels would go unseen.
+    """
+    import cv2
+
+    taps = ((max(1.0, scale) ** 2 - 1) / 12 for scale in (across, down))
     row, column = (np.array([tap, 1 - 2 * tap, tap]) for tap in taps)
-    blurred = cv2.sepFilter2D(pixels, -1, row, column, borderType=cv2.BORDER_REPLICATE)
-    # Factors, because a size would round them; up to half a pixel more or less gives `side`.
-    return cv2.resize(blurred, None, fx=1 / across, fy=1 / down)
+    return cv2.sepFilter2D(pixels, -1, row, column, borderType=cv2.BORDER_REPLICATE)
 
 
 @contextlib.contextmanager
