@@ -50,6 +50,7 @@ ROWS = {
     "inpainting.blending": 0,
     "compilation": 0,
     "holes": 0,
+    "huge_pages": 0,
     "config": 0,
     "version": 0,
 }
