@@ -163,9 +163,10 @@ def measure(case: Case, repeats: int, log: Log) -> list[Record]:
             )
         if not agreement:
             raise ContestError("no baseline is left to compare with")
-        times = _turns(runners, repeats)
+        times, leads = _turns(runners, repeats, case.lead)
         peaks = {runner.name: runner.ask("peak") for runner in runners}
     facts |= {"repeats": repeats, "settings": case.settings, "agreement": agreement}
+    facts["leads"] = leads
     return records(case, times, peaks, facts)
 
 
@@ -182,6 +183,7 @@ def records(
     fastest = min(baselines, key=lambda name: medians[name])
     flop = facts.pop("flop", None)
     agreement = facts.pop("agreement", {})
+    leads = {name: statistics.median(s) for name, s in facts.pop("leads", {}).items()}
     return [
         {
             "case": case.name,
@@ -196,6 +198,8 @@ def records(
             "device": case.settings["device"],
             "ours_times": times[ours],
             "baseline_times": times[name],
+            # Of what each turn began with and does not count.
+            "lead_ratio": leads[name] / leads[ours] if leads else None,
             "flop": flop,
             "largest_differences": agreement.get(name, {}),
         }
@@ -275,16 +279,23 @@ def _prepared(
     )
 
 
-def _turns(runners: list[Runner], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every turn: A B C, A B C, ..."""
+def _turns(
+    runners: list[Runner], repeats: int, lead: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of every turn, A B C, A B C, ..., and of the `lead` runs before each."""
     for runner in runners:
         runner.ask("warm_up")
     times: dict[str, list[float]] = {runner.name: [] for runner in runners}
+    leads: dict[str, list[float]] = {name: [] for name in times} if lead else {}
     for repeat in range(repeats):
+        seeds = [10 + repeat * (1 + lead) + run for run in range(1 + lead)]
         for runner in runners:
             time.sleep(PAUSE)
-            times[runner.name].append(runner.ask("run", seed=10 + repeat))
-    return times
+            *before, counted = (runner.ask("run", seed=seed) for seed in seeds)
+            times[runner.name].append(counted)
+            if lead:
+                leads[runner.name] += before
+    return times, leads
 
 
 def _photographs(case: Case, folder: Path) -> dict[str, str]:

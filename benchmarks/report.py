@@ -234,7 +234,8 @@ def _machine(records: list[Record]) -> str:
         + f"\n- Peak memory on the processor: {definition}. On a GPU: the library's own "
         "count of the most bytes in use."
         + "\n- Ratio: PyTorch's median time over ours, above 1 is faster. The fastest "
-        "configuration at a precision is in bold. Memory: ours over theirs."
+        "configuration at a precision is in bold. In brackets that of the step before, the "
+        "first of each turn, which does not count. Memory: ours over theirs."
     )
 
 
@@ -251,7 +252,7 @@ def _table(records: list[Record]) -> str:
             record["case"] + _note(record),
             record["precision"],
             f"**{name}**" if best else name,
-            f"{record['ratio']:.2f}",
+            _ratio(record),
             _goal(record),
             seconds(record["ours_seconds"]),
             seconds(record["baseline_seconds"]),
@@ -313,6 +314,11 @@ def _note(record: Record) -> str:
         ours, theirs = (1 / record[f"{who}_seconds"] for who in ("ours", "baseline"))
         return f" ({ours:.0f} and {theirs:.0f} images a second a core)"
     return f" ({record['note']})" if record.get("note") else ""
+
+
+def _ratio(record: Record) -> str:
+    lead = record.get("lead_ratio")
+    return f"{record['ratio']:.2f}" + (f" ({lead:.2f})" if lead else "")
 
 
 def _goal(record: Record) -> str:

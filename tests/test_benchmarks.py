@@ -210,11 +210,14 @@ def a_case(**settings: Any) -> Any:
 def test_records_hold_medians_ratios_and_the_best():
     times = {"ours": [2.0, 9.0, 1.0], "plain": [8.0, 6.0, 7.0], "better": [3.0] * 3}
     peaks = {"ours": 10.0, "plain": 20.0, "better": 30.0}
-    plain, better = contest.records(a_case(), times, peaks, {"repeats": 3})
+    leads = {"ours": [4.0], "plain": [6.0], "better": [8.0]}
+    facts = {"repeats": 3, "leads": leads}
+    plain, better = contest.records(a_case(), times, peaks, facts)
     assert plain["ratio"] == 3.5
     assert (plain["ours_seconds"], plain["baseline_seconds"]) == (2.0, 7.0)
     assert (plain["ours_peak_mb"], plain["baseline_peak_mb"]) == (10.0, 20.0)
     assert [plain["best"], better["best"]] == [False, True]
+    assert [plain["lead_ratio"], better["lead_ratio"]] == [1.5, 2.0]
 
 
 def test_a_contestant_that_fails_says_why():
@@ -243,6 +246,30 @@ def test_a_case_waits_for_the_part_it_needs():
     assert contest.missing(later) == "gl_jax.not_written"
 
 
+def test_the_runs_that_a_turn_begins_with_do_not_count(monkeypatch):
+    asked: list[tuple[str, Any]] = []
+
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def ask(self, request: str, seed: Any = None) -> float:
+            asked.append((self.name, seed))
+            return float(seed or 0)
+
+    monkeypatch.setattr(contest, "PAUSE", 0)
+    times, leads = contest._turns([Recorder("ours"), Recorder("eager")], 2, 1)
+    assert asked[2:] == [
+        (name, seed)
+        for seeds in ((10, 11), (12, 13))
+        for name in times
+        for seed in seeds
+    ]
+    assert times == {"ours": [11.0, 13.0], "eager": [11.0, 13.0]}
+    assert leads == {"ours": [10.0, 12.0], "eager": [10.0, 12.0]}
+    assert contest._turns([Recorder("ours")], 2, 0) == ({"ours": [10.0, 11.0]}, {})
+
+
 @pytest.mark.slow
 def test_contestants_agree_and_take_turns(capfd):
     case = a_case(side=64, steps=1)
@@ -251,6 +278,7 @@ def test_contestants_agree_and_take_turns(capfd):
     assert record["case"] == "product"
     assert record["largest_differences"] == {"completed": 0.0}
     assert len(record["ours_times"]) == len(record["baseline_times"]) == 2
+    assert record["lead_ratio"] is None
     assert record["ratio"] > 0
     assert record["flop"] == 2 * 64**3
     assert record["ours_peak_mb"] > 0
@@ -318,8 +346,8 @@ def test_goals_of_memory_are_the_processors() -> None:
 
 
 def test_a_goal_that_is_not_reached_is_said():
-    text = report.markdown([a_record(ratio=1.2)], plotted=False)
-    assert "1.30 not reached" in text
+    text = report.markdown([a_record(ratio=1.2, lead_ratio=1.31)], plotted=False)
+    assert "| 1.20 (1.31) | 1.30 not reached |" in text
 
 
 def test_a_tiny_bench_reaches_no_goal():
