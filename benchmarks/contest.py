@@ -165,8 +165,8 @@ def measure(case: Case, repeats: int, log: Log) -> list[Record]:
             raise ContestError("no baseline is left to compare with")
         times, leads = _turns(runners, repeats, case.lead)
         peaks = {runner.name: runner.ask("peak") for runner in runners}
-    facts |= {"repeats": repeats, "settings": case.settings, "agreement": agreement}
-    facts["leads"] = leads
+    facts |= {"repeats": repeats, "settings": case.settings}
+    facts |= {"agreement": agreement, "leads": leads}
     return records(case, times, peaks, facts)
 
 
@@ -183,7 +183,11 @@ def records(
     fastest = min(baselines, key=lambda name: medians[name])
     flop = facts.pop("flop", None)
     agreement = facts.pop("agreement", {})
-    leads = {name: statistics.median(s) for name, s in facts.pop("leads", {}).items()}
+    leads = {
+        name: statistics.median(values)
+        for name, values in facts.pop("leads", {}).items()
+        if values
+    }
     return [
         {
             "case": case.name,
@@ -286,15 +290,14 @@ def _turns(
     for runner in runners:
         runner.ask("warm_up")
     times: dict[str, list[float]] = {runner.name: [] for runner in runners}
-    leads: dict[str, list[float]] = {name: [] for name in times} if lead else {}
+    leads: dict[str, list[float]] = {runner.name: [] for runner in runners}
     for repeat in range(repeats):
         seeds = [10 + repeat * (1 + lead) + run for run in range(1 + lead)]
         for runner in runners:
             time.sleep(PAUSE)
             *before, counted = (runner.ask("run", seed=seed) for seed in seeds)
             times[runner.name].append(counted)
-            if lead:
-                leads[runner.name] += before
+            leads[runner.name] += before
     return times, leads
 
 

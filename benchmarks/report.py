@@ -234,8 +234,8 @@ def _machine(records: list[Record]) -> str:
         + f"\n- Peak memory on the processor: {definition}. On a GPU: the library's own "
         "count of the most bytes in use."
         + "\n- Ratio: PyTorch's median time over ours, above 1 is faster. The fastest "
-        "configuration at a precision is in bold. In brackets that of the step before, the "
-        "first of each turn, which does not count. Memory: ours over theirs."
+        "configuration at a precision is in bold. Where a number follows in brackets, it is "
+        "that of each turn's first step, which does not count. Memory: ours over theirs."
     )
 
 

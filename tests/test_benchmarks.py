@@ -267,7 +267,10 @@ def test_the_runs_that_a_turn_begins_with_do_not_count(monkeypatch):
     ]
     assert times == {"ours": [11.0, 13.0], "eager": [11.0, 13.0]}
     assert leads == {"ours": [10.0, 12.0], "eager": [10.0, 12.0]}
-    assert contest._turns([Recorder("ours")], 2, 0) == ({"ours": [10.0, 11.0]}, {})
+    assert contest._turns([Recorder("ours")], 2, 0) == (
+        {"ours": [10.0, 11.0]},
+        {"ours": []},
+    )
 
 
 @pytest.mark.slow

@@ -79,32 +79,9 @@ def batch_statistics(
     """Mean and variance of each channel over each whole batch, all devices included."""
     values = inputs.astype(jnp.float32)
     mean = _over_devices(jnp.mean(values, axis=(1, 2, 3)), axis_name)
-    return mean, _over_devices(_mean_square(values, mean), axis_name)
-
-
-@jax.custom_vjp
-def _mean_square(
-    values: Float[Array, "n b h w c"], mean: Float[Array, "n c"]
-) -> Float[Array, "n c"]:
-    """Of the deviations from the mean, whose own gradient is 0: no pass to find that out."""
-    return jnp.mean(jnp.square(values - _over_pixels(mean)), axis=(1, 2, 3))
-
-
-def _mean_square_forward(
-    values: Array, mean: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    return _mean_square(values, mean), (values, mean)
-
-
-def _mean_square_backward(
-    residuals: tuple[Array, Array], errors: Float[Array, "n c"]
-) -> tuple[Array, Array]:
-    values, mean = residuals
-    factor = errors * (2 * mean.size / values.size)
-    return _over_pixels(factor) * (values - _over_pixels(mean)), jnp.zeros_like(mean)
-
-
-_mean_square.defvjp(_mean_square_forward, _mean_square_backward)
+    squares = jnp.square(values - _over_pixels(mean))
+    squares = jnp.mean(squares, axis=(1, 2, 3))
+    return mean, _over_devices(squares, axis_name)
 
 
 def _over_devices(value: Array, axis_name: str | None) -> Array:
