@@ -133,21 +133,25 @@ def _by_tiles(
     padded = blocks.padded(inputs, seen.phases)
 
     def complete(index: Array, outputs: Array) -> Array:
-        tiles = _tiles(
-            blocks.cut_around(padded, index, seen.phases), seen, layer.dilation
-        )
+        block = blocks.cut_around(padded, index, seen.phases)
+        tiles = _tiles(block, seen, layer.dilation)
         products = _products(tiles, weights, ((2,), (summed,)))
-        found = _interpolated(products, made, blocks.tiles)
-        rows, columns = (made.phases * side for side in blocks.shape[1:])
-        return jax.lax.dynamic_update_slice(
-            outputs,
-            found.reshape(-1, rows, columns, features),
-            blocks.start(index, made.phases),
-        )
+        image, top, left = blocks.start(index)
+        left, first = left * made.phases, unsigned(0)
+        for number, line in enumerate(_interpolated(products, made, blocks.tiles)):
+            start = (image, top // high, unsigned(number), first, left, first)
+            line = line.reshape(*line.shape[:2], 1, layer.dilation, -1, features)
+            outputs = jax.lax.dynamic_update_slice(outputs, line, start)
+        return outputs
 
-    filled = (made.phases * blocks.height, made.phases * blocks.width)
-    outputs = blank((count, *filled, features), inputs)
-    outputs = jax.lax.fori_loop(0, blocks.count, complete, outputs)
+    # By tiles and their lines, each line written on its own: in one piece XLA would ask
+    # of every value which line it is in.
+    high = blocks.sides[0]
+    lines = high // layer.dilation * made.phases
+    wide = made.phases * blocks.width
+    shape = (count, blocks.height // high, lines, layer.dilation, wide, features)
+    outputs = jax.lax.fori_loop(0, blocks.count, complete, blank(shape, inputs))
+    outputs = outputs.reshape(count, made.phases * blocks.height, wide, features)
     return outputs[:, : made.phases * sides[0], : made.phases * sides[1]]
 
 
@@ -239,20 +243,27 @@ class _Plan:
         ]
 
     def of_row(self, arrays: AtPoints, phase: int, group: int) -> list[Array | None]:
-        """Of a group each row's [v, ...] of one phase, from [v, phases, ...]."""
+        """Of a group each row's [v, ..., f] of one phase, from [v, ..., phases * f]."""
         return [
-            row[group][:, phases.index(phase)] if phase in phases else None
+            _share(row[group], phases, phase) if phase in phases else None
             for row, phases in zip(arrays, self.rows, strict=True)
         ]
 
     def of_column(self, arrays: list[Array], phase: int) -> list[Array | None]:
-        """Each column's [...] of one phase, from every group's [v, phases, ...]."""
+        """Each column's [..., f] of one phase, from every group's [v, ..., phases * f]."""
         found: list[Array | None] = [None] * self.axes[1].points
         for (points, phases), array in zip(self.columns, arrays, strict=True):
             if phase in phases:
                 for index, point in enumerate(points):
-                    found[point] = array[index, phases.index(phase)]
+                    found[point] = _share(array[index], phases, phase)
         return found
+
+
+def _share(array: Array, phases: range, phase: int) -> Array:
+    """The features of one of the phases that lie beside each other."""
+    features = array.shape[-1] // len(phases)
+    first = phases.index(phase) * features
+    return array[..., first : first + features]
 
 
 # ---- The transforms ------------------------------------------------------------------
@@ -313,28 +324,34 @@ def _kernel(totals: AtPoints, plan: _Plan, layer: Layer) -> Kernel:
     found = [lines(number) for number in range(len(plan.columns))]
 
     def taps(place: int) -> Float[Array, "3 p q _ _"]:
-        points = plan.flat().of_column([array[place][:, None] for array in found], 0)
+        points = plan.flat().of_column([array[place] for array in found], 0)
         return jnp.stack(_combinations(columns.kernel.T, points))
 
     return layer.from_places(jnp.stack([taps(place) for place in range(3)]))
 
 
-def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
+def _tiles(block: Float[Array, "b h w qf"], plan: _Plan, dilation: int) -> AtPoints:
     """Tiles of inputs with what they see beyond, at the points: [v, t, phases * f]."""
     rows, columns = plan.axes
-    b, height, width, features = block.shape
-    n = plan.phases
-    block = block.reshape(b, height // n, n, width // n, n, features).swapaxes(2, 3)
+    n, features = plan.phases, block.shape[3] // plan.phases
 
-    def at_columns(group: _Group) -> Float[Array, "v b h x d p q f"]:
-        windows = _windows(block[..., _slice(group.phases), :], 2, columns, dilation)
+    def at_columns(group: _Group) -> Float[Array, "v b h x d qf"]:
+        first, last = group.phases.start, group.phases.stop
+        seen = block[..., first * features : last * features]
+        windows = _windows(seen, 2, columns, dilation)
         return _kept(_combinations(columns.inputs[_slice(group.points)], windows))
 
     found = [at_columns(group) for group in plan.columns]
 
     def tiles(row: int, number: int) -> Float[Array, "v t pqf"]:
-        seen = found[number][..., _slice(plan.rows[row]), :, :]
-        return _flat(_combination(rows.inputs[row], _windows(seen, 2, rows, dilation)))
+        phases = [
+            _combination(
+                rows.inputs[row], _windows(found[number][:, :, p::n], 2, rows, dilation)
+            )
+            for p in plan.rows[row]
+        ]
+        # Not stacked and reshaped: XLA would divide to find each value's phase.
+        return _flat(jnp.concatenate(phases, axis=-1))
 
     return plan.at_points(tiles)
 
@@ -342,9 +359,8 @@ def _tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
 def _error_tiles(block: Block, plan: _Plan, dilation: int) -> AtPoints:
     """Tiles of a coarse grid's errors at the points: [v, t, f]."""
     rows, columns = plan.axes
-    block = block[:, :, :, None, None]
 
-    def at_columns(group: _Group) -> Float[Array, "v b h x d 1 1 f"]:
+    def at_columns(group: _Group) -> Float[Array, "v b h x d f"]:
         matrix = columns.outputs.T[_slice(group.points)]
         return _kept(_combinations(matrix, _split(block, 2, columns, dilation)))
 
@@ -362,29 +378,19 @@ def _kept(parts: list[Array], axis: int = 0) -> Array:
     return jax.lax.optimization_barrier(jnp.stack(parts, axis))
 
 
-def _flat(points: Float[Array, "v b y d x d p q f"]) -> Float[Array, "v t pqf"]:
-    return points.reshape(len(points), -1, prod(points.shape[6:]))
+def _flat(points: Float[Array, "v b y d x d f"]) -> Float[Array, "v t f"]:
+    return points.reshape(len(points), -1, points.shape[-1])
 
 
 def _interpolated(
     products: AtPoints, plan: _Plan, tiles: Sequence[int]
-) -> Float[Array, "b y 4 p d x 2 q d f"]:
-    """The outputs of all tiles."""
+) -> list[Float[Array, "b y d x 2q d f"]]:
+    """The outputs of all tiles, a line of each at a time."""
     rows, columns = plan.axes
 
-    def by_phase(row: int) -> list[Float[Array, "v p q b y d x d f"]]:
-        split = []
-        for product, group in zip(products[row], plan.columns, strict=True):
-            phases = (len(plan.rows[row]), len(group.phases))
-            shape = (len(group.points), *tiles, *phases, -1)
-            split.append(jnp.moveaxis(product.reshape(shape), (6, 7), (1, 2)))
-        return split
-
-    split = [by_phase(row) if phases else [] for row, phases in enumerate(plan.rows)]
-
-    def lines(phase: int) -> list[Float[Array, "4 v q b y d x d f"]]:
+    def lines(phase: int) -> list[list[Float[Array, "v t qf"]]]:
         return [
-            _kept(_combinations(rows.outputs, plan.of_row(split, phase, group)))
+            _combinations(rows.outputs, plan.of_row(products, phase, group))
             for group in range(len(plan.columns))
         ]
 
@@ -393,17 +399,15 @@ def _interpolated(
             _combinations(columns.outputs, plan.of_column(line, phase))
             for phase in range(plan.phases)
         ]
-        return jnp.stack([phase[k] for k in range(columns.tile) for phase in found], 4)
+        parts = [phase[k] for k in range(columns.tile) for phase in found]
+        return jnp.stack([part.reshape(*tiles, -1) for part in parts], axis=4)
 
     found = [lines(phase) for phase in range(plan.phases)]
-    return jnp.stack(
-        [
-            pixels([group[k] for group in phase])
-            for k in range(rows.tile)
-            for phase in found
-        ],
-        axis=2,
-    )
+    return [
+        pixels([group[k] for group in phase])
+        for k in range(rows.tile)
+        for phase in found
+    ]
 
 
 def _combinations(matrix: np.ndarray, parts: Sequence[Array | None]) -> list[Array]:
@@ -520,37 +524,42 @@ class _Blocks:
         below, right = self.missing
         return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
 
-    def padded(self, images: Array, scale: int) -> Array:
-        """Zeros around: what the first and the last tiles see beyond the images."""
+    def padded(self, images: Array, scale: int) -> Float[Array, "b h w qf"]:
+        """Zeros around: what the first and the last tiles see beyond the images.
+
+        The columns' phases lie beside each other in memory, as more features would.
+        """
         around = [
-            (scale * self.dilation, scale * (more + side - self.dilation))
-            for more, side in zip(self.missing, self.sides, strict=True)
+            (n * self.dilation, n * (more + side - self.dilation))
+            for n, more, side in zip((scale, 1), self.missing, self.sides, strict=True)
         ]
+        images = images.reshape(*images.shape[:2], -1, scale * images.shape[3])
         return jnp.pad(images, ((0, 0), *around, (0, 0)))
 
-    def start(self, index: Array | int, scale: int) -> tuple[Array, ...]:
-        """Where block `index` begins."""
+    def start(self, index: Array | int) -> tuple[Array, Array, Array]:
+        """Where block `index` begins: its image, row and column of the coarse grid."""
         index = unsigned(index)
         place = index % self.per_image
         return (
             index // self.per_image * self.shape[0],
-            place // self.per_row * self.shape[1] * scale,
-            place % self.per_row * self.shape[2] * scale,
-            unsigned(0),
+            place // self.per_row * self.shape[1],
+            place % self.per_row * self.shape[2],
         )
 
     def cut(self, images: Array, index: Array | int) -> Array:
         """Block `index` of filled images."""
         sizes = (*self.shape, images.shape[3])
-        return jax.lax.dynamic_slice(images, self.start(index, 1), sizes)
+        start = (*self.start(index), unsigned(0))
+        return jax.lax.dynamic_slice(images, start, sizes)
 
     def cut_around(self, images: Array, index: Array | int, scale: int) -> Array:
         """Block `index` of padded images, and what its last tiles see beyond it."""
         count, rows, columns = self.shape
         down, right = self.sides
-        sizes = (count, scale * (rows + down), scale * (columns + right))
-        start = self.start(index, scale)
-        return jax.lax.dynamic_slice(images, start, (*sizes, images.shape[3]))
+        sizes = (count, scale * (rows + down), columns + right, images.shape[3])
+        image, top, left = self.start(index)
+        start = (image, scale * top, left, unsigned(0))
+        return jax.lax.dynamic_slice(images, start, sizes)
 
 
 def unsigned(index: Array | int) -> Array:
