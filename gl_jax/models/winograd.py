@@ -137,9 +137,9 @@ def _by_tiles(
         tiles = _tiles(block, seen, layer.dilation)
         products = _products(tiles, weights, ((2,), (summed,)))
         image, top, left = blocks.start(index)
-        left, first = left * made.phases, unsigned(0)
+        left, zero = left * made.phases, unsigned(0)
         for number, line in enumerate(_interpolated(products, made, blocks.tiles)):
-            start = (image, top // high, unsigned(number), first, left, first)
+            start = (image, top // high, unsigned(number), zero, left, zero)
             line = line.reshape(*line.shape[:2], 1, layer.dilation, -1, features)
             outputs = jax.lax.dynamic_update_slice(outputs, line, start)
         return outputs
@@ -496,7 +496,7 @@ def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array
 class _Blocks:
     """Coarse grids cut into equal blocks of whole tiles, about so many pixels large.
 
-    `scale` is how much finer the images are that are cut or made.
+    `scale` is how much finer than the coarse grids the images are that are padded and cut.
     """
 
     def __init__(
