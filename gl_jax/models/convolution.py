@@ -47,11 +47,12 @@ ParityTaps = tuple[slice, tuple[int, int]]
 LEAST_PRODUCTS = 2**17
 
 # Below this many channels on either side Winograd's transforms cost more than its
-# products save. At stride 2 more is saved, the larger the kernel the more: half as many
-# are enough on the fine side for 4 and 5 taps, but not for the outputs of 4, which are
-# many. A weight gradient at stride 1 saves more, because XLA's own is slower.
-WINOGRAD_CHANNELS = 128
+# products save; more is saved of gradients, because XLA's own are slower. Stride 2 asks
+# for more on the coarse side, and with a kernel of 3, which saves least, for twice as many
+# on the fine one.
+WINOGRAD_CHANNELS = 64
 WINOGRAD_GRADIENT_CHANNELS = 32
+WINOGRAD_COARSE_CHANNELS = 128
 
 # Below so many multiplications for each tap, its programs at stride 2 take longer to
 # compile than they save in a few hundred steps; a weight gradient saves more.
@@ -59,7 +60,7 @@ WINOGRAD_PRODUCTS = 2**27
 WINOGRAD_GRADIENT_PRODUCTS = 2**25
 
 # Of kernels with more weights patches are as fast, and need less memory.
-WINOGRAD_WEIGHTS = 2**20
+WINOGRAD_WEIGHTS = 2**22
 
 # What is made of so many pixels of a layer fits into the cache.
 STRIP_PIXELS = 4096
@@ -256,7 +257,7 @@ def _to_coarse(
         on_cpu = partial(_by_patches, layer=layer)
     elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
-    elif _by_winograd(fine, fine.shape, features, layer, half_from=4, least=least):
+    elif _by_winograd(fine, fine.shape, features, layer, WINOGRAD_CHANNELS, least):
         # Normalising the outputs of a training step makes more of their rounding; half of
         # the completion network's comes from layers that are not dilated.
         accurate = often and layer.dilation == 1 and not layer.upsampling
@@ -284,20 +285,20 @@ def _by_winograd(
     grid: Sequence[int],
     features: tuple[int, int],
     layer: Layer,
-    *,
-    half_from: int,
-    least: float,
+    channels: int,
+    products: float,
 ) -> bool:
     """Whether Winograd's products save time between grids, by the shape of the fine one.
 
-    At stride 2 only that of `least` multiplications for each tap; there half as many fine
-    features are enough for kernels of `half_from` on.
+    From so many channels on, and at stride 2 from so many multiplications for each tap on.
     """
-    if layer.stride == 2 and grid[0] * _products_per_tap(grid, features, layer) < least:
-        return False
-    halved = layer.stride == 2 and layer.size >= half_from
-    channels = WINOGRAD_CHANNELS // 2 if halved else WINOGRAD_CHANNELS
-    wide = features[0] >= channels and features[1] >= WINOGRAD_CHANNELS
+    fine = coarse = channels
+    if layer.stride == 2:
+        if grid[0] * _products_per_tap(grid, features, layer) < products:
+            return False
+        coarse = WINOGRAD_COARSE_CHANNELS
+        fine = 2 * channels if layer.size == 3 else channels
+    wide = features[0] >= fine and features[1] >= coarse
     return wide and _fits_winograd(array, grid, features, layer)
 
 
@@ -436,7 +437,9 @@ def _to_fine(
         return _native_to_fine(coarse, kernel, layer, shape)
     if _onto_small_map(coarse, shape, layer):
         on_cpu = partial(_to_patches, layer=layer, sides=shape[1:3])
-    elif _by_winograd(coarse, shape, features, layer, half_from=5, least=least):
+    elif _by_winograd(
+        coarse, shape, features, layer, WINOGRAD_GRADIENT_CHANNELS, least
+    ):
         on_cpu = partial(winograd.to_fine, layer=layer)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
@@ -618,14 +621,10 @@ def _cpu_weight_gradient(
         return partial(_patch_products, layer=layer)
     if layer.stride == layer.dilation == 1 and features[1] <= THIN_CHANNELS:
         return partial(_mirrored_patch_products, layer=layer)
-    if layer.stride == 1:
-        pays = thinner >= WINOGRAD_GRADIENT_CHANNELS
-        pays = pays and _fits_winograd(fine, fine.shape, features, layer)
-    else:
-        least = WINOGRAD_GRADIENT_PRODUCTS
-        pays = _by_winograd(fine, fine.shape, features, layer, half_from=4, least=least)
-        pays = pays and prod(shape) <= WINOGRAD_WEIGHTS
-    if pays:
+    least = WINOGRAD_GRADIENT_PRODUCTS
+    channels = WINOGRAD_GRADIENT_CHANNELS
+    pays = _by_winograd(fine, fine.shape, features, layer, channels, least)
+    if pays and (layer.stride == 1 or prod(shape) <= WINOGRAD_WEIGHTS):
         return partial(winograd.weight_gradient, layer=layer)
     if thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None

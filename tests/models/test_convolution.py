@@ -60,7 +60,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((24, 32), 3, 64, 5, 2, 1, id="first-layer-of-a-discriminator"),
         pytest.param((96, 64), 32, 3, 3, 1, 1, id="last-layer-in-strips"),
         pytest.param((12, 15), 32, 8, 3, 1, 1, id="odd-columns"),
-        pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradient"),
+        pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradients"),
         pytest.param((8, 12), 192, 200, 3, 1, 1, id="winograd"),
         pytest.param((8, 4), 192, 192, 3, 1, 2, id="winograd-dilated"),
         pytest.param((12, 20), 64, 64, 3, 1, 4, id="dilated-taps"),
@@ -70,7 +70,8 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((24, 16), 72, 64, 3, 2, 1, id="stride-2-taps"),
         pytest.param((24, 32), 128, 136, 3, 2, 1, id="stride-2-winograd"),
         pytest.param((24, 32), 64, 128, 5, 2, 1, id="stride-2-kernel-5-winograd"),
-        pytest.param((24, 32), 256, 256, 5, 2, 1, id="stride-2-many-weights"),
+        pytest.param((24, 32), 64, 128, 3, 2, 1, id="stride-2-winograd-gradients"),
+        pytest.param((24, 32), 256, 656, 5, 2, 1, id="stride-2-many-weights"),
         pytest.param((24, 31), 64, 128, 5, 2, 1, id="stride-2-wide-odd-side"),
         pytest.param((192, 96), 8, 8, 5, 2, 1, id="stride-2-in-strips"),
         pytest.param((23, 17), 8, 8, 5, 2, 1, id="stride-2-odd-sides"),
@@ -114,7 +115,7 @@ def test_onto_small_maps_bfloat16_is_left_to_xla():
         ((96, 48), 4, 16),
         pytest.param((10, 8), 32, 8, id="onto-few-features"),
         pytest.param((12, 8), 128, 128, id="winograd"),
-        pytest.param((12, 8), 136, 64, id="winograd-gradients"),
+        pytest.param((12, 8), 136, 64, id="winograd-onto-few-features"),
     ],
 )
 def test_upsampling_is_a_transposed_convolution_by_the_unflipped_kernel(
