@@ -49,7 +49,8 @@ LEAST_PRODUCTS = 2**17
 # Below this many channels on either side Winograd's transforms cost more than its
 # products save; more is saved of gradients, because XLA's own are slower. Stride 2 asks
 # for more on the coarse side, and with a kernel of 3, which saves least, for twice as many
-# on the fine one.
+# on the fine one. Outputs of a photograph or two save less than their longer compilation.
+WINOGRAD_INFERENCE_CHANNELS = 128
 WINOGRAD_CHANNELS = 64
 WINOGRAD_GRADIENT_CHANNELS = 32
 WINOGRAD_COARSE_CHANNELS = 128
@@ -249,6 +250,7 @@ def _to_coarse(
         return _native(fine, layer.fine_first(kernel), layer)
 
     features = layer.features(kernel.shape)
+    channels = WINOGRAD_CHANNELS if often else WINOGRAD_INFERENCE_CHANNELS
     least = WINOGRAD_PRODUCTS if often else inf
     on_cpu: Callable[[Array, Array], Array]
     if _is_small(fine.shape, features, layer):
@@ -257,7 +259,7 @@ def _to_coarse(
         on_cpu = partial(_by_patches, layer=layer)
     elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
-    elif _by_winograd(fine, fine.shape, features, layer, WINOGRAD_CHANNELS, least):
+    elif _by_winograd(fine, fine.shape, features, layer, channels, least):
         # Normalising the outputs of a training step makes more of their rounding; half of
         # the completion network's comes from layers that are not dilated.
         accurate = often and layer.dilation == 1 and not layer.upsampling
