@@ -61,6 +61,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((96, 64), 32, 3, 3, 1, 1, id="last-layer-in-strips"),
         pytest.param((12, 15), 32, 8, 3, 1, 1, id="odd-columns"),
         pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradients"),
+        pytest.param((16, 12), 64, 64, 3, 1, 1, id="winograd-narrow"),
         pytest.param((8, 12), 192, 200, 3, 1, 1, id="winograd"),
         pytest.param((8, 4), 192, 192, 3, 1, 2, id="winograd-dilated"),
         pytest.param((12, 20), 64, 64, 3, 1, 4, id="dilated-taps"),
@@ -71,6 +72,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((24, 32), 128, 136, 3, 2, 1, id="stride-2-winograd"),
         pytest.param((24, 32), 64, 128, 5, 2, 1, id="stride-2-kernel-5-winograd"),
         pytest.param((24, 32), 64, 128, 3, 2, 1, id="stride-2-winograd-gradients"),
+        pytest.param((24, 32), 256, 256, 5, 2, 1, id="stride-2-kernel-5-wide"),
         pytest.param((24, 32), 256, 656, 5, 2, 1, id="stride-2-many-weights"),
         pytest.param((24, 31), 64, 128, 5, 2, 1, id="stride-2-wide-odd-side"),
         pytest.param((192, 96), 8, 8, 5, 2, 1, id="stride-2-in-strips"),
@@ -159,6 +161,15 @@ def test_a_layer_that_does_little_is_left_to_xla(monkeypatch, function, stride, 
     assert matrix_products() > 0
     monkeypatch.setattr(convolution, "LEAST_PRODUCTS", products + 1)
     assert matrix_products() == 0
+
+
+@pytest.mark.parametrize(("features", "compiled_longer"), [(64, False), (128, True)])
+def test_without_gradients_narrow_layers_are_left_to_xla(features, compiled_longer):
+    """As in inference, where a short compilation is worth more."""
+    inputs = jnp.ones((1, 16, 16, features))
+    kernel = jnp.ones((3, 3, features, features))
+    text = jax.jit(convolve).lower(inputs, kernel).as_text()
+    assert ("dot_general" in text) == compiled_longer
 
 
 @pytest.mark.parametrize("moved", [0, 1])
