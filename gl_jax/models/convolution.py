@@ -55,6 +55,13 @@ WINOGRAD_CHANNELS = 64
 WINOGRAD_GRADIENT_CHANNELS = 32
 WINOGRAD_COARSE_CHANNELS = 128
 
+# Its largest tiles gain from so many features on, and round too much for outputs.
+# Normalising the outputs of a training step makes more of their rounding, which grows with
+# the features that are summed; half of the completion network's comes from layers that are
+# not dilated. With more than so many these take the smallest tiles.
+WINOGRAD_LARGE_TILES_CHANNELS = 192
+WINOGRAD_SUMMED_CHANNELS = 128
+
 # Below so many multiplications for each tap, its programs at stride 2 take longer to
 # compile than they save in a few hundred steps; a weight gradient saves more.
 WINOGRAD_PRODUCTS = 2**27
@@ -260,10 +267,11 @@ def _to_coarse(
     elif _fits_pairs(fine, features, layer):
         on_cpu = _in_pairs
     elif _by_winograd(fine, fine.shape, features, layer, channels, least):
-        # Normalising the outputs of a training step makes more of their rounding; half of
-        # the completion network's comes from layers that are not dilated.
-        accurate = often and layer.dilation == 1 and not layer.upsampling
-        on_cpu = partial(winograd.to_coarse, layer=layer, accurate=accurate)
+        plain = layer.dilation == 1 and not layer.upsampling
+        long = features[0] * layer.stride**2 > WINOGRAD_SUMMED_CHANNELS
+        accurate = often and plain and long
+        tiles = winograd.TILES_2X2 if accurate else winograd.TILES_2X4
+        on_cpu = partial(winograd.to_coarse, layer=layer, tiles=tiles)
     else:
         return native(fine, kernel)
     return jax.lax.platform_dependent(fine, kernel, cpu=on_cpu, default=native)
@@ -442,7 +450,9 @@ def _to_fine(
     elif _by_winograd(
         coarse, shape, features, layer, WINOGRAD_GRADIENT_CHANNELS, least
     ):
-        on_cpu = partial(winograd.to_fine, layer=layer)
+        large = layer.stride == 1 and min(features) >= WINOGRAD_LARGE_TILES_CHANNELS
+        tiles = winograd.TILES_4X4 if large else winograd.TILES_2X4
+        on_cpu = partial(winograd.to_fine, layer=layer, tiles=tiles)
     elif layer.stride == 1:
         mirrored = layer.fine_first(kernel)[::-1, ::-1].swapaxes(2, 3)
         return _to_coarse(coarse, mirrored, Layer(layer.size, 1, layer.dilation))

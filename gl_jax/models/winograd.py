@@ -6,16 +6,17 @@ Gray 2016). Products at one point, of all tiles and between all features, are on
 product. A dilated convolution does the same in each of the grids of pixels that it sees.
 
 Larger tiles need fewer products and round more. With the points 0, ±1/√2, ±√2 and infinity
-a tile of 4 outputs has half the error of the usual 0, ±1, ±2. A convolution takes 2 rows
-and 4 columns at a time, 3 products for each output instead of 9 and three times the
-definition's rounding, or 2 and 2, 4 products, where less is asked for; a weight gradient,
-whose rounding nothing amplifies, takes 4 and 4, 2.25 products. It is for float32 only.
+a tile of 4 outputs has half the error of the usual 0, ±1, ±2. Tiles of 2 rows and 4 columns
+take 3 products for each output instead of 9 and have three times the definition's rounding,
+of 2 and 2 four products and twice, of 4 and 4, as weight gradients take, 2.25 products and
+six times. Nearly all of it is that of the products' sums, not of the transforms, so shorter
+sums round less. It is for float32 only.
 
 At stride 2 the fine grid is four coarse ones, its phases. A kernel of 3 to 5 taps has at
 most 3 in each phase, so every phase has such a 3x3 kernel. One without its first tap is 0
 at the point 0, one without its last at infinity: what is 0 is not multiplied. A kernel of 5
-needs 10.5 products for each coarse pixel instead of 25 (14 if 2 and 2 are taken), one of 4
-7.5 instead of 16, one of 3 5.6 instead of 9 (6.25); weight gradients 8.3, 6.3 and 5.1.
+needs 10.5 products for each coarse pixel instead of 25 (14 by 2 and 2), one of 4 7.5 instead
+of 16, one of 3 5.6 instead of 9 (6.25); weight gradients 8.3, 6.3 and 5.1.
 
 The transforms are memory traffic, so a block of tiles that fits into the cache is done at
 a time, from the inputs to the outputs.
@@ -94,8 +95,8 @@ def _powers(points: tuple[float, ...], count: int) -> np.ndarray:
 
 _OF_2 = _Axis(0, 1, -1)
 _OF_4 = _Axis(0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
-_Axes = tuple[_Axis, _Axis]
-_ACCURATE, _FORWARD, _GRADIENT = (_OF_2, _OF_2), (_OF_2, _OF_4), (_OF_4, _OF_4)
+Tiles = tuple[_Axis, _Axis]
+TILES_2X2, TILES_2X4, TILES_4X4 = (_OF_2, _OF_2), (_OF_2, _OF_4), (_OF_4, _OF_4)
 
 
 def fits(shape: Sequence[int], dilation: int) -> bool:
@@ -104,24 +105,21 @@ def fits(shape: Sequence[int], dilation: int) -> bool:
     return height * width <= MOST_PADDING * shape[1] * shape[2]
 
 
-def to_coarse(
-    fine: Fine, kernel: Kernel, layer: Layer, *, accurate: bool = False
-) -> Coarse:
+def to_coarse(fine: Fine, kernel: Kernel, layer: Layer, tiles: Tiles) -> Coarse:
     """The "same" convolution; where the stride is 2, of even sides."""
-    axes = _ACCURATE if accurate else _FORWARD
-    return _by_tiles(fine, kernel, layer, axes, finer=False)
+    return _by_tiles(fine, kernel, layer, tiles, finer=False)
 
 
-def to_fine(coarse: Coarse, kernel: Kernel, layer: Layer) -> Fine:
+def to_fine(coarse: Coarse, kernel: Kernel, layer: Layer, tiles: Tiles) -> Fine:
     """The transposed convolution: the gradient of `to_coarse` with respect to `fine`."""
-    return _by_tiles(coarse, kernel, layer, _FORWARD, finer=True)
+    return _by_tiles(coarse, kernel, layer, tiles, finer=True)
 
 
 def _by_tiles(
-    inputs: Array, kernel: Kernel, layer: Layer, axes: _Axes, *, finer: bool
+    inputs: Array, kernel: Kernel, layer: Layer, tiles: Tiles, *, finer: bool
 ) -> Array:
     places = layer.places()
-    plan = _Plan(axes, [taps[::-1] for taps in places] if finer else places)
+    plan = _Plan(tiles, [taps[::-1] for taps in places] if finer else places)
     seen, made = (plan.flat(), plan) if finer else (plan, plan.flat())
     weights = _weights(kernel, plan, layer, mirrored=finer)
     summed = 2 if finer != layer.upsampling else 1  # of the weights' axes
@@ -134,8 +132,8 @@ def _by_tiles(
 
     def complete(index: Array, outputs: Array) -> Array:
         block = blocks.cut_around(padded, index, seen.phases)
-        tiles = _tiles(block, seen, layer.dilation)
-        products = _products(tiles, weights, ((2,), (summed,)))
+        points = _tiles(block, seen, layer.dilation)
+        products = _products(points, weights, ((2,), (summed,)))
         image, top, left = blocks.start(index)
         left, zero = left * made.phases, unsigned(0)
         for number, line in enumerate(_interpolated(products, made, blocks.tiles)):
@@ -157,7 +155,7 @@ def _by_tiles(
 
 def weight_gradient(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
     """The gradient of `to_coarse` with respect to the kernel, from that of its outputs."""
-    plan = _Plan(_GRADIENT, layer.places())
+    plan = _Plan(TILES_4X4, layer.places())
     most = max(fine.shape[3] * plan.phases**2, coarse.shape[3])
     pixels = min(PIXELS, VALUES // most)
     blocks = _Blocks(coarse.shape, plan.axes, layer.dilation, pixels)
@@ -220,7 +218,7 @@ def _groups(columns: _Axis, places: Sequence[Places]) -> list[_Group]:
 class _Plan:
     """Which phases are multiplied: at each row of points, and at groups of columns."""
 
-    def __init__(self, axes: _Axes, places: Sequence[Places]) -> None:
+    def __init__(self, axes: Tiles, places: Sequence[Places]) -> None:
         self.axes, self.phases = axes, len(places)
         rows, columns = axes
         self.rows = [rows.phases(point, places) for point in range(rows.points)]
@@ -500,7 +498,7 @@ class _Blocks:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], axes: _Axes, dilation: int, pixels: int
+        self, shape: tuple[int, ...], axes: Tiles, dilation: int, pixels: int
     ) -> None:
         images, height, width = shape[:3]
         self.dilation = dilation

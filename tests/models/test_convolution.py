@@ -62,6 +62,7 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((12, 15), 32, 8, 3, 1, 1, id="odd-columns"),
         pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradients"),
         pytest.param((16, 12), 64, 64, 3, 1, 1, id="winograd-narrow"),
+        pytest.param((8, 12), 136, 160, 3, 1, 1, id="winograd-middle"),
         pytest.param((8, 12), 192, 200, 3, 1, 1, id="winograd"),
         pytest.param((8, 4), 192, 192, 3, 1, 2, id="winograd-dilated"),
         pytest.param((12, 20), 64, 64, 3, 1, 4, id="dilated-taps"),
