@@ -632,12 +632,14 @@ def _cpu_weight_gradient(
     if plain and features[0] == thinner <= THIN_CHANNELS:
         return partial(_patch_products, layer=layer)
     if layer.stride == layer.dilation == 1 and features[1] <= THIN_CHANNELS:
-        return partial(_mirrored_patch_products, layer=layer)
+        return partial(_mirrored, products=partial(_patch_products, layer=layer))
     least = WINOGRAD_GRADIENT_PRODUCTS
     channels = WINOGRAD_GRADIENT_CHANNELS
     pays = _by_winograd(fine, fine.shape, features, layer, channels, least)
     if pays and (layer.stride == 1 or prod(shape) <= WINOGRAD_WEIGHTS):
-        return partial(winograd.weight_gradient, layer=layer)
+        products = partial(winograd.weight_gradient, layer=layer)
+        thin_errors = layer.stride == 1 and features[1] < features[0]
+        return partial(_mirrored, products=products) if thin_errors else products
     if thinner < 2 * WINOGRAD_GRADIENT_CHANNELS:
         return None
     return partial(_patch_products if layer.size == 5 else _tap_products, layer=layer)
@@ -664,10 +666,15 @@ def _patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
     return layer.fine_first(total.reshape(sides))
 
 
-def _mirrored_patch_products(fine: Array, coarse: Array, *, layer: Layer) -> Array:
-    """At stride 1 from patches of the errors: the inputs lie on the other side."""
+def _mirrored(
+    fine: Array, coarse: Array, *, products: Callable[[Array, Array], Array]
+) -> Array:
+    """At stride 1 from what the inputs meet of the errors: on their other side.
+
+    What is met is read with its surroundings, and is better the thinner side.
+    """
     # The inputs anew, not those of the outputs, kept until now.
-    mirrored = _patch_products(coarse, after(fine, coarse), layer=layer)
+    mirrored = products(coarse, after(fine, coarse))
     return mirrored[::-1, ::-1].swapaxes(2, 3)
 
 

@@ -39,8 +39,12 @@ from gl_jax.models.ordering import blank
 VALUES = 2**20
 """Of inputs or outputs at a time: 4 MB, half a row of their tiles' points."""
 
-PIXELS = 4096
-"""Of the coarse grid to take a weight gradient of at a time, at most."""
+PRODUCTS = 2**23
+"""Of a phase at one point: with fewer, XLA multiplies on one core only, so up to twice the
+values are taken at a time."""
+
+GRADIENT_VALUES = 3 * 2**19
+"""Of inputs and errors together at a time, for a weight gradient."""
 
 MOST_PADDING = 1.25
 """Times the pixels there are, when the sides are filled up to whole tiles."""
@@ -126,8 +130,10 @@ def _by_tiles(
     features = kernel.shape[4 - summed]
     count, height, width, read = inputs.shape
     sides = (height // seen.phases, width // seen.phases)
-    most = max(read * seen.phases**2, features * made.phases**2)
-    blocks = _Blocks((count, *sides), plan.axes, layer.dilation, VALUES // most)
+    pixels = VALUES // max(read * seen.phases**2, features * made.phases**2)
+    enough = prod(axis.tile for axis in tiles) * PRODUCTS // prod(kernel.shape[2:])
+    pixels = max(pixels, min(enough, 2 * pixels))
+    blocks = _Blocks((count, *sides), tiles, layer.dilation, pixels)
     padded = blocks.padded(inputs, seen.phases)
 
     def complete(index: Array, outputs: Array) -> Array:
@@ -156,8 +162,7 @@ def _by_tiles(
 def weight_gradient(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
     """The gradient of `to_coarse` with respect to the kernel, from that of its outputs."""
     plan = _Plan(TILES_4X4, layer.places())
-    most = max(fine.shape[3] * plan.phases**2, coarse.shape[3])
-    pixels = min(PIXELS, VALUES // most)
+    pixels = GRADIENT_VALUES // (fine.shape[3] * plan.phases**2 + coarse.shape[3])
     blocks = _Blocks(coarse.shape, plan.axes, layer.dilation, pixels)
     padded, errors = blocks.padded(fine, plan.phases), blocks.filled(coarse)
 

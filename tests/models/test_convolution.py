@@ -61,6 +61,8 @@ def assert_same_values(actual: Array, expected: Array) -> None:
         pytest.param((96, 64), 32, 3, 3, 1, 1, id="last-layer-in-strips"),
         pytest.param((12, 15), 32, 8, 3, 1, 1, id="odd-columns"),
         pytest.param((16, 12), 32, 64, 3, 1, 1, id="winograd-gradients"),
+        pytest.param((16, 12), 64, 32, 3, 1, 1, id="winograd-thin-errors"),
+        pytest.param((8, 12), 64, 32, 3, 1, 2, id="winograd-thin-errors-dilated"),
         pytest.param((16, 12), 64, 64, 3, 1, 1, id="winograd-narrow"),
         pytest.param((8, 12), 136, 160, 3, 1, 1, id="winograd-middle"),
         pytest.param((8, 12), 192, 200, 3, 1, 1, id="winograd"),

@@ -63,6 +63,18 @@ def assert_same(layer: Layer, coarse_size: tuple[int, int]) -> None:
             assert worst(actual, expected) < TOLERANCE
 
 
+@pytest.fixture
+def in_blocks(monkeypatch) -> Callable[[int, int], None]:
+    """Has blocks of so many pixels taken at a time, of a layer of 5 fine, 7 coarse features."""
+
+    def cut(pixels: int, phases: int) -> None:
+        monkeypatch.setattr(winograd, "VALUES", pixels * max(5 * phases, 7))
+        monkeypatch.setattr(winograd, "GRADIENT_VALUES", pixels * (5 * phases + 7))
+        monkeypatch.setattr(winograd, "PRODUCTS", 0)
+
+    return cut
+
+
 @pytest.mark.parametrize(
     ("size", "dilation", "pixels"),
     [
@@ -78,9 +90,25 @@ def assert_same(layer: Layer, coarse_size: tuple[int, int]) -> None:
         pytest.param((16, 8), 16, 4096, id="dilated-beyond-the-image"),
     ],
 )
-def test_it_is_the_same_convolution(size, dilation, pixels, monkeypatch):
-    monkeypatch.setattr(winograd, "VALUES", pixels * 7)
+def test_it_is_the_same_convolution(size, dilation, pixels, in_blocks):
+    in_blocks(pixels, phases=1)
     assert_same(Layer(3, dilation=dilation), size)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "blocks"),
+    [(8, 6), (16, 3), pytest.param(48, 3, id="but-not-more-than-twice-as-large")],
+)
+def test_blocks_of_small_products_are_larger(tiles, blocks, in_blocks, monkeypatch):
+    """Of 12x32 pixels, 6 rows of 8 tiles: blocks of 64 pixels, and of more."""
+    in_blocks(64, phases=1)
+    monkeypatch.setattr(winograd, "PRODUCTS", tiles * 5 * 7)
+    program = partial(winograd.to_coarse, layer=Layer(3), tiles=winograd.TILES_2X4)
+    shapes = [(1, 12, 32, 5), (3, 3, 5, 7)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    loops = jax.make_jaxpr(program)(*arrays).eqns
+    assert [e.params["length"] for e in loops if "length" in e.params] == [blocks]
+    assert_same(Layer(3), (12, 32))
 
 
 @pytest.mark.parametrize(
@@ -94,8 +122,8 @@ def test_it_is_the_same_convolution(size, dilation, pixels, monkeypatch):
         pytest.param(Layer(5, 2), (12, 32), 64, id="pieces"),
     ],
 )
-def test_stride_2_is_the_same_convolution(layer, coarse, pixels, monkeypatch):
-    monkeypatch.setattr(winograd, "VALUES", pixels * 20)
+def test_stride_2_is_the_same_convolution(layer, coarse, pixels, in_blocks):
+    in_blocks(pixels, phases=4)
     assert_same(layer, coarse)
 
 
