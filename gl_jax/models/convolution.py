@@ -55,11 +55,13 @@ WINOGRAD_CHANNELS = 64
 WINOGRAD_GRADIENT_CHANNELS = 32
 WINOGRAD_COARSE_CHANNELS = 128
 
-# Its largest tiles gain from so many features on, and round too much for outputs.
-# Normalising the outputs of a training step makes more of their rounding, which grows with
-# the features that are summed; half of the completion network's comes from layers that are
-# not dilated. With more than so many these take the smallest tiles.
+# From so many features on input gradients gain from the largest tiles, which round too much
+# for outputs.
 WINOGRAD_LARGE_TILES_CHANNELS = 192
+
+# Normalising the outputs of a training step makes more of their rounding, half of which, in
+# the completion network, comes from layers that are not dilated. It grows with the features
+# that are summed: with more than so many these layers take the smallest tiles.
 WINOGRAD_SUMMED_CHANNELS = 128
 
 # Below so many multiplications for each tap, its programs at stride 2 take longer to

@@ -40,8 +40,8 @@ VALUES = 2**20
 """Of inputs or outputs at a time: 4 MB, half a row of their tiles' points."""
 
 PRODUCTS = 2**23
-"""Of a phase at one point: with fewer, XLA multiplies on one core only, so up to twice the
-values are taken at a time."""
+"""Of a phase at one point: with fewer XLA's library, YNNPACK, multiplies on one core only,
+so up to twice the values are taken at a time."""
 
 GRADIENT_VALUES = 3 * 2**19
 """Of inputs and errors together at a time, for a weight gradient."""
