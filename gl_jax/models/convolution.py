@@ -407,11 +407,12 @@ def _met(padded: Array, axis: int, side: int, layer: Layer) -> Array:
 
 
 def _side_by_side(padded: Array, sides: Sequence[int], layer: Layer) -> Array:
-    """Patches in one row each, [pixels, k * k * i].
+    """Patches in one row each, [pixels, k * k * i]: columns of taps, then rows of columns.
 
     Pieces are copied as they are: for a strip in the cache that takes less than `_met`.
     """
     for axis in (2, 1):
+        # The barriers are as in `_met`.
         parts = _met_by_tap(padded, axis, sides[axis - 1], layer)
         padded = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=3))
     return padded.reshape(-1, padded.shape[3])

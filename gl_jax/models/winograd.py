@@ -167,11 +167,10 @@ def weight_gradient(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
     padded, errors = blocks.padded(fine, plan.phases), blocks.filled(coarse)
 
     def products(index: Array | int) -> AtPoints:
-        tiles = _tiles(
-            blocks.cut_around(padded, index, plan.phases), plan, layer.dilation
-        )
+        block = blocks.cut_around(padded, index, plan.phases)
+        points = _tiles(block, plan, layer.dilation)
         spread = _error_tiles(blocks.cut(errors, index), plan, layer.dilation)
-        sides = (spread, tiles) if layer.upsampling else (tiles, spread)
+        sides = (spread, points) if layer.upsampling else (points, spread)
         return _products(*sides, ((1,), (1,)))
 
     def add(index: Array, totals: AtPoints) -> AtPoints:
