@@ -1,9 +1,11 @@
 """Devices: the doors by which arrays come and go."""
 
+import gc
 import json
 from unittest.mock import Mock
 
 import jax
+import jax.extend
 import numpy as np
 import pytest
 
@@ -68,6 +70,25 @@ def test_steps_see_their_place_and_average_over_all():
         devices.replicate(jax.random.key(0)),
     )
     assert float(metrics["index"]) == 0.5
+
+
+def test_a_compiled_step_keeps_nothing_of_its_tracing():
+    devices = Devices(1)
+    other = jax.jit(lambda x: x + 1)
+    assert other(1) == 2
+    step = devices.pmap(lambda state, images, key: (state + 1, images.sum()))
+
+    def run(state):
+        images = devices.shard(np.ones((1, 1, 1, 3), np.uint8))
+        return step(state, images, devices.replicate(jax.random.key(0)))
+
+    state, _ = run(devices.replicate(np.zeros(())))
+    gc.collect()
+    traced = [o for o in gc.get_objects() if isinstance(o, jax.extend.core.Jaxpr)]
+    assert not [jaxpr for jaxpr in traced if "reduce_sum" in str(jaxpr)]
+    state, total = run(state)  # of the program it has
+    assert (float(state), int(total)) == (2, 3)
+    assert other(1) == 2
 
 
 def test_a_compiler_without_an_option_does_without_it(monkeypatch):
