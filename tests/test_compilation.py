@@ -7,13 +7,36 @@ import sys
 import jax
 import pytest
 
-from gl_jax.compilation import compiler_options
+from gl_jax import compilation
+from gl_jax.compilation import CPU_OPTIONS, WITHOUT_AVX512, compiler_options
 
 
 def test_options_are_for_processors_only(monkeypatch) -> None:
     assert bool(compiler_options()) == (jax.default_backend() == "cpu")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options.__wrapped__() == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "widest"),
+    [
+        ("flags\t\t: fpu avx avx2 fma\n", True),
+        ("flags\t\t: fpu avx avx2 fma avx512f\n", False),
+        ("flags\t\t: fpu avx\n", False),
+        ("Features\t: fp asimd\n", False),
+        (None, False),  # another system than Linux
+    ],
+)
+def test_processors_of_avx2_get_options_of_their_own(
+    said, widest, monkeypatch, tmp_path
+) -> None:
+    path = tmp_path / "cpuinfo"
+    if said is not None:
+        path.write_text(f"processor\t: 0\n{said}")
+    monkeypatch.setattr(compilation, "PROCESSOR", path)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    options = compiler_options.__wrapped__()
+    assert options == CPU_OPTIONS | (WITHOUT_AVX512 if widest else {})
 
 
 @pytest.mark.parametrize("told", [None, "elsewhere"])

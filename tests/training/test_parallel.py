@@ -95,6 +95,7 @@ def test_a_compiler_without_an_option_does_without_it(monkeypatch):
     known = {"xla_cpu_use_fusion_emitters": False}
     options = known | {"xla_of_another_version": "YES"}
     monkeypatch.setattr(compilation, "CPU_OPTIONS", options)
+    monkeypatch.setattr(compilation, "WITHOUT_AVX512", {})
     monkeypatch.setattr(parallel, "compiler_options", compiler_options.__wrapped__)
     assert compiler_options.__wrapped__() == known
     test_steps_see_their_place_and_average_over_all()
