@@ -145,12 +145,17 @@ def judged(params, stats, images, corner):
 
 
 def assert_trees_close(actual, expected, tolerance=2e-6):
+    worst = furthest(actual, expected)
+    assert worst[0] <= tolerance, worst
+
+
+def furthest(actual, expected):
+    """The largest difference between two trees, and where it is."""
     differences = jax.tree.map(
         lambda a, b: float(jnp.max(jnp.abs(a - b))), actual, expected
     )
     leaves = jax.tree_util.tree_leaves_with_path(differences)
-    worst = max((value, jax.tree_util.keystr(path)) for path, value in leaves)
-    assert worst[0] <= tolerance, worst
+    return max((value, jax.tree_util.keystr(path)) for path, value in leaves)
 
 
 def test_each_phase_leaves_the_other_network_bitwise_unchanged():
@@ -302,10 +307,16 @@ def test_adversarial_ratio_balances_the_two_gradients():
 def test_accumulation_averages_the_gradients_of_its_pieces():
     """With batch normalisation a piece has its own statistics, and its photographs the
     holes that they have in the whole batch."""
+    # Of some photographs rounding moves a value across 0, and a ReLU opens: the weights are
+    # then up to 3e-5 apart, else 1e-7. Of which ones depends on the processor: of three
+    # sets most are not among them, and a wrong average is wrong for all.
+    apart = sorted(_apart_from_averaged_pieces(photographs(seed=n)) for n in (1, 2, 3))
+    assert apart[1] <= 2e-6, apart
+
+
+def _apart_from_averaged_pieces(shown):
+    """How far the weights are from those that the average of both halves leads to."""
     state = new_state("plain")
-    # Of the photographs of seed 0 rounding moves a value across 0, and a ReLU opens: the
-    # weights are then 3e-5 apart, with those of seeds 1 to 9 1e-7.
-    shown = photographs(seed=1)
     after, _ = step_of("accumulate", Phase.COMPLETION)(state, shown, KEY)
     images = shown.astype(np.float32) / 255
     halves = []
@@ -322,7 +333,7 @@ def test_accumulation_averages_the_gradients_of_its_pieces():
     expected = jax.tree.map(
         lambda p, a, b: p - (a + b) / 2, state.completion.params, *halves
     )
-    assert_trees_close(after.completion.params, expected)
+    return furthest(after.completion.params, expected)[0]
 
 
 def test_joint_step_with_accumulation_moves_both_networks_once():
