@@ -44,7 +44,7 @@ def compiler_options() -> dict[str, str | bool]:
 
 
 def _widest_is_avx2() -> bool:
-    """Whether that is what this processor has; no where the system does not say (Linux)."""
+    """Whether that is what this processor has, as Linux says it; no on other systems."""
     try:
         lines = PROCESSOR.read_text().splitlines()
     except OSError:
