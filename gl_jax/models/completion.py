@@ -5,9 +5,10 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gl_jax.models.layers import ConvBlock, NormOrder, UpBlock
+from gl_jax.models.ops import NATIVE, Ops
 
 
 class Row(NamedTuple):
@@ -73,22 +74,33 @@ class CompletionNetwork(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     rematerialize: bool = False
+    ops: Ops = NATIVE
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "b h w 4"], train: bool = False
+        self,
+        inputs: Float[Array, "b h w 4"],
+        train: bool = False,
+        size: Int[Array, " 2"] | None = None,
     ) -> Float[Array, "b h w 3"]:
-        """Completes; `train` normalises by the batch and updates running statistics."""
+        """Completes; `train` normalises by the batch and updates running statistics.
+
+        With a `size` (height, width), multiples of 4, the images are those in the top
+        left of the array: whatever lies beyond is kept at 0 in every layer, as zero
+        padding at the image's own edge is, and beyond `size` the output means nothing.
+        So one compiled program serves all images up to its own size.
+        """
         height, width = inputs.shape[1:3]
         if height % STRIDE or width % STRIDE:
             raise ValueError(
                 f"the sides of the image (={height}x{width}) must be multiples of {STRIDE}: "
                 "the network halves them twice and doubles them twice. Pad the image first."
             )
-        outputs = inputs
+        outputs, level = _inside(inputs, size, 1), 1
         for index, row in enumerate(LAYERS):
             last = index == len(LAYERS) - 1
-            block = UpBlock if row.kind == "deconv" else ConvBlock
+            up = row.kind == "deconv"
+            block = UpBlock if up else ConvBlock
             if self.rematerialize:
                 block = nn.remat(block, static_argnums=(2,))
             outputs = block(
@@ -96,15 +108,30 @@ class CompletionNetwork(nn.Module):
                 kernel_size=row.kernel,
                 stride=row.stride,
                 dilation=row.dilation,
-                norm=not last,
-                norm_order=self.norm_order,
+                norm_order="none" if last else self.norm_order,
                 activation=None if last else nn.relu,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 momentum=self.momentum,
+                ops=self.ops,
                 name=layer_name(index),
             )(outputs, train)
+            level = level // row.stride if up else level * row.stride
+            outputs = _inside(outputs, size, level)
         outputs = outputs.astype(jnp.float32)
         if self.output_activation == "clamp":
             return jnp.clip(outputs, 0.0, 1.0)
         return nn.sigmoid(outputs)
+
+
+def _inside(
+    outputs: Float[Array, "b h w c"], size: Int[Array, " 2"] | None, level: int
+) -> Float[Array, "b h w c"]:
+    """`outputs`, 0 beyond `size` pixels of the image, `level` of which are one here."""
+    if size is None:
+        return outputs
+    height, width = outputs.shape[1:3]
+    rows = jnp.arange(height)[:, None] < size[0] // level
+    columns = jnp.arange(width)[None, :] < size[1] // level
+    inside = jnp.logical_and(rows, columns)[None, :, :, None]
+    return jnp.where(inside, outputs, jnp.zeros((), outputs.dtype))

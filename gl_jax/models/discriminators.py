@@ -2,10 +2,11 @@
 
 Both are the same column of 5x5 convolutions of stride 2; its depth follows from the size
 of its input, and the paper's tables are the two columns for 256 and 128 pixels. Neither
-sees the mask. The fusion layer judges both feature vectors together.
+sees the mask. The fusion layer judges all columns' features together.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,10 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gl_jax.models.completion import scaled
-from gl_jax.models.convolution import multiply
 from gl_jax.models.layers import KERNEL_INIT, ConvBlock, NormOrder
-
-Variant = Literal["both", "global", "local"]
+from gl_jax.models.ops import NATIVE, Ops
 
 # Output channels of the convolutions, as many of them as the input size needs.
 CHANNELS = (64, 128, 256, 512, 512, 512)
@@ -35,38 +34,33 @@ def depth(input_size: int) -> int:
     return layers
 
 
-def _product(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-    """`multiply` as what a dense layer asks for."""
-    return multiply(inputs, kernel)
-
-
 class PatchDiscriminator(nn.Module):
     """A column of convolutions and a dense layer: a square image in, 1024 features out."""
 
-    input_size: int
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
     rematerialize: bool = False
+    ops: Ops = NATIVE
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], train: bool, batches: int = 1
+        self, images: Float[Array, "b s s 3"], train: bool = False
     ) -> Float[Array, "b f"]:
-        """The features; `train` and `batches` are those of ContextDiscriminator."""
-        if images.shape[1:3] != (self.input_size, self.input_size):
+        """The features; `train` is that of ContextDiscriminator."""
+        height, width = images.shape[1:3]
+        if height != width:
             raise ValueError(
-                f"this discriminator was built for input_size (={self.input_size}), "
-                f"but the images are {images.shape[1]}x{images.shape[2]}."
+                f"a discriminator's images (={height}x{width}) must be square."
             )
         block = (
-            nn.remat(ConvBlock, static_argnums=(2, 3))
+            nn.remat(ConvBlock, static_argnums=(2,))
             if self.rematerialize
             else ConvBlock
         )
-        layers = depth(self.input_size)
+        layers = depth(height)
         # Inputs beyond 256 pixels get more layers of the last width.
         channels = CHANNELS + CHANNELS[-1:] * max(0, layers - len(CHANNELS))
         outputs = images
@@ -79,14 +73,14 @@ class PatchDiscriminator(nn.Module):
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 momentum=self.momentum,
+                ops=self.ops,
                 name=f"conv{index}",
-            )(outputs, train, batches)
+            )(outputs, train)
         outputs = outputs.reshape(outputs.shape[0], -1)
         outputs = nn.Dense(
             scaled(FEATURES, self.width),
             dtype=self.dtype,
             kernel_init=KERNEL_INIT,
-            dot_general=_product,
             name="features",
         )(outputs)
         return nn.relu(outputs).astype(jnp.float32)
@@ -95,45 +89,50 @@ class PatchDiscriminator(nn.Module):
 class LocalDiscriminator(PatchDiscriminator):
     """Judges the window around the hole (paper: 128x128, 19,253,248 parameters)."""
 
-    input_size: int = 128
-
 
 class GlobalDiscriminator(PatchDiscriminator):
     """Judges the whole image (paper: 256x256, 25,808,384 parameters)."""
 
-    input_size: int = 256
+
+COLUMNS: dict[str, type[PatchDiscriminator]] = {
+    "local": LocalDiscriminator,
+    "global": GlobalDiscriminator,
+}
 
 
 class ContextDiscriminator(nn.Module):
-    """Both discriminators and the layer that fuses them: images and windows in, logits out.
+    """A discriminator for each view of the images, and the layer that fuses them.
 
-    A logit is the log odds that the image is a real photograph; the sigmoid is in the
-    loss. `variant` leaves one of the two out (the paper's ablation).
+    Views in, logits out. The paper's two views are the window ("local") and the whole
+    image ("global"); one of them alone is its ablation, and another name is one more
+    column. A logit is the log odds that the image is a real photograph; the sigmoid is
+    in the loss.
     """
 
-    image_size: int = 256
-    local_size: int = 128
-    variant: Variant = "both"
+    views: tuple[str, ...] = ("local", "global")
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
     rematerialize: bool = False
+    ops: Ops = NATIVE
 
     @nn.compact
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        patches: Float[Array, "b s s 3"],
-        train: bool = False,
-        batches: int = 1,
+        self, views: Mapping[str, Float[Array, "b _ _ 3"]], train: bool = False
     ) -> Float[Array, " b"]:
         """The logits; `train` normalises by the batch and updates running statistics.
 
-        Several `batches`, one behind the other, are each normalised by themselves: real
-        and fake images, whose statistics must not mix, pass through together.
+        Real and fake images are two batches, two calls: one with both in it would mix
+        their statistics. Raises ValueError where a view is missing or not square.
         """
+        missing = [name for name in self.views if name not in views]
+        if missing:
+            raise ValueError(
+                f"the discriminator looks at {', '.join(self.views)}, and is shown only "
+                f"{', '.join(views) or 'nothing'}."
+            )
         settings: dict[str, Any] = {
             "width": self.width,
             "norm_order": self.norm_order,
@@ -141,13 +140,13 @@ class ContextDiscriminator(nn.Module):
             "axis_name": self.axis_name,
             "momentum": self.momentum,
             "rematerialize": self.rematerialize,
+            "ops": self.ops,
         }
-        features = []
-        if self.variant != "global":
-            local = LocalDiscriminator(self.local_size, **settings, name="local")
-            features.append(local(patches, train, batches))
-        if self.variant != "local":
-            whole = GlobalDiscriminator(self.image_size, **settings, name="global")
-            features.append(whole(images, train, batches))
+        features = [
+            COLUMNS.get(name, PatchDiscriminator)(**settings, name=name)(
+                views[name], train
+            )
+            for name in self.views
+        ]
         fused = nn.Dense(1, name="fusion")(jnp.concatenate(features, axis=-1))
         return fused[:, 0]

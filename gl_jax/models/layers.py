@@ -13,15 +13,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gl_jax.models.convolution import convolve, upsample
+from gl_jax.models.ops import NATIVE, Ops
 
-NormOrder = Literal["norm_activation", "activation_norm"]
+NormOrder = Literal["norm_activation", "activation_norm", "none"]
 Activation = Callable[[Array], Array]
 
 # Torch's BatchNorm, which trained the published weights.
 BATCH_NORM_EPSILON = 1e-5
 
-KERNEL_INIT = nn.initializers.he_normal()
+KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""He-normal (He et al. 2015), not truncated."""
 
 
 class BatchNorm(nn.Module):
@@ -37,108 +38,100 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        inputs: Float[Array, "b h w c"],
-        train: bool,
-        added: Float[Array, " c"] | float = 0.0,
-        batches: int = 1,
+        self, inputs: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b h w c"]:
-        """Normalises by the batch's statistics where `train`, else by the running ones.
-
-        `added` is a bias that the inputs are seen with. It moves their mean and nothing
-        else, so it is never added to them: that saves two passes over each image. Where
-        the images are several `batches`, one behind the other, each has its own
-        statistics, and the running ones see one after the other.
-        """
+        """Normalises by the batch's statistics where `train`, else by the running ones."""
         shape = inputs.shape[-1:]
         scale = self.param("scale", nn.initializers.ones_init(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        mean, var = running_mean.value - added, running_var.value
-        split = inputs.reshape(batches, -1, *inputs.shape[1:])
+        mean, var = running_mean.value, running_var.value
         if train:
-            mean, var = batch_statistics(split, self.axis_name)
+            mean, var = batch_statistics(inputs, running_mean.value, self.axis_name)
             if not self.is_initializing():
-                for seen_mean, seen_var in zip(mean, var, strict=True):
-                    seen = ((running_mean, seen_mean + added), (running_var, seen_var))
-                    for running, value in seen:
-                        old = self.momentum * running.value
-                        running.value = old + (1 - self.momentum) * value
-        mean, var = (value.reshape(-1, *shape) for value in (mean, var))
-        factor = scale[None] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        offset = bias[None] - mean * factor
-        outputs = split.astype(jnp.float32) * _over_pixels(factor)
-        outputs = outputs + _over_pixels(offset)
-        return outputs.reshape(inputs.shape).astype(inputs.dtype)
+                for running, seen in ((running_mean, mean), (running_var, var)):
+                    old = self.momentum * running.value
+                    running.value = old + (1 - self.momentum) * seen
+        factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+        offset = bias - mean * factor
+        outputs = inputs.astype(jnp.float32) * _over_pixels(factor)
+        return (outputs + _over_pixels(offset)).astype(inputs.dtype)
 
 
 def batch_statistics(
-    inputs: Float[Array, "n b h w c"], axis_name: str | None
-) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
-    """Mean and variance of each channel over each whole batch, all devices included."""
+    inputs: Float[Array, "b h w c"], near: Float[Array, " c"], axis_name: str | None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and variance of each channel over the whole batch, all devices included.
+
+    Each device's own are exact; what lies between the devices' means goes through one
+    collective, as a mean and a mean square. These are taken from `near`, which is the
+    same on all devices: the difference of two large squares would leave no digits.
+    """
     values = inputs.astype(jnp.float32)
-    mean = _over_devices(jnp.mean(values, axis=(1, 2, 3)), axis_name)
-    squares = jnp.square(values - _over_pixels(mean))
-    squares = jnp.mean(squares, axis=(1, 2, 3))
-    return mean, _over_devices(squares, axis_name)
+    mean = jnp.mean(values, axis=(0, 1, 2))
+    var = jnp.mean(jnp.square(values - _over_pixels(mean)), axis=(0, 1, 2))
+    if axis_name is None:
+        return mean, var
+    apart = mean - near
+    apart, square = jax.lax.pmean(
+        jnp.stack([apart, var + jnp.square(apart)]), axis_name
+    )
+    return near + apart, jnp.maximum(square - jnp.square(apart), 0.0)
 
 
-def _over_devices(value: Array, axis_name: str | None) -> Array:
-    return value if axis_name is None else jax.lax.pmean(value, axis_name)
-
-
-def _over_pixels(vectors: Float[Array, "n c"]) -> Float[Array, "n 1 1 1 c"]:
-    return vectors[:, None, None, None]
+def _over_pixels(vector: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
+    return vector[None, None, None]
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch normalisation, activation; `norm=False` leaves the middle out."""
+    """Convolution, batch normalisation, activation; `norm_order` "none" has no second."""
 
     features: int
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
-    norm: bool = True
     norm_order: NormOrder = "norm_activation"
     activation: Activation | None = nn.relu
-    dtype: DTypeLike = (
-        jnp.float32
-    )  # of activations and products; parameters are float32
-    axis_name: str | None = None  # devices to share batch statistics over
+    dtype: DTypeLike = jnp.float32
+    """Of activations and products; parameters are float32."""
+    axis_name: str | None = None
+    """Devices to share batch statistics over."""
     momentum: float = 0.9
+    ops: Ops = NATIVE
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "b h w i"], train: bool, batches: int = 1
+        self, inputs: Float[Array, "b h w i"], train: bool
     ) -> Float[Array, "b y x o"]:
-        """Applies the block; `train` and `batches` are those of BatchNorm."""
+        """Applies the block; `train` is that of BatchNorm."""
         k = self.kernel_size
         kernel = self.param(
             "kernel", KERNEL_INIT, (k, k, inputs.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        if train and self.norm_order == "norm_activation":
+            # The batch's mean takes the bias away again: its gradient is rounding alone,
+            # of which Adam and Adadelta would make whole steps.
+            bias = jax.lax.stop_gradient(bias)
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
-        if self.norm and self.norm_order == "norm_activation":
-            outputs = self.normalize(outputs, train, batches, bias)
-        else:
-            outputs = outputs + bias.astype(self.dtype)[None, None, None]
+        outputs = outputs + _over_pixels(bias.astype(self.dtype))
+        if self.norm_order == "norm_activation":
+            outputs = self.normalize(outputs, train)
         if self.activation is not None:
             outputs = self.activation(outputs)
-        if self.norm and self.norm_order == "activation_norm":
-            outputs = self.normalize(outputs, train, batches)
+        if self.norm_order == "activation_norm":
+            outputs = self.normalize(outputs, train)
         return outputs
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
         """The block's linear map, before bias and normalisation."""
-        return convolve(inputs, kernel, self.stride, self.dilation)
+        return self.ops.convolve(inputs, kernel, self.stride, self.dilation)
 
-    def normalize(
-        self, inputs: Array, train: bool, batches: int, added: Array | float = 0.0
-    ) -> Array:
+    def normalize(self, inputs: Array, train: bool) -> Array:
         """Batch normalisation under the name `norm`."""
         norm = BatchNorm(axis_name=self.axis_name, momentum=self.momentum, name="norm")
-        return norm(inputs, train, added, batches)
+        return norm(inputs, train)
 
 
 class UpBlock(ConvBlock):
@@ -149,4 +142,4 @@ class UpBlock(ConvBlock):
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
         """Twice the resolution, before bias and normalisation."""
-        return upsample(inputs, kernel)
+        return self.ops.upsample(inputs, kernel)

@@ -5,7 +5,6 @@ one, [devices, per_device, height, width, 3]. Everything else in the project is 
 for one device and an optional axis name.
 """
 
-import ctypes
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gl_jax.compilation import compiler_options
+from gl_jax import compilation
 from gl_jax.config import UsageError
 
 AXIS = "devices"
@@ -125,8 +124,6 @@ class Devices:
         # More fake devices than cores deadlock on CPU when steps are queued (rendezvous
         # of the all-reduce threads), so there every step is waited for.
         self.wait_each_step = self.local[0].platform == "cpu"
-        if self.wait_each_step:
-            _keep_freed_memory()
         mesh = Mesh(np.array(self.local), (AXIS,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -172,18 +169,17 @@ class Devices:
             donate_argnums=(0,),
             devices=self.local if jax.process_count() == 1 else None,
         )
-        # Compiled by hand it takes options, those for processors. Over several hosts a
-        # pmap cannot be: it would ask each of them for the images of all.
-        if self.local[0].platform != "cpu" or jax.process_count() > 1:
+        options = compilation.options(self.local[0].platform)
+        # Compiled by hand it takes options. Over several hosts a pmap cannot be: it would
+        # ask each of them for the images of all.
+        if not options or jax.process_count() > 1:
             return mapped
         programs: list[Callable[..., Any]] = []
 
         def run(*arguments: Any) -> Any:
             if not programs:
                 lowered = mapped.lower(*arguments)
-                programs.append(lowered.compile(compiler_options=compiler_options()))
-                del lowered
-                _forget_the_tracing()
+                programs.append(lowered.compile(compiler_options=options))
             return programs[0](*arguments)
 
         return run
@@ -198,44 +194,28 @@ class Devices:
         yield from waiting
 
 
-def _keep_freed_memory() -> None:
-    """Lets the C library keep what a step frees for the next one.
-
-    By default it returns large arrays to the system, which hands them back page by page
-    in every step: a tenth of the time of a step on CPU. Single blocks above 64 MB glibc
-    still maps anew for every thread but the main one. Where there is no `mallopt` (only
-    glibc has it), nothing changes.
-    """
-    mmap_threshold, trim_threshold, most = -3, -1, 2**31 - 1
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
-
-
-def _forget_the_tracing() -> None:
-    """Hands back what tracing and compiling a step took: more than the step itself.
-
-    JAX keeps every expression it has traced, 80 MB of a joint step. It forgets everybody's:
-    what else was jitted is compiled again, or read from the cache, when it is next called.
-    """
-    jax.clear_caches()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def pmean(tree: Tree, axis_name: str | None) -> Tree:
-    """The mean over all devices, inside a step; the tree itself where there is only one."""
-    # Over one device XLA would still copy every gradient.
-    return tree if axis_size(axis_name) == 1 else jax.lax.pmean(tree, axis_name)
+    """Averages over all devices, inside a step; without an axis there is only one."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def local(tree: Tree, axis_name: str | None) -> Tree:
+    """Marks what all devices share as each device's own, inside a step.
+
+    A gradient with respect to it is then that of this device's share of the batch. Where
+    JAX checks which arrays the devices share (`shard_map`), that with respect to a shared
+    one is a sum over all devices; elsewhere nothing changes.
+    """
+    if axis_name is None:
+        return tree
+    return jax.lax.pcast(tree, axis_name, to="varying")
 
 
 def axis_size(axis_name: str | None) -> int:
-    """How many devices share the step."""
+    """The number of devices that share the step."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
 
 def axis_index(axis_name: str | None) -> jax.Array | int:
-    """Which of them this one is, counted over all hosts."""
+    """This device's place among them, counted over all hosts."""
     return 0 if axis_name is None else jax.lax.axis_index(axis_name)
