@@ -126,6 +126,15 @@ def test_json_gives_the_tree_back(width, seed, mean_color, options):
     assert Config.from_json(config.to_json()) == config
 
 
+def test_the_file_of_an_earlier_version_says_the_same():
+    text = (Path(__file__).parent / "golden" / "0.1.0" / "config.json").read_text()
+    assert Config.from_json(text) == Config()
+    read = json.loads(Config().to_json())
+    for section, values in json.loads(text).items():
+        if section != "name":  # a later version may have more fields
+            assert {name: read[section][name] for name in values} == values
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value", "message"),
     [

@@ -12,6 +12,9 @@ from gl_jax import cli
 from gl_jax.inpainting import completer as room
 from gl_jax.weights import native
 
+# What version 0.1.0 makes with it; see tests/golden/README.md.
+PICTURES = Path(__file__).parent / "golden" / "0.1.0" / "pictures.npz"
+KEEP = 3
 CARD = native.ASSETS / "MODEL_CARD.md"
 SECTIONS = (
     "Data", "Training", "What it reaches", "What the joint phase adds",
@@ -65,6 +68,19 @@ def test_the_first_command_completes_a_photograph(tmp_path, capsys):
     # A smooth ramp: nobody who has learnt anything is 40 levels off on average.
     error = completed[mask > 0].astype(float) - photo[mask > 0]
     assert np.abs(error).mean() < 40
+
+
+@pytest.mark.parametrize("size", ["small", "square"])
+def test_its_pictures_stay_what_they_are(size):
+    with np.load(PICTURES) as stored:
+        image, mask = stored[f"{size}.image"], stored[f"{size}.mask"]
+        output, hole = stored[f"demo.{size}.raw"], stored[f"demo.{size}.completed"]
+    raw = gl_jax.load().raw(image, mask)
+    np.testing.assert_allclose(raw[::KEEP, ::KEEP], output, rtol=0, atol=1e-5)
+    completed = gl_jax.complete(image, mask)
+    np.testing.assert_array_equal(completed[~mask], image[~mask])
+    # A value halfway between two levels may be rounded to either.
+    assert np.abs(completed[mask].astype(int) - hole).max() <= 1
 
 
 def test_it_is_listed_with_its_hash(demo, capsys):
