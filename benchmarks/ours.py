@@ -44,7 +44,7 @@ from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
-from gl_jax.training.parallel import AXIS, Devices
+from gl_jax.parallel import AXIS, Devices
 from gl_jax.training.state import (
     NetState,
     TrainState,

@@ -66,7 +66,7 @@ def train(
             and the others end.
     """
     if distributed or (coordinator, process_count, process_id) != (None, None, None):
-        from gl_jax.training import parallel
+        from gl_jax import parallel
 
         parallel.initialize(coordinator, process_count, process_id, heartbeat=heartbeat)
     from gl_jax.training import loop
@@ -173,7 +173,7 @@ def evaluate(
     """
     drawn = _whole_numbers("seeds", seeds)
     if distributed or (coordinator, process_count, process_id) != (None, None, None):
-        from gl_jax.training import parallel
+        from gl_jax import parallel
 
         parallel.initialize(coordinator, process_count, process_id)
     from gl_jax.evaluation import measurement

@@ -111,12 +111,12 @@ def test_several_hosts_join_before_the_run(
     experiment, runs, monkeypatch, words, options
 ):
     joined = []
-    parallel = types.ModuleType("gl_jax.training.parallel")
+    parallel = types.ModuleType("gl_jax.parallel")
     parallel.initialize = lambda *given, heartbeat: joined.append(  # type: ignore[attr-defined]
         ((*given, heartbeat), len(runs))
     )
-    monkeypatch.setitem(sys.modules, "gl_jax.training.parallel", parallel)
-    monkeypatch.setattr("gl_jax.training.parallel", parallel, raising=False)
+    monkeypatch.setitem(sys.modules, "gl_jax.parallel", parallel)
+    monkeypatch.setattr("gl_jax.parallel", parallel, raising=False)
     assert cli.main(["train", experiment, "--workdir", "w", *words.split()]) == 0
     assert joined == [(options, 0)]
     assert len(runs) == 1

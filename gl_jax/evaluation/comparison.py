@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from gl_jax import metrics
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
-from gl_jax.evaluation import mask_list, metrics
+from gl_jax.evaluation import mask_list
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
 from gl_jax.evaluation.figures import (
     Column,

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gl_jax import parallel
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import fid, inception, lpips, mask_list
@@ -44,7 +45,6 @@ from gl_jax.evaluation.scoring import (
 )
 from gl_jax.inpainting import completer
 from gl_jax.inpainting.images import RgbImage, write_bytes
-from gl_jax.training import parallel
 from gl_jax.weights import tensors
 from gl_jax.weights.native import Model
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax.evaluation import inception, metrics
+from gl_jax import metrics
+from gl_jax.evaluation import inception
 from gl_jax.evaluation.figures import Column
 from gl_jax.evaluation.lpips import Lpips
 from gl_jax.inpainting.regions import padded
 from gl_jax.models import inference
-from gl_jax.training.parallel import Devices
+from gl_jax.parallel import Devices
 from gl_jax.weights import native
 from gl_jax.weights.native import Model
 

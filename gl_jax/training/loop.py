@@ -21,6 +21,7 @@ from gl_jax.compilation import use_compilation_cache
 from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
+from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
 from gl_jax.training.checkpoint import (
     Checkpoints,
@@ -31,7 +32,6 @@ from gl_jax.training.checkpoint import (
     require_writable,
 )
 from gl_jax.training.interruption import Interrupted, Interruption
-from gl_jax.training.parallel import AXIS, Devices, require_same
 from gl_jax.training.report import FULL, Report, say, write_whole
 from gl_jax.training.state import (
     TrainState,

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, UInt8
 
 from gl_jax.compilation import compiler_options
 from gl_jax.config import Config
-from gl_jax.evaluation.metrics import l1, psnr
 from gl_jax.holes import HOLES, composite, example_keys, network_input, sample_holes
+from gl_jax.metrics import l1, psnr
 from gl_jax.models.completion import CompletionNetwork
 
 # Validation holes come from a key of their own, the same in every run of one size.

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from gl_jax import cli
+from gl_jax import cli, metrics
 from gl_jax.config import UsageError
-from gl_jax.evaluation import lpips, mask_list, measurement, metrics
+from gl_jax.evaluation import lpips, mask_list, measurement
 from gl_jax.evaluation.findings import Evaluation
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native

@@ -5,10 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from gl_jax.models.convolution import convolve, multiply, upsample
 from jax import Array
 
 from gl_jax.models import convolution
-from gl_jax.models.convolution import convolve, multiply, upsample
 
 # Relative to the largest value; sums of up to 10^4 products in float32.
 TOLERANCE = 1e-5

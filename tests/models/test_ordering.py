@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gl_jax.models.ordering import after, blank
 
 from gl_jax.compilation import compiler_options
-from gl_jax.models.ordering import after, blank
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32"])

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gl_jax.models.grids import Layer
 from jax import Array
 from jax.extend.core import jaxprs_in_params
 
 from gl_jax.models import winograd
-from gl_jax.models.grids import Layer
 
 # Relative to the largest value, in float32.
 TOLERANCE = 1e-5

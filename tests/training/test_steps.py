@@ -21,7 +21,6 @@ from gl_jax.config import (
     RunConfig,
     ScheduleConfig,
 )
-from gl_jax.evaluation.metrics import ssim
 from gl_jax.holes import (
     HOLES,
     NOISE,
@@ -31,9 +30,10 @@ from gl_jax.holes import (
     example_keys,
     sample_holes,
 )
+from gl_jax.metrics import ssim
 from gl_jax.models import convolution
+from gl_jax.parallel import AXIS, Devices
 from gl_jax.training import steps
-from gl_jax.training.parallel import AXIS, Devices
 from gl_jax.training.state import TrainState, build_networks, create_state
 from gl_jax.training.steps import make_steps
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from gl_jax.training.losses import (
+from gl_jax.training.objectives import (
     adversarial_loss,
     completion_loss,
     discriminator_loss,

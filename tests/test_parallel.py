@@ -9,11 +9,10 @@ import jax.extend
 import numpy as np
 import pytest
 
-from gl_jax import compilation
+from gl_jax import compilation, parallel
 from gl_jax.compilation import compiler_options
 from gl_jax.config import UsageError
-from gl_jax.training import parallel
-from gl_jax.training.parallel import AXIS, Devices, axis_index, initialize, pmean
+from gl_jax.parallel import AXIS, Devices, axis_index, initialize, pmean
 
 
 def test_replicated_state_keeps_its_shape_and_is_on_every_device():
