@@ -16,14 +16,12 @@ CONFIGURATIONS = {
     "float32": ("eager", "channels_last", "channels_last+compile"),
     "bfloat16": ("channels_last+bfloat16", "channels_last+compile+bfloat16"),
 }
-# Seldom used, and measured when asked for: freed memory kept by the C library and huge
-# pages, as our training has them on a processor, and batch normalisation folded into the
-# convolutions.
+# Seldom used, and measured when asked for: freed memory kept by the C library, as in our
+# training on a processor, and batch normalisation folded into the convolutions.
 TRAINING = {
     "float32": (
         *CONFIGURATIONS["float32"],
         "channels_last+keep_memory",
-        "channels_last+huge_pages",
     ),
     "bfloat16": CONFIGURATIONS["bfloat16"],
 }
@@ -34,7 +32,7 @@ INFERENCE = {
         "channels_last+compile+freezing+bfloat16",
     ),
 }
-SELDOM = ("keep_memory", "huge_pages", "freezing")
+SELDOM = ("keep_memory", "freezing")
 EAGER_ONLY = {
     "float32": ("channels_last",),
     "bfloat16": ("channels_last+bfloat16",),

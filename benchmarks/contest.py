@@ -20,7 +20,6 @@ from benchmarks import memory
 from benchmarks.cases import Case, Contestant
 from benchmarks.inputs import processors
 from benchmarks.photographs import write_jpegs
-from gl_jax import huge_pages
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,9 +76,6 @@ class Runner:
             # Two libraries share the GPU: neither may take it whole.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
-        # Ours as `gl-jax` begins; PyTorch, which they hardly help, where it says so.
-        if contestant.library == "jax" or "huge_pages" in self.name.split("+"):
-            environment = huge_pages.environment(environment)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             stdin=subprocess.PIPE,

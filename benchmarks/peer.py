@@ -1,8 +1,8 @@
 """PyTorch's side of every case, in each of its configurations.
 
 A configuration is words joined by "+": eager or channels_last, then compile, freezing
-(inference only), keep_memory (freed memory stays with the process), huge_pages (which
-it has from its beginning, see `contest.Runner`) and bfloat16 (autocast).
+(inference only), keep_memory (freed memory stays with the process) and bfloat16
+(autocast).
 """
 
 import contextlib

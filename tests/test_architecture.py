@@ -34,6 +34,8 @@ ROWS = {
     "training.parallel": 2,
     "data": 2,
     "models": 1,
+    "models.ops": 0,
+    "cpu": 1,
     "training.losses": 1,
     "training.interruption": 0,
     "training.watchdog": 0,
@@ -50,7 +52,6 @@ ROWS = {
     "inpainting.blending": 0,
     "compilation": 0,
     "holes": 0,
-    "huge_pages": 0,
     "config": 0,
     "version": 0,
 }
