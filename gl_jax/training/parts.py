@@ -34,7 +34,7 @@ from gl_jax.training.objectives import (
 from gl_jax.training.optimizers import create_optimizer
 
 View = Callable[[Images, Holes], Array]
-SampleHoles = Callable[[Key[Array, " b"], tuple[int, int]], Holes]
+SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...]], Holes]
 
 
 class Optimizers(NamedTuple):

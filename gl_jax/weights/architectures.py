@@ -189,7 +189,7 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
         found = OwnArchitecture(
             **own, config=Config.from_json(json.dumps(values["config"]))
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def shapes_of(network: nn.Module, *inputs: Any) -> Shapes:

@@ -179,12 +179,8 @@ def describe(source: str | Path, config: str | Path | None = None) -> str:
     parts = find(source)
     if parts.variables is None or parts.architecture is None:
         assert parts.discriminator is not None
-        judge = parts.discriminator.architecture
-        return (
-            f"came as   {parts.layout}\n"
-            f"judges    {judge.variant}, image {judge.image_size}, "
-            f"window {judge.local_size}; no completion network"
-        )
+        judge = native.numbers_of(parts.discriminator.architecture)
+        return f"came as   {parts.layout}\njudges    {judge}; no completion network"
     mean = _mean_of(parts, source, config)
     model = _model(parts, mean or (0.0, 0.0, 0.0), source.stem)
     unknown = "" if mean else "\nmean colour unknown: `gl-jax convert` needs --config"
@@ -470,8 +466,8 @@ def _completion(source: _Source, layout: Layout) -> tuple[Makers, Architecture]:
     for index, (row, conv) in enumerate(zip(LAYERS, layout.convs, strict=True)):
         name = layer_name(index)
         norm = None if index == len(LAYERS) - 1 else layout.norms[index]
-        kernel = shapes[f"params/{name}/kernel"]
-        makers |= _conv(source, name, conv, norm, kernel, deconv=row.kind == "deconv")
+        shape = shapes[f"params/{name}/kernel"]
+        makers |= _conv(source, name, conv, norm, shape, deconv=row.kind == "deconv")
     if layout.output == "clamp":
         # Theirs is clamped to [-1, 1]; ours, half of it and a half, to [0, 1].
         kernel, bias = makers["params/conv17/kernel"], makers["params/conv17/bias"]

@@ -113,7 +113,7 @@ def save(
     if dtype not in DTYPES:
         raise UsageError(f"dtype (={dtype!r}) must be one of {', '.join(DTYPES)}.")
     arrays = _flat_model(model)
-    require_fit(arrays, _expected(model), str(path))
+    _require_fit(arrays, model, str(path))
     tensors = {name: _stored(name, arrays[name], dtype) for name in sorted(arrays)}
     require_finite(tensors, f"{path} is not written: as {dtype}")
     about = {
@@ -162,7 +162,7 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Model:
         )
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} describes no network of gl_jax: {error}") from error
-    require_fit(tensors, _expected(model), str(path))
+    _require_fit(tensors, model, str(path))
     require_finite(tensors, str(path))
     tree = nested({name: array.astype(np.float32) for name, array in tensors.items()})
     if model.discriminator is not None:
@@ -185,20 +185,35 @@ def describe(model: Model) -> str:
         "name": model.name,
         "came as": model.source,
         "licence": model.licence,
-        "network": f"{_numbers(model.architecture)}, "
+        "network": f"{numbers_of(model.architecture)}, "
         f"{_parameters(model.variables):,} parameters",
         "input": f"{shown.channels} in [0, 1] less {_rounded(shown.offset)}, times "
         f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
     }
     if model.discriminator is not None:
         lines["judges"] = (
-            f"{_numbers(model.discriminator.architecture)}, "
+            f"{numbers_of(model.discriminator.architecture)}, "
             f"{_parameters(model.discriminator.variables):,} parameters"
         )
     lines |= {name: str(value) for name, value in model.training.items()}
     lines["sha256"] = model.sha256
     wide = max(map(len, lines))
     return "\n".join(f"{name:{wide}}  {text}" for name, text in lines.items() if text)
+
+
+def numbers_of(made: AnyArchitecture) -> str:
+    """The architecture in a few words."""
+    if isinstance(made, OwnArchitecture):
+        return f"{made.module} of {made.experiment}"
+    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
+    if isinstance(made, Architecture):
+        return (
+            f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
+        )
+    return (
+        f"{made.variant}, image {made.image_size}, window {made.local_size}, "
+        f"{order[made.norm_order]}"
+    )
 
 
 # --- what belongs to an architecture
@@ -373,26 +388,33 @@ def _flat_model(model: Model) -> Arrays:
     return arrays
 
 
-def _expected(model: Model) -> Shapes:
-    shapes = model.architecture.shapes()
+def _require_fit(arrays: Arrays, model: Model, name: str) -> None:
+    """Refuses arrays that are not those of the model's networks.
+
+    The shapes of a network whose experiment is not named are not known, nor needed before
+    it is built.
+    """
+    made = {"": model.architecture}
     if model.discriminator is not None:
-        judged = model.discriminator.architecture.shapes()
-        shapes |= {f"discriminator/{name}": shape for name, shape in judged.items()}
-    return shapes
-
-
-def _numbers(made: AnyArchitecture) -> str:
-    if isinstance(made, OwnArchitecture):
-        return f"{made.module} of {made.experiment}"
-    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
-    if isinstance(made, Architecture):
-        return (
-            f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
-        )
-    return (
-        f"{made.variant}, image {made.image_size}, window {made.local_size}, "
-        f"{order[made.norm_order]}"
-    )
+        made["discriminator/"] = model.discriminator.architecture
+    known = {
+        prefix: architecture.shapes()
+        for prefix, architecture in made.items()
+        if not isinstance(architecture, OwnArchitecture) or architecture.source
+    }
+    expected = {
+        prefix + place: shape
+        for prefix, shapes in known.items()
+        for place, shape in shapes.items()
+    }
+    judged = {place for place in arrays if place.startswith("discriminator/")}
+    checked = {
+        place: array
+        for place, array in arrays.items()
+        if ("discriminator/" if place in judged else "") in known
+        or (place in judged and "discriminator/" not in made)
+    }
+    require_fit(checked, expected, name)
 
 
 def _parameters(variables: Tree) -> int:
