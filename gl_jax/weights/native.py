@@ -394,25 +394,25 @@ def _require_fit(arrays: Arrays, model: Model, name: str) -> None:
     The shapes of a network whose experiment is not named are not known, nor needed before
     it is built.
     """
-    made = {"": model.architecture}
+    made: dict[str, AnyArchitecture] = {"": model.architecture}
     if model.discriminator is not None:
         made["discriminator/"] = model.discriminator.architecture
-    known = {
-        prefix: architecture.shapes()
-        for prefix, architecture in made.items()
-        if not isinstance(architecture, OwnArchitecture) or architecture.source
-    }
-    expected = {
-        prefix + place: shape
-        for prefix, shapes in known.items()
-        for place, shape in shapes.items()
-    }
-    judged = {place for place in arrays if place.startswith("discriminator/")}
+    expected: Shapes = {}
+    unknown = []
+    for prefix, architecture in made.items():
+        if isinstance(architecture, OwnArchitecture) and architecture.source is None:
+            unknown.append(prefix)
+        else:
+            shapes = architecture.shapes()
+            expected |= {prefix + place: shape for place, shape in shapes.items()}
+
+    def prefix_of(place: str) -> str:
+        return "discriminator/" if place.startswith("discriminator/") else ""
+
     checked = {
         place: array
         for place, array in arrays.items()
-        if ("discriminator/" if place in judged else "") in known
-        or (place in judged and "discriminator/" not in made)
+        if prefix_of(place) not in unknown
     }
     require_fit(checked, expected, name)
 
