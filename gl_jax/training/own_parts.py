@@ -121,7 +121,7 @@ def _require_steps(parts: Parts, config: Config, say: str) -> None:
 
 
 def _outputs(network: Any, inputs: Any) -> Any:
-    variables = network.init(jax.random.key(0), inputs)
+    variables = network.init(jax.random.key(0), inputs, train=False)
     return network.apply(variables, inputs, train=True, mutable=["batch_stats"])[0]
 
 
@@ -165,4 +165,4 @@ def _kind(value: Any) -> str:
     if isinstance(value, tuple | list | dict):
         leaves = value.values() if isinstance(value, dict) else value
         return f"{type(value).__name__} of {', '.join(map(_kind, leaves)) or 'nothing'}"
-    return f"a {type(value).__name__} ({value!r:.60})" if value is not None else "None"
+    return "None" if value is None else f"{type(value).__name__} ({value!r:.60})"

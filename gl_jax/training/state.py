@@ -88,6 +88,6 @@ def _net_state(
     inputs: Any,
     optimizer: optax.GradientTransformation,
 ) -> NetState:
-    variables = network.init(key, inputs)
+    variables = network.init(key, inputs, train=False)
     params = variables["params"]
     return NetState(params, variables.get("batch_stats", {}), optimizer.init(params))

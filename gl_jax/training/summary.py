@@ -37,7 +37,7 @@ def _table(title: str, network: nn.Module, shown: Any) -> str:
 
     def trace() -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda array: jnp.zeros(array.shape), shown)
-        variables = network.init(jax.random.key(0), inputs)
+        variables = network.init(jax.random.key(0), inputs, train=False)
         _, captured = network.apply(variables, inputs, capture_intermediates=is_layer)
         return variables["params"], captured["intermediates"]
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -192,9 +193,10 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
     return found
 
 
-def shapes_of(network: nn.Module, *inputs: Any) -> Shapes:
+def shapes_of(network: nn.Module, inputs: Any) -> Shapes:
     """Every array of a module by its place, asked of its own `init`."""
-    tree = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    init = partial(network.init, train=False)
+    tree = jax.eval_shape(init, jax.random.key(0), inputs)
     return dict(_flat(tree))
 
 
