@@ -22,7 +22,9 @@ class Theirs(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
-        outputs = nn.BatchNorm(use_running_average=not train)(nn.Conv(3, (3, 3))(inputs))
+        outputs = nn.BatchNorm(use_running_average=not train)(
+            nn.Conv(3, (3, 3))(inputs)
+        )
         return nn.sigmoid(outputs)
 
 
@@ -61,7 +63,9 @@ def in_use(norm_order: str) -> Any:
 
 
 def names(tree: Any) -> set[str]:
-    return {jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 @pytest.mark.parametrize("output_activation", ["sigmoid", "clamp"])
