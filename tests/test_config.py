@@ -26,10 +26,10 @@ from gl_jax.config import (
     did_you_mean,
     differences,
     field_names,
-    load_experiment,
     override,
     suggest_option,
 )
+from gl_jax.experiment import load_experiment
 
 
 def test_the_defaults_are_the_papers():
@@ -270,12 +270,14 @@ def write(tmp_path: Path, text: str) -> str:
 
 
 def test_an_experiment_file_gives_its_config(tmp_path):
-    assert load_experiment(write(tmp_path, "config = Config(name='a')")).name == "a"
+    assert (
+        load_experiment(write(tmp_path, "config = Config(name='a')")).config.name == "a"
+    )
 
 
 def test_one_of_several_is_chosen_by_name(tmp_path):
     path = write(tmp_path, "configs = {n: Config(name=n) for n in ('mse', 'both')}")
-    assert load_experiment(f"{path}:both").name == "both"
+    assert load_experiment(f"{path}:both").config.name == "both"
 
 
 @pytest.mark.parametrize(
