@@ -36,6 +36,9 @@ from gl_jax.training.checkpoint import UNSEALED, restore_subtree
 from gl_jax.training.interruption import Interrupted
 from gl_jax.weights import native
 
+# A test may have several lives, each of which traces its steps, on a machine that is busy.
+pytestmark = pytest.mark.timeout(600)
+
 TOTAL = 6
 
 
