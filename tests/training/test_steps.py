@@ -2,14 +2,17 @@
 
 import dataclasses
 from functools import cache
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from gl_jax.compilation import compiler_options
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -17,7 +20,6 @@ from gl_jax.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    Phase,
     RunConfig,
     ScheduleConfig,
 )
@@ -25,22 +27,30 @@ from gl_jax.holes import (
     HOLES,
     NOISE,
     REAL_PATCHES,
+    Holes,
     composite,
     crop,
     example_keys,
     sample_holes,
 )
 from gl_jax.metrics import ssim
-from gl_jax.models import convolution
+from gl_jax.models.ops import NATIVE
 from gl_jax.parallel import AXIS, Devices
-from gl_jax.training import steps
-from gl_jax.training.state import TrainState, build_networks, create_state
-from gl_jax.training.steps import make_steps
+from gl_jax.training import (
+    Drawn,
+    Parts,
+    Phase,
+    TrainState,
+    create_state,
+    default_parts,
+    make_gradients,
+    make_steps,
+)
 
 SIZE, LOCAL, BATCH = 32, 16, 4
 MEAN = (0.5, 0.4, 0.3)
-# One plain step of size RATE shows the gradient as (before - after) / RATE. The
-# discriminator's is small, so that its sigmoid does not saturate in the joint step.
+# One plain step of size RATE moves by RATE times the gradient. The discriminator's is
+# small, so that its sigmoid does not saturate in the joint step.
 SGD = OptimizerConfig(name="sgd", learning_rate=1.0, options={})
 RATE = 0.01
 SLOW_SGD = OptimizerConfig(name="sgd", learning_rate=RATE, options={})
@@ -63,15 +73,27 @@ def photographs(count: int = BATCH, seed: int = 0) -> np.ndarray:
     return noise.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
 
 
+def state_of(config: Config) -> TrainState:
+    ema = config.run.ema_decay is not None
+    return create_state(default_parts(config), SIZE, seed=config.run.seed, ema=ema)
+
+
+def steps_of(config: Config) -> Any:
+    run = config.run
+    return make_steps(
+        default_parts(config), MEAN, accumulate=run.accumulate, ema_decay=run.ema_decay
+    )
+
+
 @cache
 def new_state(settings: str) -> TrainState:
-    return create_state(SETTINGS[settings])
+    return state_of(SETTINGS[settings])
 
 
 @cache
 def step_of(settings: str, phase: Phase):
     """Compiled once for all tests that share the settings."""
-    return jax.jit(make_steps(SETTINGS[settings], MEAN)[phase])
+    return jax.jit(steps_of(SETTINGS[settings])[phase])
 
 
 SETTINGS = {
@@ -124,7 +146,7 @@ def written_out_completion(params, stats, images, mask):
     mean = jnp.asarray(MEAN)
     hole_filled = jnp.where(mask == 1, mean[None, None, None], images)
     inputs = jnp.concatenate([hole_filled - mean[None, None, None], mask], -1)
-    completed, _ = build_networks(SETTINGS["plain"]).completion.apply(
+    completed, _ = default_parts(SETTINGS["plain"]).completion.apply(
         {"params": params, "batch_stats": stats},
         inputs,
         train=True,
@@ -134,10 +156,9 @@ def written_out_completion(params, stats, images, mask):
 
 
 def judged(params, stats, images, corner):
-    logits, updates = build_networks(SETTINGS["plain"]).discriminator.apply(
+    logits, updates = default_parts(SETTINGS["plain"]).discriminator.apply(
         {"params": params, "batch_stats": stats},
-        images,
-        crop(images, corner, LOCAL),
+        {"local": crop(images, corner, LOCAL), "global": images},
         train=True,
         mutable=["batch_stats"],
     )
@@ -178,6 +199,22 @@ def test_joint_step_moves_both_networks():
     assert not identical(after.completion.params, state.completion.params)
     assert not identical(after.discriminator.params, state.discriminator.params)
     assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("phase", [Phase.COMPLETION, Phase.DISCRIMINATOR])
+def test_gradients_need_no_optimizer(phase):
+    """They are what the step of the phase moves its network by."""
+    state = new_state("plain")
+    gradients = jax.jit(make_gradients(default_parts(SETTINGS["plain"]), MEAN)[phase])
+    found = gradients(state, photographs(), KEY)
+    after, metrics = step_of("plain", phase)(state, photographs(), KEY)
+    name, rate = {"completion": ("completion", 1.0)}.get(phase, ("discriminator", RATE))
+    before, moved = getattr(state, name), getattr(after, name)
+    expected = jax.tree.map(lambda p, g: p - rate * g, before.params, found.params)
+    assert_trees_close(moved.params, expected)
+    assert_trees_close(found.batch_stats, moved.batch_stats)
+    assert_trees_close(found.metrics, metrics)
+    assert float(optax.tree.norm(found.params)) > 1e-3
 
 
 def test_joint_step_is_a_discriminator_step_followed_by_the_completion_update():
@@ -361,10 +398,8 @@ def test_moving_average_follows_the_completion_network():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
     settings = config(model=ModelConfig(width=0.125, compute_dtype="bfloat16"))
-    state = create_state(settings)
-    after, metrics = jax.jit(make_steps(settings, MEAN)[Phase.JOINT])(
-        state, photographs(), KEY
-    )
+    state = state_of(settings)
+    after, metrics = jax.jit(steps_of(settings)[Phase.JOINT])(state, photographs(), KEY)
     floats = [leaf.dtype for leaf in jax.tree.leaves(after) if leaf.dtype != jnp.int32]
     assert set(floats) == {jnp.dtype("float32")}
     _, exact = step_of("plain", Phase.JOINT)(new_state("plain"), photographs(), KEY)
@@ -375,10 +410,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
 
 def test_rematerialization_changes_nothing_but_memory():
     settings = config(model=ModelConfig(width=0.125, rematerialize=True))
-    state = create_state(settings)
-    after, _ = jax.jit(make_steps(settings, MEAN)[Phase.JOINT])(
-        state, photographs(), KEY
-    )
+    state = state_of(settings)
+    after, _ = jax.jit(steps_of(settings)[Phase.JOINT])(state, photographs(), KEY)
     expected, _ = step_of("plain", Phase.JOINT)(state, photographs(), KEY)
     assert_trees_close(after, expected)
 
@@ -386,82 +419,198 @@ def test_rematerialization_changes_nothing_but_memory():
 @pytest.mark.parametrize("variant", ["global", "local"])
 def test_each_discriminator_trains_alone(variant):
     settings = config(model=ModelConfig(width=0.125, discriminators=variant))
-    state = create_state(settings)
-    after, metrics = jax.jit(make_steps(settings, MEAN)[Phase.JOINT])(
-        state, photographs(), KEY
-    )
+    state = state_of(settings)
+    after, metrics = jax.jit(steps_of(settings)[Phase.JOINT])(state, photographs(), KEY)
     assert set(after.discriminator.params) == {variant, "fusion"}
     assert np.isfinite(float(metrics["adversarial_loss"]))
 
 
 def test_without_discriminators_there_is_one_step():
     settings = config(model=ModelConfig(width=0.125, discriminators="none"))
-    assert set(make_steps(settings, MEAN)) == {Phase.COMPLETION}
-    assert create_state(settings).discriminator is None
+    assert set(steps_of(settings)) == {Phase.COMPLETION}
+    assert set(make_gradients(default_parts(settings), MEAN)) == {Phase.COMPLETION}
+    assert state_of(settings).discriminator is None
 
 
-def run_on(count: int) -> TrainState:
-    """Two steps of each phase, with the paper's Adadelta, on `count` devices."""
-    settings = config(
+def test_holes_of_ones_own_are_used_instead_of_drawn_ones():
+    """Those that another key would draw give the step of that key."""
+    state, other = new_state("plain"), jax.random.key(8)
+    holes, corner = drawn(step=0)
+    windows = Holes(jnp.zeros_like(holes.mask), corner)
+    step = step_of("plain", Phase.JOINT)
+    expected, _ = step(state, photographs(), KEY)
+    after, _ = step(state, photographs(), other, Drawn(holes, windows))
+    assert_trees_close(after, expected, tolerance=1e-6)
+    elsewhere, _ = step(state, photographs(), other)
+    assert furthest(elsewhere.completion.params, expected.completion.params)[0] > 1e-4
+    moved = Drawn(holes, windows._replace(corner=(SIZE - LOCAL) - corner))
+    beside, _ = step(state, photographs(), other, moved)
+    away = furthest(beside.discriminator.params, expected.discriminator.params)
+    assert away[0] > 1e-5
+
+
+# --- networks without batch normalisation -----------------------------------------------
+
+
+class Filler(nn.Module):
+    """A completion network of one's own, its last layer 0 at the start."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        hidden = nn.relu(nn.Conv(8, (3, 3))(inputs))
+        last = nn.Conv(3, (3, 3), kernel_init=nn.initializers.zeros)
+        return nn.sigmoid(last(hidden))
+
+
+class Judge(nn.Module):
+    """A discriminator of one's own, with one view."""
+
+    @nn.compact
+    def __call__(self, views: Any, train: bool = False) -> jax.Array:
+        hidden = nn.relu(nn.Conv(8, (4, 4), (4, 4))(views["global"]))
+        return nn.Dense(1)(hidden.mean((1, 2)))[:, 0]
+
+
+def own_parts() -> Parts:
+    return dataclasses.replace(
+        default_parts(config()), completion=Filler(), discriminator=Judge()
+    )
+
+
+def test_initial_weights_are_what_the_networks_init_gives():
+    params = create_state(own_parts(), SIZE).completion.params
+    assert not params["Conv_1"]["kernel"].any()
+    assert params["Conv_0"]["kernel"].any()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_networks_without_batch_normalisation_train(accumulate):
+    state = create_state(own_parts(), SIZE, ema=True)
+    assert state.completion.batch_stats == state.discriminator.batch_stats == {}
+    steps = make_steps(own_parts(), MEAN, accumulate=accumulate, ema_decay=0.9)
+    holes, corner = drawn(step=0)
+    same = Drawn(holes, Holes(jnp.zeros_like(holes.mask), corner))
+    errors = []
+    for phase in [Phase.COMPLETION] * 5 + [Phase.DISCRIMINATOR, Phase.JOINT]:
+        before = state
+        state, metrics = jax.jit(steps[phase])(state, photographs(), KEY, same)
+        assert all(np.isfinite(float(value)) for value in metrics.values())
+        for name in ("completion", "discriminator"):
+            params, old = getattr(state, name).params, getattr(before, name).params
+            assert identical(params, old) == (phase not in (name, Phase.JOINT))
+        errors.append(float(metrics.get("completion_loss", np.nan)))
+    assert errors[6] < errors[4] < errors[0]
+    assert int(state.step) == 7
+
+
+# --- devices ----------------------------------------------------------------------------
+
+
+PHASES = (Phase.COMPLETION, Phase.DISCRIMINATOR, Phase.JOINT)
+
+
+def paper(**run: Any) -> Config:
+    """A batch of 8 with the paper's Adadelta."""
+    return config(
         data=DataConfig(image_size=SIZE, resize=(SIZE, SIZE), batch_size=8),
         completion_optimizer=OptimizerConfig(),
         discriminator_optimizer=OptimizerConfig(),
-        run=RunConfig(ema_decay=0.9),
+        run=RunConfig(ema_decay=0.9, **run),
     )
+
+
+# With three keys in eight some unit lies within rounding of ReLU's kink, where the
+# gradient jumps: then the runs part, however they are computed.
+DEVICES_KEY = 4
+
+
+@cache
+def pmapped(count: int, accumulate: int = 1) -> Any:
+    """Two steps of each phase on `count` devices."""
+    settings = paper(accumulate=accumulate)
     devices = Devices(count)
-    state = devices.replicate(create_state(settings))
-    # With three keys in eight some unit lies within rounding of ReLU's kink, where the
-    # gradient jumps: then the runs part, however they are computed.
-    key = devices.replicate(jax.random.key(4))
-    steps = make_steps(settings, MEAN, axis_name=AXIS)
-    for phase in (Phase.COMPLETION, Phase.DISCRIMINATOR, Phase.JOINT):
+    state = devices.replicate(state_of(settings))
+    key = devices.replicate(jax.random.key(DEVICES_KEY))
+    steps = make_steps(
+        default_parts(settings),
+        MEAN,
+        accumulate=accumulate,
+        ema_decay=settings.run.ema_decay,
+        axis_name=AXIS,
+    )
+    for phase in PHASES:
         step = devices.pmap(steps[phase])
         for _ in range(2):
             with jax.transfer_guard("disallow"):
                 state, metrics = step(state, devices.shard(photographs(8)), key)
             jax.block_until_ready(metrics)
-    return jax.device_get(state)
+    return jax.device_get((state, metrics))
+
+
+def sharded(step_by_phase: Any, settings: Config) -> Any:
+    """The same six steps of compiled functions, with images sharded over four devices."""
+    mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
+    on_all = NamedSharding(mesh, P())
+    state = jax.device_put(state_of(settings), on_all)
+    key = jax.device_put(jax.random.key(DEVICES_KEY), on_all)
+    images = jax.device_put(photographs(8), NamedSharding(mesh, P(AXIS)))
+    for phase in PHASES:
+        step = step_by_phase(phase, mesh)
+        for _ in range(2):
+            state, metrics = jax.block_until_ready(step(state, images, key))
+    return jax.device_get((state, metrics))
 
 
 @pytest.mark.timeout(600)  # two minutes with a core to itself
 @pytest.mark.slow
 def test_one_two_and_four_devices_give_the_same_states():
-    one = run_on(1)
+    one, _ = pmapped(1)
     for count in (2, 4):
-        assert_trees_close(run_on(count), one, tolerance=1e-5)
+        assert_trees_close(pmapped(count)[0], one, tolerance=1e-5)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "most"), [("completion", 0.95), ("joint", 0.75)])
-def test_no_array_outlives_its_use(monkeypatch, phase, most):
-    """XLA would do weight gradients and optimizer states last, were they not tied."""
-    settings = config(
-        model=ModelConfig(width=0.25),
-        data=DataConfig(image_size=128, resize=(128, 128), batch_size=1),
-        completion_optimizer=OptimizerConfig(),
-        discriminator_optimizer=OptimizerConfig(),
+def test_the_same_step_runs_under_jit_with_sharded_images():
+    """Without an axis name; the compiler finds what the devices have to tell each other."""
+    settings = paper()
+    steps = make_steps(default_parts(settings), MEAN, ema_decay=0.9)
+    found = sharded(lambda phase, _: jax.jit(steps[phase]), settings)
+    assert_trees_close(found, pmapped(4), tolerance=1e-5)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_same_step_runs_under_shard_map(accumulate):
+    """Which checks that what leaves a step as shared is the same on all devices."""
+    settings = paper(accumulate=accumulate)
+    steps = make_steps(
+        default_parts(settings, ops=NATIVE),
+        MEAN,
+        accumulate=accumulate,
+        ema_decay=0.9,
+        axis_name=AXIS,
     )
-    images = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8)
-    key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def temporaries() -> int:
-        step = jax.jit(make_steps(settings, MEAN)[Phase(phase)], donate_argnums=0)
-        state = jax.eval_shape(lambda: create_state(settings))
-        lowered = step.lower(state, images, key)
-        compiled = lowered.compile(compiler_options=compiler_options())
-        return compiled.memory_analysis().temp_size_in_bytes
+    def step_by_phase(phase: Phase, mesh: Mesh) -> Any:
+        mapped = jax.shard_map(
+            steps[phase],
+            mesh=mesh,
+            in_specs=(P(), P(AXIS), P()),
+            out_specs=(P(), P()),
+            check_vma=True,
+        )
+        return jax.jit(mapped)
 
-    tied = temporaries()
-    jax.clear_caches()  # of what was traced
-    for module in (convolution, steps):
-        monkeypatch.setattr(module, "after", lambda array, *others: array)
-    free = temporaries()
-    assert tied < most * free, tied / free
+    found = sharded(step_by_phase, settings)
+    assert_trees_close(found, pmapped(4, accumulate), tolerance=1e-5)
 
 
 def test_a_phase_is_traced_once():
     traces = []
-    step = make_steps(SETTINGS["plain"], MEAN, axis_name=AXIS)[Phase.COMPLETION]
+    parts = default_parts(SETTINGS["plain"])
+    step = make_steps(parts, MEAN, axis_name=AXIS)[Phase.COMPLETION]
 
     def counted(state, images, key):
         traces.append(1)
