@@ -6,7 +6,6 @@ from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import flax
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gl_jax.models import convolution
+from gl_jax import compilation
 from gl_jax.models.completion import (
     LAYERS,
     RECEPTIVE_FIELD,
@@ -154,10 +153,12 @@ def golden_results() -> dict[str, np.ndarray]:
 
 
 @cache
-def our_result(case: str) -> tuple[np.ndarray, dict[str, Any]]:
+def our_result(case: str, platform: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Our completed images of a case, NHWC, and the running statistics after it."""
     order, last, size, mode = case.split(".")
-    net = CompletionNetwork(norm_order=order, output_activation=last)
+    net = CompletionNetwork(
+        norm_order=order, output_activation=last, ops=compilation.ops(platform)
+    )
     inputs = golden.completion_inputs(size).transpose(0, 2, 3, 1)
 
     @jax.jit
@@ -167,24 +168,29 @@ def our_result(case: str) -> tuple[np.ndarray, dict[str, Any]]:
                 variables, inputs, train=mode == "train", mutable=["batch_stats"]
             )
 
-        # As a training step runs it, which has formulations of its own.
+        # As a training step runs it: operations may have another way to be derived.
         return jax.vjp(run, inputs)[0] if mode == "train" else run(inputs)
 
-    with patch.object(convolution, "WINOGRAD_PRODUCTS", 0):
-        completed, updated = complete(golden_weights(), inputs)
+    completed, updated = complete(golden_weights(), inputs)
     return np.asarray(completed), jax.device_get(updated["batch_stats"])
 
 
+# The operations of every platform: native ones, and those that processors have.
+EVERY_PLATFORM = pytest.mark.parametrize("platform", ["tpu", "cpu"])
+
+
+@EVERY_PLATFORM
 @pytest.mark.parametrize("case", golden.CASES)
-def test_completed_images_are_those_of_pytorch(case):
+def test_completed_images_are_those_of_pytorch(case, platform):
     expected = golden_results()[case].transpose(0, 2, 3, 1)
-    completed = our_result(case)[0][:, :: golden.KEEP, :: golden.KEEP]
+    completed = our_result(case, platform)[0][:, :: golden.KEEP, :: golden.KEEP]
     np.testing.assert_allclose(completed, expected, rtol=0, atol=1e-5)
 
 
+@EVERY_PLATFORM
 @pytest.mark.parametrize("field", ["mean", "var"])
-def test_running_statistics_move_as_in_pytorch(field):
-    moved = our_result(golden.MOVED)[1]
+def test_running_statistics_move_as_in_pytorch(field, platform):
+    moved = our_result(golden.MOVED, platform)[1]
     before = golden_weights()["batch_stats"]
     pixels = {"/1": 64 * 64, "/2": 32 * 32, "/4": 16 * 16}
     for index in range(16):
@@ -336,6 +342,34 @@ def test_rematerializing_changes_no_gradient():
         slopes(True),
         slopes(False),
     )
+
+
+def test_forward_and_reverse_derivatives_agree():
+    """Along one direction of parameters and inputs, and with finite differences."""
+    point = (narrow_variables()["params"], noise(SMALL))
+    # Small beside the weights, so that few units cross the kink of a ReLU.
+    direction = jax.tree.map(
+        lambda leaf: 1e-3 * jax.random.normal(jax.random.key(3), leaf.shape), point
+    )
+
+    def energy(params: Any, inputs: Any) -> jax.Array:
+        completed, _ = narrow_trained(narrow_variables() | {"params": params}, inputs)
+        return jnp.sum(jnp.square(completed))
+
+    @jax.jit
+    def slopes() -> list[jax.Array]:
+        _, forward = jax.jvp(energy, point, direction)
+        slopes = jax.grad(energy, argnums=(0, 1))(*point)
+        products = jax.tree.map(lambda g, d: jnp.sum(g * d), slopes, direction)
+        ahead, back = (
+            energy(*jax.tree.map(lambda p, d, way=way: p + way * d, point, direction))
+            for way in (0.1, -0.1)
+        )
+        return [forward, sum(jax.tree.leaves(products)), (ahead - back) / 0.2]
+
+    forward, reverse, differences = map(float, slopes())
+    assert forward == pytest.approx(reverse, rel=1e-4)
+    assert forward == pytest.approx(differences, rel=2e-2)
 
 
 def test_bfloat16_stays_near_float32_and_comes_out_as_float32():

@@ -5,14 +5,13 @@ from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gl_jax.models import convolution
+from gl_jax import compilation
 from gl_jax.models.discriminators import (
     ContextDiscriminator,
     GlobalDiscriminator,
@@ -35,14 +34,11 @@ def shape(*sizes: int) -> jax.ShapeDtypeStruct:
 
 
 @cache
-def context_variables(image_size: int, local_size: int, variant: str = "both") -> Any:
-    """Shapes of the variables at full width."""
-    net = ContextDiscriminator(image_size, local_size, variant)
-    images, patches = (
-        shape(1, image_size, image_size, 3),
-        shape(1, local_size, local_size, 3),
-    )
-    return jax.eval_shape(net.init, jax.random.key(0), images, patches)
+def context_params(**sizes: int) -> Any:
+    """Shapes of the parameters at full width, for views of these sizes."""
+    net = ContextDiscriminator(tuple(sizes))
+    views = {name: shape(1, size, size, 3) for name, size in sizes.items()}
+    return jax.eval_shape(net.init, jax.random.key(0), views)["params"]
 
 
 def count(tree: Any) -> int:
@@ -89,7 +85,7 @@ def test_layers_are_the_papers(network, size, table):
 
 
 def test_parameters_are_counted_as_in_the_paper():
-    params = context_variables(256, 128)["params"]
+    params = context_params(**{"local": 128, "global": 256})
     assert count(params["local"]) == 19_253_248
     assert count(params["global"]) == 25_808_384
     assert count(params["fusion"]) == 2_049
@@ -97,187 +93,195 @@ def test_parameters_are_counted_as_in_the_paper():
 
 
 def test_parameters_for_faces_are_counted_as_in_the_published_model():
-    params = context_variables(160, 96)["params"]
+    params = context_params(**{"local": 96, "global": 160})
     assert count(params["local"]) == 15_583_232
     assert count(params["global"]) == 23_971_840
     assert count(params) == 39_557_121
 
 
 @pytest.mark.parametrize(
-    ("input_size", "layers"), [(256, 6), (128, 5), (160, 5), (96, 5), (64, 4)]
+    ("input_size", "layers"),
+    [(512, 7), (256, 6), (128, 5), (160, 5), (96, 5), (64, 4)],
 )
 def test_depth_follows_from_the_size_of_the_input(input_size, layers):
     assert depth(input_size) == layers
-    params = context_variables(max(input_size, 96), input_size, "local")["params"][
-        "local"
-    ]
+    params = context_params(local=input_size)["local"]
     assert set(params) == {"features"} | {f"conv{n}" for n in range(1, layers + 1)}
 
 
-@pytest.mark.parametrize("variant", ["both", "local", "global"])
-def test_a_variant_has_the_parameters_it_names_only(variant):
-    params = context_variables(256, 128, variant)["params"]
-    parts = {"local", "global"} if variant == "both" else {variant}
-    assert set(params) == parts | {"fusion"}
-    assert params["fusion"]["kernel"].shape == (1024 * len(parts), 1)
+@pytest.mark.parametrize(
+    "views", [("local", "global"), ("local",), ("global",), ("global", "middle")]
+)
+def test_there_is_a_column_for_each_view_and_no_other(views):
+    params = context_params(**dict.fromkeys(views, 64))
+    assert set(params) == {*views, "fusion"}
+    assert params["fusion"]["kernel"].shape == (1024 * len(views), 1)
 
 
 # --- what PyTorch computes --------------------------------------------------------------
 
 
 @cache
-def our_results(mode: str) -> dict[str, np.ndarray]:
+def our_results(mode: str, platform: str) -> dict[str, np.ndarray]:
     """Features and logits, as networks.npz names them."""
     variables = golden.flax_variables(golden.discriminator())
-    inputs = [x.transpose(0, 2, 3, 1) for x in golden.discriminator_inputs()]
-    net = ContextDiscriminator()
+    images, patches = (x.transpose(0, 2, 3, 1) for x in golden.discriminator_inputs())
+    net = ContextDiscriminator(ops=compilation.ops(platform))
 
     @jax.jit
-    def judge(variables: Any, *inputs: Any) -> Any:
-        def run(*inputs: Any) -> Any:
+    def judge(variables: Any, views: Any) -> Any:
+        def run(views: Any) -> Any:
             return net.apply(
                 variables,
-                *inputs,
+                views,
                 train=mode == "train",
                 capture_intermediates=True,
                 mutable=["batch_stats", "intermediates"],
             )
 
-        # As a training step runs it, which has formulations of its own.
-        trained = mode == "train"
-        logits, captured = jax.vjp(run, *inputs)[0] if trained else run(*inputs)
+        # As a training step runs it: operations may have another way to be derived.
+        logits, captured = jax.vjp(run, views)[0] if mode == "train" else run(views)
         parts = captured["intermediates"]
         features = {name: parts[name]["__call__"][0] for name in ("local", "global")}
         return features | {"logits": logits}
 
-    with patch.object(convolution, "WINOGRAD_PRODUCTS", 0):
-        return jax.device_get(judge(variables, *inputs))
+    return jax.device_get(judge(variables, {"local": patches, "global": images}))
 
 
+# The operations of every platform: native ones, and those that processors have.
+@pytest.mark.parametrize("platform", ["tpu", "cpu"])
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("name", ["local", "global", "logits"])
-def test_judgements_are_those_of_pytorch(name, mode):
+def test_judgements_are_those_of_pytorch(name, mode, platform):
     with np.load(GOLDEN / "networks.npz") as results:
         expected = results[f"{name}.{mode}"]
-    ours = our_results(mode)[name]
+    ours = our_results(mode, platform)[name]
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
 # --- behaviour --------------------------------------------------------------------------
 
+BOTH = ("local", "global")
 
-def photographs(count: int, size: int, seed: int = 0) -> jax.Array:
-    return jax.random.uniform(jax.random.key(seed), (count, size, size, 3))
+
+def seen(count: int = 2, seed: int = 0) -> dict[str, jax.Array]:
+    """Views of photographs: windows of 16 pixels, and whole images of 32."""
+    return {
+        name: jax.random.uniform(jax.random.key(seed), (count, size, size, 3))
+        for name, size in (("local", 16), ("global", 32))
+    }
 
 
 @cache
-def small_variables(variant: str) -> Any:
-    net = ContextDiscriminator(32, 16, variant, width=NARROW)
-    return jax.jit(net.init)(jax.random.key(1), photographs(1, 32), photographs(1, 16))
+def small_variables(views: tuple[str, ...] = BOTH) -> Any:
+    net = ContextDiscriminator(views, width=NARROW)
+    return jax.jit(net.init)(jax.random.key(1), seen(1))
 
 
 def trained(
-    variables: Any,
-    images: Any,
-    patches: Any,
-    variant: str,
-    batches: int = 1,
-    **options: Any,
+    variables: Any, shown: Any, views: tuple[str, ...] = BOTH, **options: Any
 ) -> Any:
     """Logits and the moved statistics, normalised by those of the batch."""
-    net = ContextDiscriminator(32, 16, variant, width=NARROW, **options)
-    return net.apply(variables, images, patches, True, batches, mutable=["batch_stats"])
+    net = ContextDiscriminator(views, width=NARROW, **options)
+    return net.apply(variables, shown, True, mutable=["batch_stats"])
 
 
-compiled = jax.jit(trained, static_argnames=("variant", "batches"))
+compiled = jax.jit(trained, static_argnames="views")
 
 
-def judged(images: Any, patches: Any, variant: str = "both") -> jax.Array:
+def judged(shown: Any, views: tuple[str, ...] = BOTH) -> jax.Array:
     """Logits of a small discriminator."""
-    return compiled(small_variables(variant), images, patches, variant=variant)[0]
+    return compiled(small_variables(views), shown, views)[0]
 
 
-def test_logits_depend_on_the_image_and_on_the_window():
-    images, patches = photographs(2, 32), photographs(2, 16)
-    logits = judged(images, patches)
+@pytest.mark.parametrize("name", BOTH)
+def test_logits_depend_on_every_view(name):
+    logits = judged(seen())
     assert logits.shape == (2,) and logits.dtype == jnp.float32
-    assert np.abs(logits - judged(images[::-1], patches)).min() > 1e-4
-    assert np.abs(logits - judged(images, patches[::-1])).min() > 1e-4
+    turned = seen() | {name: seen()[name][::-1]}
+    assert np.abs(logits - judged(turned)).min() > 1e-4
 
 
-@pytest.mark.parametrize("variant", ["local", "global"])
-def test_a_variant_looks_at_its_own_input_only(variant):
-    images, patches = photographs(2, 32), photographs(2, 16)
-    logits = judged(images, patches, variant)
-    other_images, other_patches = photographs(2, 32, seed=1), photographs(2, 16, seed=1)
-    unseen = (other_images, patches) if variant == "local" else (images, other_patches)
-    seen = (images, other_patches) if variant == "local" else (other_images, patches)
-    np.testing.assert_array_equal(judged(*unseen, variant), logits)
-    assert np.abs(judged(*seen, variant) - logits).max() > 1e-4
+@pytest.mark.parametrize(("name", "other"), [BOTH, BOTH[::-1]])
+def test_one_discriminator_looks_at_its_own_view_only(name, other):
+    logits = judged(seen(), (name,))
+    unlike = seen(seed=1)
+    np.testing.assert_array_equal(
+        judged(seen() | {other: unlike[other]}, (name,)), logits
+    )
+    np.testing.assert_array_equal(judged({name: seen()[name]}, (name,)), logits)
+    assert np.abs(judged(unlike, (name,)) - logits).max() > 1e-4
 
 
 def test_a_logit_is_no_probability():
-    variables = jax.tree.map(jnp.zeros_like, small_variables("both"))
+    variables = jax.tree.map(jnp.zeros_like, small_variables())
     variables["params"]["fusion"]["bias"] = jnp.array([7.0])
-    net = ContextDiscriminator(32, 16, width=NARROW)
-    logits = net.apply(variables, photographs(2, 32), photographs(2, 16))
-    np.testing.assert_array_equal(logits, [7, 7])
+    net = ContextDiscriminator(width=NARROW)
+    np.testing.assert_array_equal(net.apply(variables, seen()), [7, 7])
 
 
 def test_width_multiplies_channels_and_features():
     net = LocalDiscriminator(width=0.5)
-    params = jax.eval_shape(
-        lambda x: net.init(jax.random.key(0), x, False), shape(1, 128, 128, 3)
-    )["params"]
-    assert [params[f"conv{n}"]["bias"].size for n in range(1, 6)] == [
-        32,
-        64,
-        128,
-        256,
-        256,
+    params = jax.eval_shape(net.init, jax.random.key(0), shape(1, 128, 128, 3))[
+        "params"
     ]
+    sizes = [params[f"conv{n}"]["bias"].size for n in range(1, 6)]
+    assert sizes == [32, 64, 128, 256, 256]
     assert params["features"]["bias"].shape == (512,)
 
 
-def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"input_size \(=32\).*images are 36x36"):
-        judged(photographs(2, 36), photographs(2, 16))
+def test_a_view_that_is_not_shown_is_named():
+    with pytest.raises(ValueError, match=r"looks at local, global, and.*only global\."):
+        judged({"global": seen()["global"]})
 
 
-def test_batches_that_pass_together_do_not_mix():
-    """Logits and running statistics are those of one batch after the other."""
-    scale = np.arange(1, 5, dtype=np.float32)[:, None, None, None]
-    images, patches = photographs(4, 32) * scale, photographs(4, 16) * scale
-    variables = small_variables("both")
-    logits, statistics = [], variables
-    for half in (slice(2), slice(2, 4)):
-        found, moved = compiled(statistics, images[half], patches[half], variant="both")
-        logits.append(found)
-        statistics = variables | moved
-    both, moved = compiled(variables, images, patches, variant="both", batches=2)
-    np.testing.assert_allclose(both, np.concatenate(logits), rtol=0, atol=1e-5)
-    for ours, expected in zip(
-        jax.tree.leaves(moved),
-        jax.tree.leaves(statistics["batch_stats"]),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+def test_views_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match=r"\(=16x32\) must be square"):
+        judged(seen() | {"global": seen()["global"][:, :16]})
+
+
+def test_forward_and_reverse_derivatives_agree():
+    """Along one direction of parameters and views, and with finite differences."""
+    point = (small_variables()["params"], seen())
+    # Small beside the weights, so that few units cross the kink of a ReLU.
+    direction = jax.tree.map(
+        lambda leaf: 1e-3 * jax.random.normal(jax.random.key(3), leaf.shape), point
+    )
+
+    def energy(params: Any, views: Any) -> jax.Array:
+        logits, _ = trained(small_variables() | {"params": params}, views)
+        return jnp.sum(jnp.square(1 + logits))
+
+    @jax.jit
+    def slopes() -> list[jax.Array]:
+        _, forward = jax.jvp(energy, point, direction)
+        slopes = jax.grad(energy, argnums=(0, 1))(*point)
+        products = jax.tree.map(lambda g, d: jnp.sum(g * d), slopes, direction)
+        ahead, back = (
+            energy(*jax.tree.map(lambda p, d, way=way: p + way * d, point, direction))
+            for way in (0.1, -0.1)
+        )
+        return [forward, sum(jax.tree.leaves(products)), (ahead - back) / 0.2]
+
+    forward, reverse, differences = map(float, slopes())
+    assert forward == pytest.approx(reverse, rel=1e-4)
+    assert forward == pytest.approx(differences, rel=2e-2)
 
 
 def test_batch_statistics_are_those_of_all_devices():
     scale = np.arange(1, 5, dtype=np.float32)[:, None, None, None]
-    images, patches = photographs(4, 32) * scale, photographs(4, 16) * scale
-    variables = small_variables("both")
-    whole, statistics = compiled(variables, images, patches, variant="both")
+    shown = {name: view * scale for name, view in seen(4).items()}
+    variables = small_variables()
+    whole, statistics = compiled(variables, shown)
     over_devices = jax.pmap(
-        partial(trained, variant="both", axis_name="devices"),
+        partial(trained, axis_name="devices"),
         axis_name="devices",
-        in_axes=(None, 0, 0),
+        in_axes=(None, 0),
         devices=jax.devices()[:2],
     )
-    halves = (x.reshape(2, 2, *x.shape[1:]) for x in (images, patches))
-    logits, moved = jax.device_get(over_devices(variables, *halves))
+    halves = {name: view.reshape(2, 2, *view.shape[1:]) for name, view in shown.items()}
+    logits, moved = jax.device_get(over_devices(variables, halves))
     np.testing.assert_allclose(logits.reshape(4), whole, rtol=0, atol=1e-5)
     for ours, expected in zip(
         jax.tree.leaves(moved), jax.tree.leaves(statistics), strict=True
