@@ -54,6 +54,7 @@ from gl_jax.training import (
 )
 from gl_jax.training.state import inference_variables
 from gl_jax.weights import native
+from gl_jax.weights.architectures import Architecture
 
 Settings = dict[str, Any]
 
@@ -230,7 +231,7 @@ class Inference:
         def complete(weights: Any, photograph: jax.Array, mask: jax.Array) -> Any:
             images = photograph.astype(jnp.float32) / 255
             inputs = network_input(images, mask, jnp.asarray(MEAN_COLOR))
-            completed: Any = folded.apply(weights, inputs, size=size)
+            completed = inference.complete(folded, weights, inputs, size)
             return completed, composite(completed, images, mask)
 
         self._weights = jax.device_put(weights)
@@ -329,7 +330,7 @@ def write_model(settings: Settings, folder: Path) -> None:
     np.savez(folder / "exchange.npz", **_weights("completion", state.completion))
     model = native.Model(
         variables=inference_variables(state),
-        architecture=native.Architecture(width=settings["width"]),
+        architecture=Architecture(width=settings["width"]),
         convention=native.Convention.gl_jax(MEAN_COLOR),
     )
     native.save(model, folder / "model.safetensors")
