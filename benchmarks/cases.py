@@ -1,4 +1,4 @@
-"""What is measured: every case with its sizes, and the contestants in it."""
+"""Every case of the bench with its sizes, and the contestants in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -59,7 +59,6 @@ class Case:
     repeats: int
     ours: Contestant = Contestant("ours", "jax")
     lead: int = 0  # runs at the beginning of each turn that do not count
-    needs: tuple[str, ...] = ()  # modules without which there is nothing to measure
 
 
 class Sizes(NamedTuple):
@@ -157,7 +156,7 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
         "steps": sizes.steps,
         "devices": 1,
     }
-    # What the machine can do at most, measured with the same clock.
+    # The machine's limits, measured with the same clock.
     for name, side in (("matrix_product", 4096), ("memory_copy", 8192)):
         yield Case(
             name,
@@ -224,22 +223,19 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
             min(3, sizes.repeats),
         )
     whole = common | {"large": sizes.large}
-    completer = ("gl_jax.inpainting.completer",)
     yield Case(
         "large_photo",
         "large_photo",
         whole,
         torch_contestants(EAGER_ONLY[precision]),
         min(3, sizes.repeats),
-        needs=completer,
     )
     yield Case(
         "start_up",
         "start_up",
         whole,
-        (Contestant("eager", "torch", {"configuration": "eager"}),),
+        torch_contestants(("eager",)),
         min(3, sizes.repeats),
-        needs=completer,
     )
 
 
