@@ -17,6 +17,7 @@ PACKAGE = Path(gl_jax.__file__).parent
 # A room may import only from rooms of the lines above its own, and from its own package.
 ROWS = (
     "config version",
+    "files",
     "experiment holes models metrics",
     "cpu",
     "compilation",
@@ -28,7 +29,7 @@ ROWS = (
 )
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
-    1: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
+    2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
     "evaluation.masks evaluation.fid evaluation.figures "
     "evaluation.baselines evaluation.journal evaluation.memory "
     "training.checkpoint training.interruption training.watchdog",

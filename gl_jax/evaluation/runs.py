@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from gl_jax.config import Config, Phase, UsageError, differences
 from gl_jax.evaluation.figures import Curve, Tile, comparison_sheet, curves_figure
+from gl_jax.files import writing
 from gl_jax.inpainting import images
 from gl_jax.training.report import Record, cut_sheet, read_metrics
 
@@ -127,11 +128,8 @@ def report(
     if not folders:
         raise UsageError("report needs at least one folder of a training run.")
     runs = read_runs(folders)
-    try:
+    with writing(f"output {output}"):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"output {output} cannot be written: {reason}.") from error
     notes: list[str] = []
     figures = _curves(runs, output) | _films(runs, output, notes)
     if len({run.config.model.discriminators for run in runs}) > 1:

@@ -22,6 +22,7 @@ from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
 from gl_jax.experiment import Experiment, require_same_text
+from gl_jax.files import write_whole
 from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
 from gl_jax.training.checkpoint import (
@@ -35,7 +36,7 @@ from gl_jax.training.checkpoint import (
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.parts import Parts
-from gl_jax.training.report import FULL, Report, say, write_whole
+from gl_jax.training.report import FULL, Report, say
 from gl_jax.training.state import TrainState, create_state, inference_variables
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation

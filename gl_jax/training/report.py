@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gl_jax.config import Config, Phase, UsageError
+from gl_jax.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -321,18 +322,6 @@ def _drop_after(path: Path, step: int) -> None:
     lines = _lines(path) if step else ()
     kept = [line for line, record in lines if record["step"] <= step]
     write_whole(path, "".join(kept).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _append(path: Path, content: bytes) -> None:
