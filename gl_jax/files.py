@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gl_jax.config import UsageError
+from gl_jax.fields import UsageError
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 
 from gl_jax.compilation import use_compilation_cache
-from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
+from gl_jax.config import Config, Phase, UsageError, differences
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
 from gl_jax.experiment import Experiment, require_same_text
+from gl_jax.fields import Mark, marked, values_by_name
 from gl_jax.files import write_whole
 from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
@@ -46,20 +47,14 @@ from gl_jax.weights import architectures
 from gl_jax.weights.native import Model
 
 # What may differ between a run and its resumption: none of it changes what is learned.
-FREE = (
-    "data.data_dir data.workers data.max_corrupt_share schedule.total_steps "
-    "run.device_count run.log_every run.save_every run.eval_every run.sample_every "
-    "run.validation_images run.sample_images run.checkpoints run.keep_newest "
-    "run.keep_best run.keep_every run.max_failed_saves run.on_nan run.max_rollbacks "
-    "run.hang_limit run.profile_steps"
-).split()
+FREE = marked(Config, Mark.MAY_CHANGE)
 
 ELSEWHERE = (
     "Another run needs another --workdir, and another --run.checkpoints if it has one."
 )
 
 # What may differ between the hosts of a run.
-OF_A_HOST = ("data.data_dir", "data.workers")
+OF_A_HOST = marked(Config, Mark.PER_HOST)
 
 EXPERIMENT = "experiment.py"
 """Holds the text of an experiment with parts of its own, in the workdir."""

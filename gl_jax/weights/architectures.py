@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gl_jax.config import Config, UsageError, build
+from gl_jax.config import Config, UsageError
 from gl_jax.experiment import Experiment
+from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.ops import NATIVE, Ops

@@ -124,6 +124,16 @@ def from_run(
     )
 
 
+def select(model: Model, *, discriminators: bool) -> Model:
+    """Returns the model with its discriminators or without them.
+
+    Raises UsageError if they are asked for and it has none.
+    """
+    if discriminators and model.discriminator is None:
+        raise UsageError(f"the model {model.name!r} has no discriminators to export.")
+    return model if discriminators else replace(model, discriminator=None)
+
+
 def _architecture(
     extra: dict[str, Any], role: Role, config: Config, experiment: Experiment | None
 ) -> Any:

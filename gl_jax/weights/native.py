@@ -22,8 +22,9 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_bytes
 
-from gl_jax.config import UsageError, build
+from gl_jax.config import UsageError
 from gl_jax.experiment import Experiment
+from gl_jax.fields import build
 from gl_jax.files import reading, write_output
 from gl_jax.models.ops import NATIVE, Ops
 from gl_jax.weights import architectures
