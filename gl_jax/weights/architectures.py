@@ -152,6 +152,20 @@ def of_network(
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
 
+def of_networks(
+    completion: nn.Module,
+    discriminator: nn.Module | None,
+    config: Config,
+    experiment: Experiment | None,
+) -> tuple[Any, Any]:
+    """Returns the architectures of a run's networks, None for no discriminator."""
+    name = experiment.name if experiment else ""
+    made = of_network(completion, "completion", config, name)
+    if discriminator is None:
+        return made, None
+    return made, of_network(discriminator, "discriminator", config, name)
+
+
 def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
     """The architectures of the paper's networks with the numbers of `config`."""
     made = config.model
