@@ -259,4 +259,5 @@ def test_the_package_has_no_other_names():
 
     with pytest.raises(AttributeError, match="no attribute 'compleet'"):
         _ = gl_jax.compleet
-    assert {"load", "complete", "Completer"} <= set(dir(gl_jax))
+    for name in ("load", "complete", "Completer", "use_compilation_cache"):
+        assert name in dir(gl_jax) and callable(getattr(gl_jax, name))

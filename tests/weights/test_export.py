@@ -197,6 +197,44 @@ def test_export_writes_and_inspect_prints(tmp_path, capsys):
     assert native.load(output).sha256 in printed
 
 
+def test_any_model_is_exported(tmp_path, tiny, capsys):
+    source, output = tmp_path / "tiny.safetensors", tmp_path / "tiny.stablehlo"
+    native.save(tiny, source)
+    words = ["export", "--model", str(source), "--output", str(output)]
+    assert cli.main([*words, "--format", "stablehlo"]) == 0
+    program = jax_export.deserialize(bytearray(output.read_bytes()))
+    images = np.random.default_rng(1).random((1, 16, 16, 3), np.float32)
+    mask = np.zeros((1, 16, 16, 1), np.float32)
+    expected = export.program(tiny)(jnp.asarray(images), jnp.asarray(mask))
+    np.testing.assert_allclose(program.call(images, mask), expected, atol=1e-6)
+
+
+def test_an_exported_model_keeps_its_licence_unless_another_is_given(tmp_path, tiny):
+    source = tmp_path / "tiny.safetensors"
+    native.save(dataclasses.replace(tiny, licence="CC0"), source)
+    for words, licence in (([], "CC0"), (["--licence", "MIT"], "MIT")):
+        output = tmp_path / f"{licence}.safetensors"
+        command = ["export", "--model", str(source), "--output", str(output), *words]
+        assert cli.main(command) == 0
+        assert native.load(output).licence == licence
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "needs --workdir or --model, and not both"),
+        ("--workdir run --model demo", "needs --workdir or --model, and not both"),
+        ("--model demo --step 3", "--step names a checkpoint of a run"),
+        ("--model demo --discriminators", "has no discriminators to export"),
+    ],
+)
+def test_an_export_of_nothing_or_of_two_is_refused(tmp_path, capsys, words, message):
+    output = tmp_path / "out.safetensors"
+    assert cli.main(["export", "--output", str(output), *words.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_convert_writes_a_file_of_ours(tmp_path, foreign, archives, capsys):
     source, target = tmp_path / "model_cn", tmp_path / "face.safetensors"
     source.write_bytes(archives.stream(foreign.glcic_completion()))
