@@ -172,6 +172,12 @@ def test_arrays_never_see_the_configuration(file, tree):
         assert "config" not in own_rooms(tree)
 
 
+def test_the_guest_knows_the_two_operations_only(file, tree):
+    if inside(room(file), ("cpu",)):
+        others = {name for name in own_rooms(tree) if not inside(name, ("cpu",))}
+        assert others <= {"models", "models.ops"}
+
+
 def test_the_configuration_needs_the_standard_library_only():
     tree = ast.parse((PACKAGE / "config.py").read_text(encoding="utf-8"))
     foreign = {n.partition(".")[0] for n in imports(tree)} - sys.stdlib_module_names
