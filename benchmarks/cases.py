@@ -1,4 +1,4 @@
-"""What is measured: every case with its sizes, and the contestants in it."""
+"""Every case of the bench with its sizes, and the contestants in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,14 +16,12 @@ CONFIGURATIONS = {
     "float32": ("eager", "channels_last", "channels_last+compile"),
     "bfloat16": ("channels_last+bfloat16", "channels_last+compile+bfloat16"),
 }
-# Seldom used, and measured when asked for: freed memory kept by the C library and huge
-# pages, as our training has them on a processor, and batch normalisation folded into the
-# convolutions.
+# Seldom used, and measured when asked for: freed memory kept by the C library, as in our
+# training on a processor, and batch normalisation folded into the convolutions.
 TRAINING = {
     "float32": (
         *CONFIGURATIONS["float32"],
         "channels_last+keep_memory",
-        "channels_last+huge_pages",
     ),
     "bfloat16": CONFIGURATIONS["bfloat16"],
 }
@@ -34,7 +32,7 @@ INFERENCE = {
         "channels_last+compile+freezing+bfloat16",
     ),
 }
-SELDOM = ("keep_memory", "huge_pages", "freezing")
+SELDOM = ("keep_memory", "freezing")
 EAGER_ONLY = {
     "float32": ("channels_last",),
     "bfloat16": ("channels_last+bfloat16",),
@@ -61,7 +59,6 @@ class Case:
     repeats: int
     ours: Contestant = Contestant("ours", "jax")
     lead: int = 0  # runs at the beginning of each turn that do not count
-    needs: tuple[str, ...] = ()  # modules without which there is nothing to measure
 
 
 class Sizes(NamedTuple):
@@ -159,7 +156,7 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
         "steps": sizes.steps,
         "devices": 1,
     }
-    # What the machine can do at most, measured with the same clock.
+    # The machine's limits, measured with the same clock.
     for name, side in (("matrix_product", 4096), ("memory_copy", 8192)):
         yield Case(
             name,
@@ -226,22 +223,19 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
             min(3, sizes.repeats),
         )
     whole = common | {"large": sizes.large}
-    completer = ("gl_jax.inpainting.completer",)
     yield Case(
         "large_photo",
         "large_photo",
         whole,
         torch_contestants(EAGER_ONLY[precision]),
         min(3, sizes.repeats),
-        needs=completer,
     )
     yield Case(
         "start_up",
         "start_up",
         whole,
-        (Contestant("eager", "torch", {"configuration": "eager"}),),
+        torch_contestants(("eager",)),
         min(3, sizes.repeats),
-        needs=completer,
     )
 
 

@@ -29,7 +29,7 @@ def write_inputs(folder: Path, photograph: np.ndarray, width: float) -> None:
 
 
 def seconds(library: str, folder: Path) -> float:
-    """How long a new process takes, without any cache that an earlier one has left."""
+    """Seconds that a new process takes, without any cache that an earlier one has left."""
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
         began = time.perf_counter()
         subprocess.run(
@@ -47,7 +47,7 @@ def peak_bytes() -> int:
 
 
 def hole(folder: Path) -> np.ndarray:
-    """What was completed: float32 grey levels [n, 3] of the pixels in the hole."""
+    """The completed pixels in the hole: float32 grey levels [n, 3]."""
     return np.asarray(Image.open(folder / "completed.png"), np.float32)[_mask(folder)]
 
 

@@ -1,7 +1,6 @@
 """Lets the contestants of a case compute the same, and then take turns at it."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import platform
@@ -20,11 +19,10 @@ from benchmarks import memory
 from benchmarks.cases import Case, Contestant
 from benchmarks.inputs import processors
 from benchmarks.photographs import write_jpegs
-from gl_jax import huge_pages
 
 ROOT = Path(__file__).parents[1]
 
-# How far results may be apart, by what their names begin with: the norm of the difference
+# The largest distance of results, by the beginning of their names: the norm of the difference
 # over the norm, that of images after subtraction of their mean.
 TOLERANCE = {
     # Where rounding moves a value across 0, a ReLU opens or closes and gradients differ by
@@ -67,7 +65,7 @@ class ContestError(RuntimeError):
 class Runner:
     """A contestant in a process of its own."""
 
-    def __init__(self, contestant: Contestant, device: str) -> None:
+    def __init__(self, contestant: Contestant) -> None:
         self.name = contestant.name
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(
@@ -77,9 +75,6 @@ class Runner:
             # Two libraries share the GPU: neither may take it whole.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
-        # Ours as `gl-jax` begins; PyTorch, which they hardly help, where it says so.
-        if contestant.library == "jax" or "huge_pages" in self.name.split("+"):
-            environment = huge_pages.environment(environment)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             stdin=subprocess.PIPE,
@@ -89,7 +84,7 @@ class Runner:
         )
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """The answer to a request. ContestError where there is none."""
+        """The answer to a request; ContestError if there is none."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -120,14 +115,6 @@ class Runner:
         self._process.stdout.close()
 
 
-def missing(case: Case) -> str | None:
-    """The part of gl_jax that a case needs and that is not written yet."""
-    for name in case.needs:
-        if importlib.util.find_spec(name) is None:
-            return name
-    return None
-
-
 def measure(case: Case, repeats: int, log: Log) -> list[Record]:
     """One record for each baseline of the case.
 
@@ -137,14 +124,14 @@ def measure(case: Case, repeats: int, log: Log) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name, _closing() as runners:
         folder = Path(name)
         settings = case.settings | _photographs(case, folder)
-        ours = Runner(case.ours, settings["device"])
+        ours = Runner(case.ours)
         runners.append(ours)
         facts = _prepared(ours, case.ours, case.task, settings)
         ours.ask("export", folder=str(folder))
         ours.ask("outcome", folder=str(folder), name="ours")
         agreement = {}
         for contestant in case.baselines:
-            runner = Runner(contestant, settings["device"])
+            runner = Runner(contestant)
             try:
                 known = _prepared(runner, contestant, case.task, settings)
                 facts["versions"] |= known["versions"]
@@ -176,7 +163,7 @@ def records(
     peaks: dict[str, float],
     facts: dict[str, Any],
 ) -> list[Record]:
-    """What was measured, one object for each baseline; `best` marks the fastest one."""
+    """The measurements, one object for each baseline; `best` marks the fastest one."""
     medians = {name: statistics.median(values) for name, values in times.items()}
     ours = case.ours.name
     baselines = [name for name in times if name != ours]
@@ -202,7 +189,7 @@ def records(
             "device": case.settings["device"],
             "ours_times": times[ours],
             "baseline_times": times[name],
-            # Of what each turn began with and does not count.
+            # Of the runs that each turn began with and that do not count.
             "lead_ratio": leads[name] / leads[ours] if leads else None,
             "flop": flop,
             "largest_differences": agreement.get(name, {}),
@@ -215,7 +202,7 @@ def records(
 def agreed(
     ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], precision: str, who: str
 ) -> dict[str, float]:
-    """How far each result is apart. Raises ContestError where one is too far."""
+    """The distance of each result from ours; ContestError if one is too large."""
     if ours.keys() != theirs.keys():
         raise ContestError(f"{who}: {sorted(ours)} beside {sorted(theirs)}")
     differences = {}
@@ -328,7 +315,7 @@ def _processor() -> str:
 
 
 def _output(*command: str) -> str:
-    """What a command prints, or nothing where it is not there or fails."""
+    """The output of a command, or nothing if it is not there or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

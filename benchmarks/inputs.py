@@ -1,4 +1,4 @@
-"""What every contestant gets: the same random photographs, holes and clock."""
+"""Random photographs, holes and a clock, the same for every contestant."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import numpy as np
 
 MEAN_COLOR = (0.456, 0.447, 0.415)
 
-# What is compared before anything is timed is made from this seed.
+# The seed of the inputs that are compared before anything is timed.
 FIRST = 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ from benchmarks.inputs import (
     random_mask,
 )
 from benchmarks.photographs import large, large_turn
-from gl_jax.compilation import compiler_options
+from gl_jax import compilation
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -38,22 +39,22 @@ from gl_jax.holes import (
     composite,
     example_keys,
     network_input,
-    sample_holes,
 )
 from gl_jax.inpainting.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name, scaled
 from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
 from gl_jax.parallel import AXIS, Devices
-from gl_jax.training.state import (
+from gl_jax.training import (
     NetState,
     TrainState,
-    build_networks,
     create_state,
-    inference_variables,
+    default_parts,
+    make_steps,
 )
-from gl_jax.training.steps import make_steps
+from gl_jax.training.state import inference_variables
 from gl_jax.weights import native
+from gl_jax.weights.architectures import Architecture
 
 Settings = dict[str, Any]
 
@@ -93,7 +94,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_bytes(at_start: int) -> int:
-    """The most memory used: of the device where it has its own, else of the process."""
+    """The most memory used: the device's if it has its own, else the process's."""
     statistics = jax.devices()[0].memory_stats()
     if jax.devices()[0].platform != "cpu" and statistics:
         return int(statistics["peak_bytes_in_use"])
@@ -103,13 +104,7 @@ def peak_bytes(at_start: int) -> int:
 def configuration(settings: Settings, **data: Any) -> Config:
     """The paper's configuration at the sizes of a case."""
     side = settings.get("image_size", 64)
-    holes = {}
-    if "holes" in settings:
-        low, high = settings["holes"]
-        local_size = settings["local_size"]
-        holes = {"min_size": low, "max_size": high, "local_size": local_size}
-    else:
-        holes = {"min_size": 1, "max_size": 8, "local_size": 8}
+    low, high = settings.get("holes", (1, 8))
     return Config(
         model=ModelConfig(
             width=settings["width"],
@@ -125,7 +120,9 @@ def configuration(settings: Settings, **data: Any) -> Config:
             }
             | data
         ),
-        holes=HolesConfig(**holes),
+        holes=HolesConfig(
+            min_size=low, max_size=high, local_size=settings.get("local_size", high)
+        ),
     )
 
 
@@ -137,11 +134,12 @@ class Training:
         self._config = configuration(settings)
         self._devices = Devices(settings["devices"])
         self._devices.check_batch(settings["batch"], 1)
-        steps = make_steps(self._config, MEAN_COLOR, axis_name=AXIS)
-        phase = Phase(settings["phase"])
-        self._step = self._devices.pmap(steps[phase])
+        self._parts = default_parts(self._config)
+        steps = make_steps(self._parts, MEAN_COLOR, axis_name=AXIS)
+        self._step = self._devices.pmap(steps[Phase(settings["phase"])])
         self._key = self._devices.replicate(jax.random.key(FIRST))
-        self._state = self._devices.replicate(lively(create_state(self._config)))
+        state = create_state(self._parts, self._config.data.image_size)
+        self._state = self._devices.replicate(lively(state))
 
     def flop(self) -> float:
         """Floating point operations of the products in one step, two for each."""
@@ -163,18 +161,11 @@ class Training:
         if state.discriminator is not None:
             arrays |= _weights("discriminator", state.discriminator)
         key = jax.random.fold_in(jax.random.key(FIRST), state.step)
-        holes = self._config.holes
-        numbers = {
-            "min_size": holes.min_size,
-            "max_size": holes.max_size,
-            "local_size": holes.local_size,
-        }
-        side = self._config.data.image_size
+        data = self._config.data
         fake, real = (
-            sample_holes(
-                example_keys(key, stream, 0, self._config.data.batch_size),
-                (side, side),
-                **numbers,
+            self._parts.sample_holes(
+                example_keys(key, stream, 0, data.batch_size),
+                (data.image_size, data.image_size),
             )
             for stream in (HOLES, REAL_PATCHES)
         )
@@ -190,9 +181,8 @@ class Training:
         """The losses of the first step, and how it moved each network's weights."""
         del folder
         before = jax.device_get(self._devices.first(self._state))
-        metrics = self._advance(self._images(FIRST))
+        values = jax.device_get(self._dispatch(self._images(FIRST)))
         after = jax.device_get(self._devices.first(self._state))
-        values = jax.device_get(metrics)
         results = {
             name: np.asarray(values[key])
             for name, key in COMPARED.items()
@@ -219,10 +209,6 @@ class Training:
         side = self._config.data.image_size
         return random_images(seed, self._config.data.batch_size, side, side)
 
-    def _advance(self, images: np.ndarray) -> Any:
-        metrics = self._dispatch(images)
-        return jax.block_until_ready(metrics)
-
     def _dispatch(self, images: np.ndarray) -> Any:
         sharded = self._devices.shard(images)
         self._state, metrics = self._step(self._state, sharded, self._key)
@@ -232,36 +218,24 @@ class Training:
 
 
 class Inference:
-    """One photograph completed by the network alone, in one piece.
-
-    In float32 by `models.inference`, which completes photographs in use; in bfloat16 by
-    the network itself, as validation does it.
-    """
+    """One photograph completed by the network alone, in one piece, as the Completer does."""
 
     def __init__(self, settings: Settings) -> None:
         self._side, self._steps = settings["side"], settings["steps"]
         self._width = settings["width"]
-        config = configuration(settings | {"phase": "completion"})
-        self._variables = inference_variables(lively(create_state(config)))
-        network = build_networks(config).completion
+        network, state = random_completion(settings)
+        self._variables = inference_variables(state)
+        folded, weights = inference.fold(network, self._variables)
         size = jnp.asarray((self._side, self._side), jnp.int32)
-        folded = settings["precision"] == "float32"
 
         def complete(weights: Any, photograph: jax.Array, mask: jax.Array) -> Any:
             images = photograph.astype(jnp.float32) / 255
             inputs = network_input(images, mask, jnp.asarray(MEAN_COLOR))
-            if folded:
-                completed = inference.complete(weights, inputs, size, "sigmoid")
-            else:
-                completed = network.apply(weights, inputs, train=False)
+            completed = inference.complete(folded, weights, inputs, size)
             return completed, composite(completed, images, mask)
 
-        self._weights = self._variables
-        if folded:
-            host = jax.device_get(self._variables)
-            blocks = inference.prepare(host, network.norm_order)
-            self._weights = jax.device_put(blocks)
-        self._complete = jax.jit(complete, compiler_options=compiler_options())
+        self._weights = jax.device_put(weights)
+        self._complete = compilation.jit(complete)
 
     def flop(self) -> float:
         """Floating point operations of the products, two for each."""
@@ -352,15 +326,22 @@ class StartUp:
 
 def write_model(settings: Settings, folder: Path) -> None:
     """Writes a random completion network: exchange.npz, and ours as model.safetensors."""
-    config = configuration(settings | {"phase": "completion"})
-    state = jax.device_get(lively(create_state(config)))
+    _, state = random_completion(settings)
     np.savez(folder / "exchange.npz", **_weights("completion", state.completion))
     model = native.Model(
         variables=inference_variables(state),
-        architecture=native.Architecture(width=settings["width"]),
+        architecture=Architecture(width=settings["width"]),
         convention=native.Convention.gl_jax(MEAN_COLOR),
     )
     native.save(model, folder / "model.safetensors")
+
+
+def random_completion(settings: Settings) -> tuple[nn.Module, TrainState]:
+    """A random completion network, and a state of numpy arrays with its weights."""
+    config = configuration(settings | {"phase": "completion"})
+    parts = default_parts(config)
+    state = create_state(parts, config.data.image_size)
+    return parts.completion, jax.device_get(lively(state))
 
 
 class MatrixProduct:
@@ -374,7 +355,7 @@ class MatrixProduct:
         self._work = jax.jit(self.work)
 
     def work(self, matrix: jax.Array, factor: jax.Array) -> jax.Array:
-        """What is timed."""
+        """The product that is timed."""
         return matrix @ factor
 
     def flop(self) -> float:
@@ -405,7 +386,7 @@ class MemoryCopy(MatrixProduct):
     """A large array plus one, into another: the most that the memory moves."""
 
     def work(self, matrix: jax.Array, factor: jax.Array) -> jax.Array:
-        """What is timed: one array read, one written."""
+        """The copy that is timed: one array read, one written."""
         del factor
         return matrix + 1
 

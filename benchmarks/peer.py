@@ -1,8 +1,8 @@
 """PyTorch's side of every case, in each of its configurations.
 
 A configuration is words joined by "+": eager or channels_last, then compile, freezing
-(inference only), keep_memory (freed memory stays with the process), huge_pages (which
-it has from its beginning, see `contest.Runner`) and bfloat16 (autocast).
+(inference only), keep_memory (freed memory stays with the process) and bfloat16
+(autocast).
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_bytes(at_start: int) -> int:
-    """The most memory used: of the GPU where there is one, else of the process."""
+    """The most memory used: the GPU's if there is one, else the process's."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     return memory.peak() - at_start
@@ -238,7 +238,7 @@ class LargePhoto(_Configured):
         self._rows = min(height, fits)
 
     def note(self) -> str:
-        """How much of the photograph PyTorch completes."""
+        """The part of the photograph that PyTorch completes, in words."""
         height = self._size[1]
         if self._rows == height:
             return "PyTorch completes the whole photograph"
@@ -273,7 +273,7 @@ class LargePhoto(_Configured):
             return levels.cpu().numpy()
 
     def _part(self, mask: np.ndarray) -> slice:
-        """The rows that are completed, the hole in their middle where that is possible."""
+        """The rows that are completed, the hole in their middle if possible."""
         height = len(mask)
         middle = int(np.nonzero(mask.any(axis=1))[0].mean())
         start = min(max(0, middle - self._rows // 2), height - self._rows) // 4 * 4
@@ -317,7 +317,7 @@ class MatrixProduct(_Configured):
         self._factor = torch.empty(0)
 
     def work(self, matrix: Tensor) -> Tensor:
-        """What is timed."""
+        """The product that is timed."""
         return matrix @ self._factor
 
     def outcome(self, folder: Path) -> Arrays:
@@ -342,7 +342,7 @@ class MemoryCopy(MatrixProduct):
     """A large array plus one, into another: the most that the memory moves."""
 
     def work(self, matrix: Tensor) -> Tensor:
-        """What is timed: one array read, one written."""
+        """The copy that is timed: one array read, one written."""
         return matrix + 1
 
 
@@ -417,7 +417,7 @@ class Pipeline:
         return seconds
 
     def extra_bytes(self) -> int:
-        """What the workers held for themselves, beside this process."""
+        """Bytes that the workers held for themselves, beside this process."""
         return self._children
 
 

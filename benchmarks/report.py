@@ -30,7 +30,7 @@ GOALS = {
 }
 # Of memory, ours over theirs: on a processor, eager and the best.
 MEMORY_GOALS = {("joint_step", "float32"): 0.8}
-# Which of GOALS are the processor's, and which the graphics processor's.
+# The goals that are the graphics processor's; all others are the processor's.
 GPU_GOALS = {("joint_step", "bfloat16", "best")}
 
 TEXT_HEADER = (
@@ -113,7 +113,7 @@ def markdown(records: list[Record], plotted: bool) -> str:
 
 
 def plot(path: Path, records: list[Record]) -> bool:
-    """Draws the cost curves as a PNG; False where there are none to draw."""
+    """Draws the cost curves as a PNG; False if there are none to draw."""
     curves = _curves(records)
     if not curves:
         return False
@@ -163,7 +163,7 @@ def line(sizes: list[float], values: list[float]) -> tuple[float, float]:
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
-    """The power of the size that the cost grows with: 1 where it is linear."""
+    """The power of the size that the cost grows with; 1 is linear."""
     return line([math.log(s) for s in sizes], [math.log(v) for v in values])[1]
 
 
@@ -264,7 +264,7 @@ def _table(records: list[Record]) -> str:
 
 
 def _most(records: list[Record], precision: str) -> float | None:
-    """Operations a second of the faster library's matrix product, where it was measured."""
+    """Operations a second of the faster library's matrix product, if it was measured."""
     rates = [
         record["flop"] / min(record["ours_seconds"], record["baseline_seconds"])
         for record in records
@@ -285,7 +285,7 @@ def _share(record: Record, most: float | None) -> str:
 
 
 def _limits(records: list[Record]) -> list[str]:
-    """What the machine does at most, in a sentence for each precision."""
+    """The limits of the machine, in a sentence for each precision."""
     sentences = []
     for precision in dict.fromkeys(record["precision"] for record in records):
         most = _most(records, precision)
@@ -309,7 +309,7 @@ def _limits(records: list[Record]) -> list[str]:
 
 
 def _note(record: Record) -> str:
-    """What has to be said beside the name of a case."""
+    """The remark beside the name of a case."""
     if record["case"].startswith("input_pipeline"):
         ours, theirs = (1 / record[f"{who}_seconds"] for who in ("ours", "baseline"))
         return f" ({ours:.0f} and {theirs:.0f} images a second a core)"
@@ -343,7 +343,7 @@ def _memory(record: Record) -> str:
 
 
 def _held_to(record: Record) -> list[str]:
-    """Whose goals a comparison is held to: none but at full size."""
+    """The baselines whose goals a comparison is held to: none but at full size."""
     if record["size"] != "full":
         return []
     return [record["baseline"], *(["best"] if record["best"] else [])]

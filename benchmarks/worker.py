@@ -21,7 +21,7 @@ MODULES = {"jax": "benchmarks.ours", "torch": "benchmarks.peer"}
 
 
 class Worker:
-    """What the requests do."""
+    """A task of one library, driven by the requests: one method for each."""
 
     def start(self, library: str, task: str, settings: dict[str, Any]) -> Any:
         """Imports the library, notes the memory, and prepares the task."""
@@ -64,7 +64,7 @@ class Worker:
 
 def serve() -> None:
     """Answers requests until there are no more."""
-    # What libraries print must not get between the answers.
+    # Output of the libraries must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker()

@@ -1,7 +1,7 @@
 """The command line: one verb = one function that calls a story told elsewhere.
 
 A new verb is a function whose parameters are its options, entered in `VERBS`. A `Word`
-stands without a name. A parameter `config: Experiment` makes it a verb on an experiment:
+stands without a name. A parameter of type Experiment makes it a verb on an experiment:
 it then takes an experiment file and, as options, every field of the configuration tree.
 
 Nothing heavy is imported here. What the caller can mend is refused before JAX loads.
@@ -11,6 +11,7 @@ unexpected exception is a bug and keeps its traceback.
 """
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import itertools
@@ -30,21 +31,21 @@ from gl_jax.config import (
     describe,
     did_you_mean,
     field_names,
-    load_experiment,
     override,
     suggest_option,
 )
+from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.version import __version__
 
 # Without a name of its own in the options: --data.source, not --config.data.source.
-Experiment = Annotated[Config, tyro.conf.arg(name="")]
+ConfigOptions = Annotated[Config, tyro.conf.arg(name="")]
 # A file that stands by itself, as in `gl-jax inspect FILE`.
 Word = tyro.conf.Positional[Path]
 Words = tyro.conf.Positional[tuple[Path, ...]]
 
 
 def train(
-    config: Experiment,
+    experiment: Experiment,
     workdir: Path,
     *,
     coordinator: str | None = None,
@@ -71,20 +72,21 @@ def train(
         parallel.initialize(coordinator, process_count, process_id, heartbeat=heartbeat)
     from gl_jax.training import loop
 
-    loop.run(config, workdir)
+    loop.run(experiment.config, workdir, experiment=experiment)
 
 
-def summary(config: Experiment) -> None:
+def summary(experiment: Experiment) -> None:
     """Print the layers of an experiment's networks: shapes and parameter counts."""
     from gl_jax.training.summary import summarize
 
-    print(summarize(config))
+    print(summarize(experiment.config, experiment))
 
 
 def compare(
     *,
     output: Path,
     model: str | None = None,
+    experiment: Path | None = None,
     data: str = "bundled",
     masks: str = "box",
     methods: tuple[str, ...] = ("gl", "mean", "telea"),
@@ -101,6 +103,8 @@ def compare(
             where it was interrupted; one with more methods runs only those.
         model: For the method `gl`: a training run's folder, a weights file, or the name
             of a shipped model; by default the shipped one.
+        experiment: The experiment file that the model was trained with, where its network
+            is none of gl_jax's own.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
             square in the middle; `freeform`, brush strokes; or a folder with a mask for
@@ -120,7 +124,7 @@ def compare(
     names = tuple(name for word in methods for name in word.split(",") if name)
     comparison.run(
         model, data, masks, names, output, count=count, image_size=image_size,
-        seed=seed, split=split, data_dir=data_dir,
+        seed=seed, split=split, data_dir=data_dir, experiment=experiment,
     )  # fmt: skip
 
 
@@ -128,6 +132,7 @@ def evaluate(
     *,
     output: Path,
     model: str | None = None,
+    experiment: Path | None = None,
     data: str = "bundled",
     masks: str = "box",
     protocol: Literal["own", "mmediting"] = "own",
@@ -152,6 +157,8 @@ def evaluate(
             was interrupted.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
+        experiment: The experiment file that the model was trained with, where its network
+            is none of gl_jax's own.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
             (white = missing), or the masks.jsonl of another evaluation.
@@ -182,7 +189,7 @@ def evaluate(
     measurement.run(
         model, data, output, masks=masks, protocol=protocol, seeds=drawn, count=count,
         image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
-        split=split, data_dir=data_dir, batch_size=batch_size,
+        split=split, data_dir=data_dir, batch_size=batch_size, experiment=experiment,
     )  # fmt: skip
 
 
@@ -227,6 +234,7 @@ def export(
     workdir: str,
     output: Path,
     step: int | None = None,
+    experiment: Path | None = None,
     format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     discriminators: bool = False,
@@ -240,6 +248,8 @@ def export(
             average is taken where it kept one.
         output: The file to write.
         step: A checkpoint that the run has kept; by default the newest whole one.
+        experiment: The experiment file of the run, where its networks are none of
+            gl_jax's own.
         format: `safetensors` is what gl-jax itself loads; `stablehlo` a program for any
             size on CPU, CUDA and TPU (jax.export); `onnx` one for a fixed size.
         dtype: Type of the kernels in a safetensors file; the smaller ones halve it.
@@ -251,7 +261,11 @@ def export(
     from gl_jax.weights import native
 
     model = exports.from_run(
-        workdir, step=step, discriminators=discriminators, licence=licence
+        workdir,
+        step=step,
+        discriminators=discriminators,
+        licence=licence,
+        experiment=load_experiment(str(experiment)) if experiment else None,
     )
     if format == "stablehlo":
         exports.to_stablehlo(model, output)
@@ -280,6 +294,7 @@ def complete(
     output: Path,
     mask: Path | None = None,
     model: str | None = None,
+    experiment: Path | None = None,
     mask_from: Literal["white", "alpha"] = "white",
     mask_color: str | None = None,
     mask_tolerance: int = 0,
@@ -307,6 +322,8 @@ def complete(
             the same name, or NAME_mask*.png.
         model: A weights file, a training run's folder, or the name of a shipped model
             (`gl-jax models`); by default the shipped one.
+        experiment: The experiment file that the model was trained with, where its network
+            is none of gl_jax's own.
         mask_from: `alpha`: transparent = missing, in the mask, or without one in the photo.
         mask_color: This colour marks what is missing, say '#ff0000', in the mask, or
             without one in the photo.
@@ -340,7 +357,7 @@ def complete(
         patch_only=patch_only, format=format, quality=quality,
     )  # fmt: skip
     batch.run(
-        image, output, holes, look, model=model, skip_existing=skip_existing,
+        image, output, holes, look, model=model, experiment=experiment, skip_existing=skip_existing,
         max_pixels=max_pixels,
     )  # fmt: skip
 
@@ -440,21 +457,22 @@ def _call(verb: str, words: list[str]) -> None:
     """Calls the verb's function with what the words say, or prints its help."""
     function, prog = VERBS[verb], f"gl-jax {verb}"
     parameters = inspect.signature(function).parameters
-    own = [name for name, p in parameters.items() if p.annotation != Experiment]
+    own = [name for name, p in parameters.items() if p.annotation is not Experiment]
     flags = [_flag(name) for name in own]
     asks_help = "-h" in words or "--help" in words
-    config = None
+    experiment = None
     if len(own) < len(parameters):
         reference, words = _take_experiment(prog, words, required=not asks_help)
-        config = load_experiment(reference) if reference else Config()
+        experiment = load_experiment(reference) if reference else Experiment(Config())
         prog = f"{prog} {reference or 'EXPERIMENT.py'}"
         flags += [_flag(name) for name in field_names(Config)]
     if asks_help:
-        tyro.cli(_collector(function, config), prog=prog, args=["--help"])
-    given: list[Config] = []
-    if config is not None:
+        tyro.cli(_collector(function, experiment), prog=prog, args=["--help"])
+    given: list[Experiment] = []
+    if experiment is not None:
         changes, words = _take_changes(words)
-        given = [override(config, changes)]
+        config = override(experiment.config, changes)
+        given = [dataclasses.replace(experiment, config=config)]
     function(*given, **_parse(function, prog, words, flags))
 
 
@@ -535,12 +553,12 @@ def _flag(name: str) -> str:
 
 
 def _collector(
-    function: Callable[..., None], config: Config | None
+    function: Callable[..., None], experiment: Experiment | None
 ) -> Callable[..., dict[str, Any]]:
     """A function that looks like `function` to tyro and only returns its arguments.
 
-    So tyro never calls the verb itself, whose errors it would take for its own. With
-    `config` the fields of the tree are options too, and its values their defaults.
+    So tyro never calls the verb itself, whose errors it would take for its own. With an
+    `experiment` the fields of its configuration are options too, their values defaults.
     """
 
     def collect(**values: Any) -> dict[str, Any]:
@@ -548,13 +566,19 @@ def _collector(
 
     signature = inspect.signature(function)
     parameters = [
-        p.replace(default=config) if p.annotation == Experiment else p
+        p.replace(annotation=ConfigOptions, default=experiment and experiment.config)
+        if p.annotation is Experiment
+        else p
         for p in signature.parameters.values()
-        if p.annotation != Experiment or config is not None
+        if p.annotation is not Experiment or experiment is not None
     ]
     # tyro keeps the line breaks inside an option's explanation; joined, it wraps them.
     collect.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")
-    collect.__annotations__ = typing.get_type_hints(function, include_extras=True)
+    hints = typing.get_type_hints(function, include_extras=True)
+    collect.__annotations__ = {
+        name: ConfigOptions if hint is Experiment else hint
+        for name, hint in hints.items()
+    }
     keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     collect.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=keywords

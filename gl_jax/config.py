@@ -512,48 +512,6 @@ def differences(ours: Config, theirs: Config) -> Iterator[tuple[str, Any, Any]]:
             yield name, mine.get(name), other.get(name)
 
 
-def load_experiment(reference: str) -> Config:
-    """The configuration in an experiment file: `FILE.py`, or `FILE.py:NAME` of several.
-
-    A file defines `config`, or `configs` (a dictionary of named ones).
-    Raises UsageError where the file, the name, or a Config in it is missing.
-    """
-    path, separator, name = reference.partition(".py:")
-    path += ".py" if separator else ""
-    file = Path(path)
-    if not file.is_file():
-        names = (
-            [str(f) for f in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        )
-        raise UsageError(
-            f"there is no experiment file {path!r}.{did_you_mean(path, names)}"
-        )
-    scope: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
-    try:
-        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), scope)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    except Exception as error:
-        raise UsageError(
-            f"{path} cannot be read as an experiment: {error!r}"
-        ) from error
-    named = scope.get("configs", {})
-    found = named.get(name) if name else scope.get("config")
-    if isinstance(found, Config):
-        return found
-    if not named:
-        known = (
-            "only `config`" if "config" in scope else "neither `config` nor `configs`"
-        )
-        rule = f"no experiment {name!r}" if name else "no Config"
-        raise UsageError(f"{path} holds {rule}: it defines {known}.")
-    missing = f"no experiment {name!r}" if name else "several experiments"
-    raise UsageError(
-        f"{path} holds {missing}; choose one of them, as in {path}:{next(iter(named))} "
-        f"(known: {', '.join(named)}).{did_you_mean(name, named)}"
-    )
-
-
 def override(config: Config, changes: dict[str, list[str]]) -> Config:
     """`config` with fields replaced by words of the command line.
 

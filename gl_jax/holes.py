@@ -42,7 +42,7 @@ def example_keys(
 
 def sample_holes(
     key: Key[Array, " b"],
-    image_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
     *,
     min_size: int,
     max_size: int,

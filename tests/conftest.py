@@ -84,7 +84,7 @@ def random_model() -> Callable[..., Any]:
     def make(width: float, **about: Any) -> native.Model:
         chance = np.random.default_rng(0)
         arrays = {}
-        for name, shape in native.completion_shapes(width).items():
+        for name, shape in native.Architecture(width).shapes().items():
             values = chance.normal(0, 1, shape)
             if name.endswith("kernel"):
                 values *= np.sqrt(2 / np.prod(shape[:-1]))

@@ -1,103 +1,100 @@
-"""The house rules that a machine can hold: who imports whom, and how functions look."""
+"""The house rules that a machine can hold: who imports whom, and how functions look.
+
+Every rule is one test over all files, which lists each place that breaks it.
+"""
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 import gl_jax
 
 PACKAGE = Path(gl_jax.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A room may import only from rooms of lower rows (or its own). The longest name that
-# fits counts, so `evaluation.metrics` is not in the row of `evaluation`.
-ROWS = {
-    "__main__": 8,
-    "cli": 7,
-    "inpainting.batch": 6,
-    "inpainting.completer": 5,
-    "training.loop": 4,
-    "evaluation": 6,
-    "training.steps": 3,
-    "training.validation": 3,
-    "training.summary": 3,
-    "training.initial": 4,
-    "training.report": 3,
-    "training.checkpoint": 3,
-    "weights": 3,
-    "weights.export": 4,
-    "training.state": 2,
-    "training.optimizers": 2,
-    "training.parallel": 2,
-    "data": 2,
-    "models": 1,
-    "training.losses": 1,
-    "training.interruption": 0,
-    "training.watchdog": 0,
-    "evaluation.metrics": 0,
-    "evaluation.journal": 0,
-    "evaluation.memory": 0,
-    "evaluation.fid": 0,
-    "evaluation.masks": 0,
-    "evaluation.figures": 0,
-    "evaluation.baselines": 0,
-    "inpainting.images": 0,
-    "inpainting.masks": 0,
-    "inpainting.regions": 0,
-    "inpainting.blending": 0,
-    "compilation": 0,
-    "holes": 0,
-    "huge_pages": 0,
-    "config": 0,
-    "version": 0,
-}
-
-# Each heavy library has one home; nobody else imports it.
-HOMES = {
-    "tyro": ("cli",),
-    "tensorflow": ("data",),
-    "tensorflow_datasets": ("data",),
-    "orbax": ("training.checkpoint",),
-    "optax": ("training",),
-    "tensorboardX": ("training.report",),
-    "rich": ("training.report", "inpainting.batch"),
-    "matplotlib": ("training.report", "evaluation.figures"),
-    "PIL": ("inpainting.images",),
-    "cv2": (
-        "evaluation.baselines",
-        "evaluation.protocol",
-        "inpainting.blending",
-        "inpainting.images",
-    ),
-    "patchmatch": ("evaluation.baselines",),
-    "safetensors": ("weights",),
-    "pickle": (),
-    "torch": (),
+# A room may import only from rooms of the lines above its own, and from its own package.
+ROWS = (
+    "config version",
+    "experiment holes models metrics",
+    "cpu",
+    "compilation",
+    "parallel data weights",
+    "training inpainting",
+    "evaluation",
+    "cli",
+    "__main__",
+)
+# Rooms that stand in a row above that of the package around them, by its number.
+STRAYS = {
+    1: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
+    "evaluation.masks evaluation.fid evaluation.figures "
+    "evaluation.baselines evaluation.journal evaluation.memory "
+    "training.checkpoint training.interruption training.watchdog",
 }
 
 # They take numbers and arrays, never a configuration.
-WITHOUT_CONFIG = ("models", "holes", "training.losses", "evaluation.metrics")
+WITHOUT_CONFIG = "models cpu holes metrics training.objectives training.augment".split()
+
+# Each heavy library has one home; nobody else imports it.
+HOMES = {
+    "tyro": "cli",
+    "tensorflow": "data",
+    "tensorflow_datasets": "data",
+    "orbax": "training.checkpoint",
+    "optax": "training",
+    "tensorboardX": "training.report",
+    "rich": "training.report inpainting.batch",
+    "matplotlib": "training.report evaluation.figures",
+    "PIL": "inpainting.images",
+    "cv2": "evaluation.baselines evaluation.protocol inpainting.blending inpainting.images",
+    "patchmatch": "evaluation.baselines",
+    "safetensors": "weights",
+    "pickle": "",
+    "torch": "",
+}
+
+# What a network or a step need not know: that XLA compiles for processors in its own way.
+OF_PROCESSORS = "platform_dependent optimization_barrier mallopt xla_cpu".split()
 
 LONGEST = 80
 
 
-def room(file: Path) -> str:
+class File(NamedTuple):
+    """One file of gl_jax."""
+
+    room: str
     """`training.loop` for gl_jax/training/loop.py; `models` for its __init__."""
-    parts = file.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
+    text: str
+    tree: ast.Module
 
 
-def inside(name: str, rooms: tuple[str, ...]) -> bool:
+def read(path: Path) -> File:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    text = path.read_text(encoding="utf-8")
+    room = ".".join(part for part in parts if part != "__init__")
+    return File(room, text, ast.parse(text))
+
+
+FILES = [read(path) for path in sorted(PACKAGE.rglob("*.py"))]
+ROOMS = {file.room for file in FILES} - {""}
+
+
+MODULES = {f"gl_jax.{room}" for room in ROOMS}
+
+
+def inside(name: str, rooms: Iterable[str]) -> bool:
     return any(name == room or name.startswith(f"{room}.") for room in rooms)
 
 
-def row(name: str) -> int | None:
-    while name not in ROWS and "." in name:
-        name = name.rpartition(".")[0]
-    return ROWS.get(name)
+def row(room: str) -> int | None:
+    """The row of the longest name that fits."""
+    lines = [*enumerate(ROWS), *STRAYS.items()]
+    rows = {name: number for number, names in lines for name in names.split()}
+    while room not in rows and "." in room:
+        room = room.rpartition(".")[0]
+    return rows.get(room)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -106,93 +103,131 @@ def imports(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from package import room` is an import of the room alone.
+            if not all(name in MODULES for name in names):
+                yield "." * node.level + (node.module or "")
+            yield from names
 
 
-def own_rooms(tree: ast.AST) -> set[str]:
+def own_rooms(file: File) -> set[str]:
     """The rooms of gl_jax that a file imports."""
-    known = {room(file) for file in FILES} - {""}
-    names = {
-        n.removeprefix("gl_jax.") for n in imports(tree) if n.startswith("gl_jax.")
-    }
-    return names & known
+    return {name.removeprefix("gl_jax.") for name in imports(file.tree)} & ROOMS
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+def functions(file: File) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(file.tree) if isinstance(node, ast.FunctionDef))
 
 
-@pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def file(request: pytest.FixtureRequest) -> Path:
-    return request.param
+# --- who imports whom
 
 
-@pytest.fixture
-def tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+def test_every_room_has_a_row():
+    assert [room for room in ROOMS if row(room) is None] == []
 
 
-def test_every_room_has_a_row(file):
-    assert room(file) in ("", "training", "inpainting") or row(room(file)) is not None
+def test_a_room_imports_only_from_below():
+    def may_import(room: str, other: str) -> bool:
+        mine, theirs = row(room), row(other)
+        same_package = room.partition(".")[0] == other.partition(".")[0]
+        return theirs < mine or (theirs == mine and same_package)
+
+    assert [
+        f"{file.room} imports {other}"
+        for file in FILES
+        if file.room
+        for other in sorted(own_rooms(file))
+        if not may_import(file.room, other)
+    ] == []
 
 
-def test_a_room_imports_only_from_below(file, tree):
-    mine = row(room(file))
-    if mine is None:
-        return
-    family = room(file).partition(".")[0]
-    above = {
-        name
-        for name in own_rooms(tree)
-        if (other := row(name)) is not None
-        and (other > mine or (other == mine and name.partition(".")[0] != family))
-        and name not in ("config", "holes", "version")
-    }
-    assert not above, f"{room(file)} (row {mine}) imports {sorted(above)}"
+def test_within_a_package_imports_run_in_one_direction_too():
+    # A package is its __init__ here, which its rooms need not name to load it.
+    needs = {file.room: own_rooms(file) - {file.room} for file in FILES}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
-def test_heavy_libraries_are_imported_in_their_homes_only(file, tree):
-    for name in imports(tree):
-        library = name.partition(".")[0]
-        if library in HOMES:
-            assert inside(room(file), HOMES[library]), f"{library} in {room(file)}"
+def test_imports_are_absolute():
+    relative = [f.room for f in FILES if any(n[:1] == "." for n in imports(f.tree))]
+    assert relative == []
 
 
-def test_pmap_is_called_in_one_place(file, tree):
-    attributes = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute))
-    if "jax.pmap" in map(ast.unparse, attributes):
-        assert room(file) == "training.parallel"
+def test_heavy_libraries_are_imported_in_their_homes_only():
+    assert [
+        f"{file.room} imports {library}"
+        for file in FILES
+        for library in {name.partition(".")[0] for name in imports(file.tree)}
+        if library in HOMES and not inside(file.room, HOMES[library].split())
+    ] == []
 
 
-def test_arrays_never_see_the_configuration(file, tree):
-    if inside(room(file), WITHOUT_CONFIG):
-        assert "config" not in own_rooms(tree)
+def test_arrays_never_see_the_configuration():
+    assert [
+        file.room
+        for file in FILES
+        if inside(file.room, WITHOUT_CONFIG) and "config" in own_rooms(file)
+    ] == []
 
 
 def test_the_configuration_needs_the_standard_library_only():
-    tree = ast.parse((PACKAGE / "config.py").read_text(encoding="utf-8"))
-    foreign = {n.partition(".")[0] for n in imports(tree)} - sys.stdlib_module_names
-    assert foreign == set()
+    (config,) = (file for file in FILES if file.room == "config")
+    libraries = {name.partition(".")[0] for name in imports(config.tree)}
+    assert libraries - sys.stdlib_module_names == set()
 
 
 def test_an_experiment_imports_the_configuration_only():
-    for file in (PACKAGE.parent / "experiments").glob("*.py"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        light = (*sys.stdlib_module_names, "gl_jax.config")
-        assert all(inside(name, light) for name in imports(tree)), file.name
+    light = (*sys.stdlib_module_names, "gl_jax.config")
+    experiments = sorted((PACKAGE.parent / "experiments").glob("*.py"))
+    assert [
+        f"{file.name} imports {name}"
+        for file in experiments
+        for name in imports(ast.parse(file.read_text(encoding="utf-8")))
+        if not inside(name, light)
+    ] == []
 
 
-def test_randomness_is_called_key_and_comes_first(tree):
-    for function in functions(tree):
-        arguments = function.args
-        names = [a.arg for a in [*arguments.posonlyargs, *arguments.args]]
-        names = [name for name in names if name not in ("self", "cls")]
-        everything = {*names, *(a.arg for a in arguments.kwonlyargs)}
-        assert "rng" not in everything, function.name
-        if function.name.startswith("sample_"):
-            assert names[0] == "key", function.name
+# --- what has one place
+
+
+def test_pmap_is_called_in_one_place():
+    assert [
+        file.room
+        for file in FILES
+        if file.room != "parallel"
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "jax.pmap"
+    ] == []
+
+
+def test_only_one_room_knows_how_xla_compiles_for_processors():
+    knowing = {f.room for f in FILES if any(word in f.text for word in OF_PROCESSORS)}
+    knowing = {room for room in knowing if not inside(room, ["cpu"])}
+    assert knowing == set()
+
+
+def test_no_file_is_a_drawer_for_odds_and_ends():
+    drawers = {"utils", "util", "common", "helpers", "misc"}
+    assert [room for room in ROOMS if drawers & set(room.split("."))] == []
+
+
+# --- how functions look
+
+
+def test_randomness_is_called_key_and_comes_first():
+    wrong = []
+    for file in FILES:
+        for function in functions(file):
+            arguments = function.args
+            names = [a.arg for a in [*arguments.posonlyargs, *arguments.args]]
+            names = [name for name in names if name not in ("self", "cls")]
+            everything = {*names, *(a.arg for a in arguments.kwonlyargs)}
+            samples = function.name.startswith("sample_")
+            if "rng" in everything or (samples and names[:1] != ["key"]):
+                wrong.append(f"{file.room}.{function.name}")
+    assert wrong == []
 
 
 def public(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef]:
@@ -207,17 +242,19 @@ def public(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef]:
             yield from public(node.body)
 
 
-def test_whatever_is_public_has_a_docstring(tree):
-    assert ast.get_docstring(tree), "the module"
-    for node in public(tree.body):
-        assert ast.get_docstring(node), node.name
+def test_whatever_is_public_has_a_docstring():
+    assert [
+        f"{file.room}.{getattr(node, 'name', '')}"
+        for file in FILES
+        for node in (file.tree, *public(file.tree.body))
+        if not ast.get_docstring(node)
+    ] == []
 
 
-def test_no_function_is_longer_than_a_screen_or_two(tree):
-    for function in functions(tree):
-        length = (function.end_lineno or 0) - function.lineno + 1
-        assert length <= LONGEST, f"{function.name} has {length} lines"
-
-
-def test_no_file_is_a_drawer_for_odds_and_ends(file):
-    assert file.stem not in ("utils", "util", "common", "helpers", "misc")
+def test_no_function_is_longer_than_a_screen_or_two():
+    assert [
+        f"{file.room}.{function.name} has {length} lines"
+        for file in FILES
+        for function in functions(file)
+        if (length := (function.end_lineno or 0) - function.lineno + 1) > LONGEST
+    ] == []

@@ -61,7 +61,7 @@ def test_an_unknown_case_is_refused_with_the_nearest_one():
         cases.chosen(known(), ["joint_stp"])
 
 
-def test_the_usual_baselines_are_those_of_the_issue():
+def test_the_usual_baselines_are_the_configurations_in_use():
     step = cases.chosen(cases.against(known(), [], "full"), ["joint_step"])[0]
     assert [b.name for b in step.baselines] == list(cases.CONFIGURATIONS["float32"])
 
@@ -221,7 +221,7 @@ def test_records_hold_medians_ratios_and_the_best():
 
 
 def test_a_contestant_that_fails_says_why():
-    runner = contest.Runner(cases.Contestant("someone", "numpy"), "cpu")
+    runner = contest.Runner(cases.Contestant("someone", "numpy"))
     try:
         with pytest.raises(contest.ContestError, match=r"someone, at start: KeyError"):
             runner.ask("start", library="numpy", task="training", settings={})
@@ -231,19 +231,12 @@ def test_a_contestant_that_fails_says_why():
 
 def test_a_contestant_that_dies_ends_the_case(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    runner = contest.Runner(cases.Contestant("someone", "jax"), "cpu")
+    runner = contest.Runner(cases.Contestant("someone", "jax"))
     try:
         with pytest.raises(contest.ContestError, match="ended with code 1"):
             runner.ask("peak")
     finally:
         runner.close()
-
-
-def test_a_case_waits_for_the_part_it_needs():
-    case = a_case()
-    assert contest.missing(case) is None
-    later = cases.replace(case, needs=("gl_jax.config", "gl_jax.not_written"))
-    assert contest.missing(later) == "gl_jax.not_written"
 
 
 def test_the_runs_that_a_turn_begins_with_do_not_count(monkeypatch):

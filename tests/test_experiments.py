@@ -1,17 +1,16 @@
 """Every experiment file: its story, its numbers, and that its steps fit together."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from gl_jax.config import Config, Phase, differences, load_experiment
-from gl_jax.training.state import create_state
-from gl_jax.training.steps import make_steps
+from gl_jax import cli
+from gl_jax.config import Config, Phase, differences
+from gl_jax.experiment import load_experiment
+from gl_jax.training import create_state, default_parts, make_steps
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -23,11 +22,11 @@ REFERENCES += [f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "joint
 
 @pytest.fixture(params=REFERENCES, ids=lambda reference: Path(reference).name)
 def config(request: pytest.FixtureRequest) -> Config:
-    return load_experiment(request.param)
+    return load_experiment(request.param).config
 
 
 def test_every_experiment_has_a_name_of_its_own():
-    names = [load_experiment(reference).name for reference in REFERENCES]
+    names = [load_experiment(reference).config.name for reference in REFERENCES]
     assert len(set(names)) == len(names)
 
 
@@ -42,10 +41,12 @@ def test_a_file_opens_with_command_hardware_and_cost(file):
 
 def test_its_steps_can_be_traced_at_full_size(config):
     """Shapes, types and optimizers fit in all phases; nothing is computed."""
-    state = jax.eval_shape(lambda: create_state(config))
     size = config.data.image_size
+    parts = default_parts(config)
+    ema = config.run.ema_decay is not None
+    state = jax.eval_shape(lambda: create_state(parts, size, ema=ema))
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
-    steps = make_steps(config, (0.5, 0.5, 0.5))
+    steps = make_steps(parts, (0.5, 0.5, 0.5), ema_decay=config.run.ema_decay)
     phases = {config.phase_at(s) for s in range(config.schedule.total_steps)}
     assert set(steps) == phases | {Phase.COMPLETION}  # `joint` begins after that one
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -56,7 +57,7 @@ def test_its_steps_can_be_traced_at_full_size(config):
 
 
 def test_places2_is_the_paper():
-    places2 = load_experiment(str(FOLDER / "places2.py"))
+    places2 = load_experiment(str(FOLDER / "places2.py")).config
     changed = {name.partition(".")[0] for name, _, _ in differences(places2, Config())}
     assert changed == {"name", "data", "run"}
     assert [
@@ -65,14 +66,16 @@ def test_places2_is_the_paper():
 
 
 def test_the_ablation_differs_in_the_discriminators_only():
-    configs = [load_experiment(f"{FOLDER / 'ablation.py'}:{name}") for name in ABLATION]
+    configs = [
+        load_experiment(f"{FOLDER / 'ablation.py'}:{name}").config for name in ABLATION
+    ]
     for config in configs[1:]:
         changed = [name for name, _, _ in differences(config, configs[0])]
         assert changed == ["name", "model.discriminators"]
 
 
 def test_the_large_batch_sees_as_many_photographs_as_the_paper():
-    large = load_experiment(str(FOLDER / "large_batch.py"))
+    large = load_experiment(str(FOLDER / "large_batch.py")).config
     for name in ("completion_steps", "discriminator_steps", "total_steps"):
         seen = getattr(large.schedule, name) * large.data.batch_size
         assert seen == getattr(Config().schedule, name) * 96
@@ -81,28 +84,28 @@ def test_the_large_batch_sees_as_many_photographs_as_the_paper():
 
 
 def test_the_quickstart_goes_through_all_phases():
-    quickstart = load_experiment(str(FOLDER / "quickstart.py"))
+    quickstart = load_experiment(str(FOLDER / "quickstart.py")).config
     steps = range(quickstart.schedule.total_steps)
     assert {quickstart.phase_at(step) for step in steps} == set(Phase)
     assert quickstart.data.source == "bundled"
 
 
-def gl_jax(*words: str) -> str:
-    command = [sys.executable, "-m", "gl_jax", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.timeout(600)  # three minutes with a core to itself
+@pytest.mark.timeout(600)  # it traces each step, on a machine that may be busy
 @pytest.mark.slow
-def test_the_demo_in_small(tmp_path):
+def test_the_demo_in_small(tmp_path, monkeypatch, capsys):
     """What `make demo` does: train, resume, compare; every file it promises is there."""
+    monkeypatch.chdir(FOLDER.parent)
+
+    def gl_jax(*words: str) -> str:
+        assert cli.main(words) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
     words = ["train", "experiments/quickstart.py", "--workdir", str(tmp_path)]
     words += "--model.width 0.0625 --data.image-size 32 --data.resize 32 48".split()
     words += "--holes.local-size 16 --holes.min-size 8 --holes.max-size 12".split()
     words += "--schedule.completion-steps 1 --schedule.discriminator-steps 1".split()
     words += "--data.batch-size 2 --run.log-every 1 --run.validation-images 2".split()
+    words += "--run.device-count 1".split()
     first = gl_jax(*words, "--schedule.total-steps", "2")
     assert "Starting quickstart" in first
     second = gl_jax(*words, "--schedule.total-steps", "3")

@@ -157,13 +157,14 @@ def run(
     seed: int = 0,
     split: str = "validation",
     data_dir: str | None = None,
+    experiment: Path | None = None,
     sheet_rows: int = 8,
     log: Callable[[str], None] = print,
 ) -> Comparison:
     """Compares `methods` and writes comparison.md, .csv, .json and .png into `output`.
 
-    `model` is what `gl_jax.load` takes; it counts where `gl` is among the methods. A
-    further model is a method by its path, and goes by the path's stem.
+    `model` and `experiment` are what `gl_jax.load` takes; they count where `gl` is among
+    the methods. A further model is a method by its path, and goes by the path's stem.
     `data` is `bundled`, a folder or `tfds:NAME`; of its validation photographs
     (a folder without any is taken whole) `count` are used, spread evenly, their middle
     squares resized to `image_size`: by default what the model was trained on, or 256.
@@ -186,7 +187,7 @@ def run(
         if name in BASELINES:
             asked[name] = BASELINES[name]
             continue
-        loaded = load_model(model if name == OURS else name)
+        loaded = load_model(model if name == OURS else name, experiment)
         completer = Completer(loaded)
         image_size = image_size or completer.trained.image
         step = loaded.training.get("steps") if name == OURS else step

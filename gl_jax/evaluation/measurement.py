@@ -93,6 +93,7 @@ def run(
     data: str,
     output: Path,
     *,
+    experiment: Path | None = None,
     masks: str = "box",
     protocol: Protocol = "own",
     seeds: tuple[int, ...] | None = None,
@@ -108,11 +109,11 @@ def run(
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` is what `gl_jax.load` takes. `masks` is a kind of `masks.KINDS`, a folder of
-    masks (`mask_list.from_folder`), or the mask list of another evaluation, which
-    repeats its photographs and holes. Random holes are drawn for each of `seeds`. Of
-    the photographs in `data`, `count` are used, spread evenly, by default all. For
-    `protocol` see the module of that name. `batch_size` photographs at once are on each
+    `model` and `experiment` are what `gl_jax.load` takes. `masks` is a kind of
+    `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask list of another
+    evaluation, which repeats its photographs and holes. Random holes are drawn for each of
+    `seeds`. Of the photographs in `data`, `count` are used, spread evenly, by default all.
+    For `protocol` see the module of that name. `batch_size` photographs at once are on each
     device.
 
     The same call again goes on where an earlier one was interrupted. Without their
@@ -126,7 +127,7 @@ def run(
         model, data, masks, protocol, seeds, count, image_size, split, data_dir
     )
     _check(asked, batch_size)
-    loaded = completer.load_model(model)
+    loaded = completer.load_model(model, experiment)
     source = _open(asked)
     entries = _entries(asked, source, image_size or _trained_size(loaded, protocol))
     side = entries[0].height

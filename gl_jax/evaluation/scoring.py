@@ -4,19 +4,21 @@ import functools
 import hashlib
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax import metrics
+from gl_jax import compilation, metrics
 from gl_jax.evaluation import inception
 from gl_jax.evaluation.figures import Column
 from gl_jax.evaluation.lpips import Lpips
-from gl_jax.inpainting.regions import padded
+from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
 from gl_jax.weights import native
+from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
 COLUMNS = {
@@ -47,7 +49,7 @@ class Scores(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    blocks: list[inference.Block]
+    network: Any
     lpips: dict[str, Any]
     inception: dict[str, Any]
 
@@ -72,11 +74,14 @@ class Scorer:
         self.devices = len(self._devices.local)
         """Batches are multiples of this."""
         self.measures_features = features is not None
-        blocks = inference.prepare(model.variables, model.architecture.norm_order)
+        network = model.network(compilation.ops())
+        network, variables = inference.fold(network, model.variables)
         self._weights = self._devices.replicate(
-            _Weights(blocks, lpips.arrays if lpips else {}, features or {})
+            _Weights(variables, lpips.arrays if lpips else {}, features or {})
         )
-        self._score = jax.jit(functools.partial(_score, model, raw_l1, lpips))
+        self._score = jax.jit(
+            functools.partial(_score, network, model.convention, raw_l1, lpips)
+        )
 
     def __call__(self, images: Images, masks: Masks) -> Scores:
         """Completes and measures; the batch is a multiple of the number of devices."""
@@ -91,7 +96,8 @@ class Scorer:
 
 
 def _score(
-    model: Model,
+    network: nn.Module,
+    convention: Convention,
     raw_l1: bool,
     lpips: Lpips | None,
     weights: _Weights,
@@ -100,7 +106,7 @@ def _score(
 ) -> tuple[dict[str, Array], Array, tuple[Array, ...]]:
     images, masks = (x.reshape(-1, *x.shape[2:]) for x in (images, masks))
     truth = images.astype(jnp.float32)
-    completed = _completed(model, weights.blocks, truth / 255, masks)
+    completed = _completed(network, convention, weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
     values = {}
     for prefix, mask in (("", None), ("hole_", masks)):
@@ -125,22 +131,22 @@ def _score(
 
 
 def _completed(
-    model: Model,
-    blocks: list[inference.Block],
+    network: nn.Module,
+    convention: Convention,
+    variables: Any,
     images: Float[Array, "b h w 3"],
     masks: Bool[Array, "b h w 1"],
 ) -> Float[Array, "b h w 3"]:
     """The network's own output over the whole image, in [0, 1]."""
     height, width = images.shape[1:3]
-    size = padded(height), padded(width)
+    next_side = padded if inference.takes_size(network) else bucket
+    size = next_side(height), next_side(width)
     below = [(0, 0), (0, size[0] - height), (0, size[1] - width), (0, 0)]
-    inputs = model.convention.encode(
+    inputs = convention.encode(
         jnp.pad(images, below, mode="edge"), jnp.pad(masks, below).astype(jnp.float32)
     )
-    outputs = inference.complete(
-        blocks, inputs, jnp.array(size, jnp.int32), model.architecture.output_activation
-    )
-    decoded = model.convention.decode(outputs)[:, :height, :width]
+    outputs = inference.complete(network, variables, inputs, jnp.array(size, jnp.int32))
+    decoded = convention.decode(outputs)[:, :height, :width]
     return jnp.clip(jnp.asarray(decoded, jnp.float32), 0.0, 1.0)
 
 

@@ -143,6 +143,7 @@ def run(
     look: Look,
     *,
     model: str | None = None,
+    experiment: Path | None = None,
     skip_existing: bool = False,
     max_pixels: int | None = None,
     log: Callable[[str], None] = print,
@@ -167,7 +168,7 @@ def run(
         log(f"{job.name}: skipped, {job.target} exists.")
     failed: list[str] = []
     if left:
-        completer = _completer(model)
+        completer = _completer(model, experiment)
         with _progress(len(left), log) as progress:
             for job in left:
                 reason = _attempt(job, holes, look, completer, progress.line)
@@ -323,13 +324,13 @@ def _refuse_overwriting(jobs: Sequence[Job]) -> None:
             )
 
 
-def _completer(model: str | None) -> "Completer":
+def _completer(model: str | None, experiment: Path | None) -> "Completer":
     # JAX is loaded here: everything that the caller can mend is refused before.
     from gl_jax import compilation
     from gl_jax.inpainting import completer
 
     compilation.use_compilation_cache()
-    return completer.load(model)
+    return completer.load(model, experiment=experiment)
 
 
 def _attempt(

@@ -15,19 +15,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
-from gl_jax.compilation import compiler_options
+from gl_jax import compilation
 from gl_jax.config import UsageError, did_you_mean, is_bucket
+from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.inpainting import blending, images, masks, regions
 from gl_jax.inpainting.images import Photo, PillowImage
 from gl_jax.models import inference
 from gl_jax.weights import native
-from gl_jax.weights.native import Convention, Model
+from gl_jax.weights.convention import Convention
+from gl_jax.weights.native import Model
 
 ImageLike = str | Path | PillowImage | np.ndarray
 Blend = Literal["poisson", "none"]
@@ -51,21 +54,31 @@ class Sizes(NamedTuple):
     hole: int = 128
 
 
-def load(source: str | Path | None = None) -> "Completer":
+def load(
+    source: str | Path | None = None, *, experiment: str | Path | None = None
+) -> "Completer":
     """A Completer with the model in a file, in a training run's folder, or of a name.
 
     `source` is a weights file of ours (.safetensors) or of another project as `gl-jax
     convert` reads them, the folder of a training run or the bucket of its checkpoints
     (the newest one, the moving average if there is one), or the name of a shipped model;
-    by default that is `demo`.
+    by default that is `demo`. A network that is none of gl_jax's own is built by the
+    `experiment` file that it was trained with.
 
     Raises UsageError with the way to a model where there is none.
     """
-    return Completer(load_model(source))
+    return Completer(load_model(source, experiment))
 
 
-def load_model(source: str | Path | None = None) -> Model:
+def load_model(
+    source: str | Path | None = None, experiment: str | Path | None = None
+) -> Model:
     """The model that `load` makes a Completer of."""
+    own = load_experiment(str(experiment)) if experiment is not None else None
+    return _load_model(source, own)
+
+
+def _load_model(source: str | Path | None, own: Experiment | None) -> Model:
     shipped = native.shipped()
     if source is None and DEFAULT_MODEL not in shipped:
         raise UsageError(
@@ -77,9 +90,9 @@ def load_model(source: str | Path | None = None) -> Model:
         from gl_jax.weights import export
 
         if is_bucket(name) or export.is_run(path) or not any(path.iterdir()):
-            return export.from_run(name)
+            return export.from_run(name, experiment=own)
     if path.suffix == ".safetensors" and path.is_file():
-        return native.load(path)
+        return native.load(path, own)
     if path.exists():
         from gl_jax.weights import layouts
 
@@ -122,11 +135,11 @@ class Completer:
 
     def __init__(self, model: Model) -> None:
         """Puts the model onto the device; programs are compiled when first needed."""
-        made = model.architecture
-        blocks = inference.prepare(model.variables, made.norm_order)
+        network = model.network(compilation.ops())
         self.model = model
         self.trained = _trained(model)
-        self._blocks = jax.device_put(blocks)
+        self._network, variables = inference.fold(network, model.variables)
+        self._variables = jax.device_put(variables)
 
     def __call__(
         self,
@@ -195,7 +208,7 @@ class Completer:
         """
         photo = _photo(image, "the image")
         hole, _ = _mask(mask, photo, strict_size)
-        return self._network(photo.unit, hole, regions.whole(*photo.size))
+        return self._outputs(photo.unit, hole, regions.whole(*photo.size))
 
     def complete_photo(
         self,
@@ -256,7 +269,7 @@ class Completer:
             plain = region.copy()
             for large in coarse:
                 plain[large.box] &= ~large.part
-        completed = self._network(photo.unit, hole, regions.windows(plain))
+        completed = self._outputs(photo.unit, hole, regions.windows(plain))
         for large in coarse:
             enlarged = self._coarse(photo, hole, large)
             completed[large.box][large.part] = enlarged[large.part]
@@ -278,13 +291,13 @@ class Completer:
         means = images.resized(colors * share, large.height, large.width)
         small = means / np.maximum(shares, 1e-6)
         missing = shares[..., 0] < 0.5
-        completed = self._network(
+        completed = self._outputs(
             lambda box: small[box], missing, regions.windows(missing)
         )
         completed = np.where(missing[..., None], completed, small)
         return images.resized(completed, *known.shape)
 
-    def _network(
+    def _outputs(
         self,
         colors: Callable[[images.Box], Float[np.ndarray, "y x 3"]],
         hole: Mask,
@@ -292,6 +305,9 @@ class Completer:
     ) -> Float[np.ndarray, "h w 3"]:
         """The network's output inside the windows; elsewhere 0."""
         height, width = hole.shape
+        in_part = inference.takes_size(self._network)
+        if windows and not in_part:
+            windows = regions.at_once(height, width)
         output = np.zeros((height, width, 3), np.float32)
         for window in windows:
             box = (
@@ -299,7 +315,9 @@ class Completer:
                 slice(window.left, min(window.left + window.width, width)),
             )
             image, mask = colors(box), hole[box]
-            size = [regions.padded(side) for side in mask.shape]
+            size = [window.height, window.width]
+            if in_part:
+                size = [regions.padded(side) for side in mask.shape]
             below = [
                 (0, side - old) for side, old in zip(size, mask.shape, strict=True)
             ]
@@ -312,12 +330,12 @@ class Completer:
             )
             mask = np.pad(np.pad(mask, below), beyond)
             result = _program()(
-                self._blocks,
+                self._network,
+                self.model.convention,
+                self._variables,
                 image[None],
                 mask[None, ..., None],
                 np.array(size, np.int32),
-                self.model.convention,
-                self.model.architecture.output_activation,
             )
             rows, columns = window.inner
             inner = (
@@ -331,19 +349,19 @@ class Completer:
 @functools.cache
 def _program() -> Any:
     """`_run`, compiled for where it runs; that is asked when there is a photograph."""
-    return jax.jit(_run, static_argnums=(4, 5), compiler_options=compiler_options())
+    return compilation.jit(_run, static=(0, 1))
 
 
 def _run(
-    blocks: list[inference.Block],
+    network: nn.Module,
+    convention: Convention,
+    variables: Any,
     images: Float[Array, "b h w 3"],
     mask: Bool[Array, "b h w 1"],
     size: Int[Array, " 2"],
-    convention: Convention,
-    output_activation: Literal["sigmoid", "clamp"],
 ) -> Float[Array, "b h w 3"]:
     inputs = convention.encode(images, mask.astype(images.dtype))
-    completed = inference.complete(blocks, inputs, size, output_activation)
+    completed = inference.complete(network, variables, inputs, size)
     return jnp.asarray(convention.decode(completed))
 
 

@@ -66,12 +66,19 @@ def whole(height: int, width: int) -> list[Window]:
     return [_window(tile, height, width) for tile in tiles]
 
 
+def at_once(height: int, width: int) -> list[Window]:
+    """One window with all of an image: exact whatever the network's receptive field."""
+    inner = (slice(0, height), slice(0, width))
+    return [Window(0, 0, bucket(height), bucket(width), inner)]
+
+
 def padded(side: int) -> int:
     """The next multiple of 4."""
     return -(-side // STRIDE) * STRIDE
 
 
-def _bucket(side: int) -> int:
+def bucket(side: int) -> int:
+    """The next multiple of 64."""
     return -(-side // BUCKET) * BUCKET
 
 
@@ -125,7 +132,7 @@ def _cost(boxes: Int[np.ndarray, "n 4"], height: int, width: int) -> np.ndarray:
         np.minimum(
             -(-(boxes[:, axis + 2] - boxes[:, axis] + BEFORE + AFTER) // BUCKET)
             * BUCKET,
-            _bucket(side),
+            bucket(side),
         )
         for axis, side in enumerate((height, width))
     ]
@@ -161,9 +168,9 @@ def _span(start: int, stop: int, side: int) -> tuple[int, int]:
     limit = padded(side)
     first = max(0, start // STRIDE * STRIDE - BEFORE)
     last = min(limit, (stop - 1) // STRIDE * STRIDE + STRIDE + AFTER)
-    length = _bucket(last - first)
+    length = bucket(last - first)
     if length >= limit:
-        return 0, _bucket(limit)
+        return 0, bucket(limit)
     return min(first, limit - length), length
 
 

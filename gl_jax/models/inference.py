@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 
@@ -45,6 +47,21 @@ def _folded(params: Mapping[str, Any], stats: Mapping[str, Any]) -> Tree:
 
 def _precise(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+
+def complete(
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: Float[Array, "b h w 4"],
+    size: Int[Array, " 2"],
+) -> Float[Array, "b h w 3"]:
+    """Completes images of `size` (height, width) in the top left of `inputs`.
+
+    All of h, w and `size` are multiples of 4. Beyond `size` the output means nothing. A
+    network that knows no size completes the whole array.
+    """
+    known: dict[str, Any] = {"size": size} if takes_size(network) else {}
+    return jnp.asarray(network.apply(variables, inputs, train=False, **known))
 
 
 def takes_size(network: nn.Module) -> bool:

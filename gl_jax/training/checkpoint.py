@@ -415,11 +415,11 @@ class Checkpoints:
             path.rmtree(missing_ok=True)
 
 
-def peek_config(directory: str | Path) -> str | None:
-    """The configuration of the newest checkpoint that can be read, or None."""
+def peek(directory: str | Path) -> Restored | None:
+    """The newest checkpoint that can be read, without its state; None if there is none."""
     for step in reversed(_steps(_absolute(directory))):
         try:
-            return str(_read_manifest(_absolute(directory), step)["config_json"])
+            return _restored(_read_manifest(_absolute(directory), step), None)
         except _DamagedError:
             continue
     return None

@@ -7,29 +7,36 @@ import jax
 import jax.numpy as jnp
 
 from gl_jax.config import Config, UsageError
+from gl_jax.experiment import Experiment
 from gl_jax.training.state import NetState, TrainState
 from gl_jax.weights import native
-from gl_jax.weights.native import Architecture, Convention, JudgeArchitecture, Model
+from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture
+from gl_jax.weights.convention import Convention
+from gl_jax.weights.native import Model
 
 
-def load(config: Config) -> Model | None:
+def load(
+    config: Config,
+    completion: AnyArchitecture,
+    discriminator: AnyArchitecture | None,
+    experiment: Experiment | None = None,
+) -> Model | None:
     """The model named by `run.initial_weights`; None where the run begins at random.
 
-    Raises UsageError for a file that is none of ours, or has another architecture.
+    The architectures are those of the run, its `experiment` builds them where they are
+    not ours. Raises UsageError for a file that is none of ours, or has another
+    architecture.
     """
     name = config.run.initial_weights
     if name is None:
         return None
     holder = f"run.initial_weights (={name})"
     try:
-        model = native.load(native.shipped().get(name, name))
+        model = native.load(native.shipped().get(name, name), experiment)
     except UsageError as error:
         raise UsageError(f"run.initial_weights: {error}") from error
-    made = config.model
     _require_same(
-        f"{holder} has a completion network with",
-        model.architecture,
-        Architecture(made.width, made.norm_order, made.output_activation),
+        f"{holder} has a completion network with", model.architecture, completion
     )
     if model.convention != Convention.gl_jax(model.mean_color):
         raise UsageError(
@@ -42,17 +49,11 @@ def load(config: Config) -> Model | None:
             f"data.mean_color (={color}) is not the colour that {holder} was trained with, "
             f"{model.mean_color}. Leave it out."
         )
-    if model.discriminator is not None and made.discriminators != "none":
+    if model.discriminator is not None and discriminator is not None:
         _require_same(
             f"{holder} has discriminators with",
             model.discriminator.architecture,
-            JudgeArchitecture(
-                config.data.image_size,
-                config.holes.local_size,
-                made.discriminators,
-                made.width,
-                made.norm_order,
-            ),
+            discriminator,
         )
     return model
 
@@ -62,14 +63,19 @@ def begin_with(state: TrainState, model: Model) -> TrainState:
 
     A network that the model does not have stays as it is.
     """
-    variables = jax.tree.map(jnp.asarray, model.variables)
+    variables = _whole(model.variables)
     if state.ema is not None:
         state = replace(state, ema=jax.tree.map(jnp.copy, variables))
     state = replace(state, completion=_with(state.completion, variables))
     if state.discriminator is not None and model.discriminator is not None:
-        judge = jax.tree.map(jnp.asarray, model.discriminator.variables)
+        judge = _whole(model.discriminator.variables)
         state = replace(state, discriminator=_with(state.discriminator, judge))
     return state
+
+
+def _whole(variables: dict[str, Any]) -> dict[str, Any]:
+    """The variables on the device; without batch normalisation there are no statistics."""
+    return jax.tree.map(jnp.asarray, {"batch_stats": {}} | variables)
 
 
 def _with(net: NetState, variables: dict[str, Any]) -> NetState:
@@ -78,8 +84,20 @@ def _with(net: NetState, variables: dict[str, Any]) -> NetState:
     )
 
 
-def _require_same(holder: str, found: Any, wanted: Any) -> None:
-    """Refuses an architecture that differs from the configuration's, saying in what."""
+def _require_same(holder: str, found: AnyArchitecture, wanted: AnyArchitecture) -> None:
+    """Refuses an architecture that differs from the run's, saying in what."""
+    if isinstance(found, OwnArchitecture) and isinstance(wanted, OwnArchitecture):
+        # The numbers of the two runs may differ in much that is no network's.
+        if found.module == wanted.module and found.shapes() == wanted.shapes():
+            return
+        raise UsageError(
+            f"{holder} the module {found.module} of {found.experiment} or other sizes "
+            f"than the run's {wanted.module} of {wanted.experiment}."
+        )
+    if type(found) is not type(wanted):
+        raise UsageError(
+            f"{holder} the module {found.module}, the run has {wanted.module}."
+        )
     differing = [
         f"{name} {value}, the run has {getattr(wanted, name)}"
         for name, value in vars(found).items()

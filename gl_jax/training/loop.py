@@ -21,6 +21,7 @@ from gl_jax.compilation import use_compilation_cache
 from gl_jax.config import Config, Phase, UsageError, differences, values_by_name
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import changes
+from gl_jax.experiment import Experiment, require_same_text
 from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
 from gl_jax.training.checkpoint import (
@@ -28,21 +29,19 @@ from gl_jax.training.checkpoint import (
     NonFiniteStateError,
     SaveFailedError,
     StorageUnreachableError,
-    peek_config,
+    peek,
     require_writable,
 )
 from gl_jax.training.interruption import Interrupted, Interruption
+from gl_jax.training.own_parts import parts_of
+from gl_jax.training.parts import Parts
 from gl_jax.training.report import FULL, Report, say, write_whole
-from gl_jax.training.state import (
-    TrainState,
-    build_networks,
-    create_state,
-    inference_variables,
-)
+from gl_jax.training.state import TrainState, create_state, inference_variables
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
 from gl_jax.training.watchdog import Watchdog
 from gl_jax.version import __version__
+from gl_jax.weights import architectures
 from gl_jax.weights.native import Model
 
 # What may differ between a run and its resumption: none of it changes what is learned.
@@ -60,6 +59,9 @@ ELSEWHERE = (
 
 # What may differ between the hosts of a run.
 OF_A_HOST = ("data.data_dir", "data.workers")
+
+EXPERIMENT = "experiment.py"
+"""Holds the text of an experiment with parts of its own, in the workdir."""
 
 Status = Literal["running", "finished", "preempted", "failed"]
 
@@ -79,11 +81,14 @@ class Run(NamedTuple):
     workdir: Path
     devices: Devices
     photographs: Photographs
+    parts: Parts
     steps: dict[Phase, Step]
     validation: Validation
     checkpoints: Checkpoints
     initial: Model | None
     """What it begins with, if not at random."""
+    remembered: dict[str, Any]
+    """What its checkpoints remember of its networks, and of an experiment's own parts."""
 
 
 class Start(NamedTuple):
@@ -97,15 +102,22 @@ class Start(NamedTuple):
     """Hash of all photographs shown until there, in their order."""
 
 
-def run(config: Config, workdir: Path, *, log: Callable[[str], None] = say) -> None:
+def run(
+    config: Config,
+    workdir: Path,
+    *,
+    experiment: Experiment | None = None,
+    log: Callable[[str], None] = say,
+) -> None:
     """Trains until `schedule.total_steps`, from the workdir's newest checkpoint on.
 
+    The parts of the run are those that the `experiment` defines, else the paper's.
     Raises UsageError for what the caller can mend, NotFiniteError or another
     RuntimeError where training fails, and Interrupted (a SystemExit with code 143)
     after a request to stop, the state saved.
     """
     try:
-        _run(_prepare(config, workdir, log), log)
+        _run(_prepare(config, workdir, experiment, log), log)
     except OSError as error:
         if error.errno not in (*FULL, errno.EROFS, errno.EACCES, errno.EIO):
             raise
@@ -148,32 +160,46 @@ def _run(this: Run, log: Callable[[str], None]) -> None:
     _write_status(this, "finished", last_step)
 
 
-def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
+def _prepare(
+    config: Config,
+    workdir: Path,
+    experiment: Experiment | None,
+    log: Callable[[str], None],
+) -> Run:
     """Opens all that a run needs; whatever can be refused is refused here."""
     facts: dict[str, Any] = {}
     fault = None
     try:
         devices = Devices(config.run.device_count)
         devices.check_batch(config.data.batch_size, config.run.accumulate)
-        config = _claimed(workdir, config, log)
+        parts = parts_of(config, experiment)
+        config = _claimed(workdir, config, experiment, log)
         photographs = Photographs(
             config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
         )
-        model = initial.load(config)
+        completion, discriminator = _architectures(parts, config, experiment)
+        model = initial.load(config, completion, discriminator, experiment)
         mean_color = config.data.mean_color or (
             model.mean_color if model else photographs.mean_color()
         )
         config = replace(config, data=replace(config.data, mean_color=mean_color))
         checkpoints = _checkpoints(config, workdir, log)
-        facts = _facts(config, photographs, model)
+        remembered = _remembered(completion, discriminator, experiment)
+        facts = _facts(config, photographs, model, remembered)
     except (UsageError, StorageUnreachableError) as error:
         if jax.process_count() == 1:
             raise
         fault = str(error)
     require_same(facts, fault)
-    steps = make_steps(config, mean_color, axis_name=AXIS)
+    steps = make_steps(
+        parts,
+        mean_color,
+        accumulate=config.run.accumulate,
+        ema_decay=config.run.ema_decay,
+        axis_name=AXIS,
+    )
     validation = Validation(
-        build_networks(config).completion,
+        parts,
         config,
         mean_color,
         photographs.validation_images(config.run.validation_images),
@@ -181,17 +207,51 @@ def _prepare(config: Config, workdir: Path, log: Callable[[str], None]) -> Run:
     )
     if jax.process_index() == 0:
         write_whole(workdir / "config.json", config.to_json().encode())
+        if "experiment" in remembered:
+            write_whole(workdir / EXPERIMENT, remembered["experiment"].encode())
     # Over several hosts JAX lets only the first keep programs, and the others compile.
     if jax.process_count() == 1:
         use_compilation_cache()
     pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
     return Run(
-        config, workdir, devices, photographs, pmapped, validation, checkpoints, model
+        config, workdir, devices, photographs, parts, pmapped, validation, checkpoints,
+        model, remembered,
+    )  # fmt: skip
+
+
+def _architectures(
+    parts: Parts, config: Config, experiment: Experiment | None
+) -> tuple[Any, Any]:
+    """The architectures of the run's networks; the second is None if it has one alone."""
+    name = experiment.name if experiment else ""
+    completion = architectures.of_network(parts.completion, "completion", config, name)
+    if parts.discriminator is None:
+        return completion, None
+    return completion, architectures.of_network(
+        parts.discriminator, "discriminator", config, name
     )
 
 
+def _remembered(
+    completion: Any, discriminator: Any, experiment: Experiment | None
+) -> dict[str, Any]:
+    networks = {"completion": completion, "discriminator": discriminator}
+    known: dict[str, Any] = {
+        "networks": {
+            name: made and architectures.to_json(made)
+            for name, made in networks.items()
+        }
+    }
+    if experiment is not None and experiment.make_parts is not None:
+        known["experiment"] = experiment.text
+    return known
+
+
 def _facts(
-    config: Config, photographs: Photographs, model: Model | None
+    config: Config,
+    photographs: Photographs,
+    model: Model | None,
+    remembered: dict[str, Any],
 ) -> dict[str, Any]:
     """What has to be the same on all hosts of a run, by name."""
     values = values_by_name(config)
@@ -200,6 +260,7 @@ def _facts(
         "the version of jax": jax.__version__,
         "the number of photographs": len(photographs.training),
         "the hash of their names and sizes": photographs.fingerprint()[:16],
+        "the hash of the experiment's parts": _hash(remembered.get("experiment", "")),
         "the hash of the initial weights": model.sha256[:16] if model else "none",
     }
 
@@ -233,10 +294,10 @@ def _checkpoints(
 
 def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> Start:
     """The state to go on from: of the newest whole checkpoint, or that of step 0."""
-    template = jax.eval_shape(lambda: create_state(this.config))
+    template = jax.eval_shape(lambda: _created(this))
     restored = this.checkpoints.restore_newest(template)
     if restored is None:
-        state, beginning = create_state(this.config), "at random"
+        state, beginning = _created(this), "at random"
         if this.initial is not None:
             state = initial.begin_with(state, this.initial)
             beginning = f"with {this.config.run.initial_weights}"
@@ -260,6 +321,12 @@ def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> S
     )
     state = this.devices.replicate(restored.state)
     return Start(state, max(rollbacks, extra["rollbacks"]), extra.get("order", ""))
+
+
+def _created(this: Run) -> TrainState:
+    run = this.config.run
+    size, ema = this.config.data.image_size, run.ema_decay is not None
+    return create_state(this.parts, size, seed=run.seed, ema=ema)
 
 
 def _train(this: Run, begin: Start) -> int:
@@ -373,10 +440,14 @@ def _save(
     last: bool,
 ) -> None:
     """Saves in the background; the last time waits, and tries twice."""
-    extra = passed | {
-        "photographs": this.photographs.fingerprint(),
-        "inventory": this.photographs.inventory,
-    }
+    extra = (
+        passed
+        | this.remembered
+        | {
+            "photographs": this.photographs.fingerprint(),
+            "inventory": this.photographs.inventory,
+        }
+    )
     for _ in range(2 if last else 1):
         this.checkpoints.save(
             step,
@@ -416,7 +487,12 @@ def _require_finite(this: Run, step: int, metrics: dict[str, float]) -> None:
     )
 
 
-def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Config:
+def _claimed(
+    workdir: Path,
+    config: Config,
+    experiment: Experiment | None,
+    log: Callable[[str], None],
+) -> Config:
     """The run's configuration, after making sure that the workdir is this run's own."""
     if scheme := re.match(r"[a-z0-9]+:/+", str(workdir)):
         address = f"{scheme[0].rstrip('/')}//{str(workdir)[scheme.end() :]}"
@@ -432,9 +508,10 @@ def _claimed(workdir: Path, config: Config, log: Callable[[str], None]) -> Confi
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"--workdir {workdir} cannot be written: {reason}.") from error
-    stored = _stored(workdir, config)
+    stored, text = _stored(workdir, config)
     if stored is None:
         return config
+    _require_same_parts(experiment, text, f"--workdir {workdir}")
     if config.data.mean_color is None:
         config = replace(
             config, data=replace(config.data, mean_color=stored.data.mean_color)
@@ -467,19 +544,45 @@ def _require_same_run(config: Config, stored: Config, holder: str) -> None:
         )
 
 
-def _stored(workdir: Path, config: Config) -> Config | None:
-    """The configuration that the run has had so far; None where it only begins.
+def _require_same_parts(
+    experiment: Experiment | None, known: str | None, holder: str
+) -> None:
+    """Refuses parts of another text than those that the run was begun with."""
+    own = experiment is not None and experiment.make_parts is not None
+    if experiment is not None and known is not None:
+        require_same_text(experiment, known, holder)
+    elif known is not None or own:
+        defines = "defines" if own else "does not define"
+        was = "without" if own else "with"
+        raise UsageError(
+            f"{holder} holds a run {was} parts of an experiment's own, and the experiment "
+            f"{defines} parts(config). {ELSEWHERE}"
+        )
 
-    A machine that is new to a run finds it in the bucket of the run's checkpoints.
+
+def _stored(workdir: Path, config: Config) -> tuple[Config | None, str | None]:
+    """The configuration that the run has had so far, and the text of its own parts.
+
+    None where the run only begins. A machine that is new to a run finds both in the
+    bucket of the run's checkpoints.
     """
-    file, text = workdir / "config.json", None
+    file = workdir / "config.json"
     if file.exists():
-        text = file.read_text(encoding="utf-8")
-    elif jax.process_index() == 0:
+        source = workdir / EXPERIMENT
+        text = source.read_text(encoding="utf-8") if source.exists() else None
+        return Config.from_json(file.read_text(encoding="utf-8")), text
+    if jax.process_index() == 0:
         # An empty bucket and one that does not answer look alike to a reader.
         require_writable(config.checkpoints_of(workdir))
-        text = peek_config(config.checkpoints_of(workdir))
-    return None if text is None else Config.from_json(text)
+        newest = peek(config.checkpoints_of(workdir))
+        if newest is not None:
+            known = newest.extra.get("experiment")
+            return Config.from_json(newest.config_json), known
+    return None, None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _order(before: str, photographs: str, records: np.ndarray) -> str:

@@ -34,7 +34,7 @@ from gl_jax.training.objectives import (
 from gl_jax.training.optimizers import create_optimizer
 
 View = Callable[[Images, Holes], Array]
-SampleHoles = Callable[[Key[Array, " b"], tuple[int, int]], Holes]
+SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...]], Holes]
 
 
 class Optimizers(NamedTuple):
@@ -65,6 +65,14 @@ class Parts:
     """(a key for each image, (height, width)) -> a hole and a window for each."""
     augment: Augment | None = None
     """(a key for each image, images, step) -> images, before the views are cut out."""
+
+    def example_inputs(self, image_size: int) -> tuple[Array, dict[str, Array]]:
+        """Zeros in the shapes that the two networks are shown: inputs, and views."""
+        shape = (1, image_size, image_size)
+        images, mask = jnp.zeros((*shape, 3)), jnp.zeros((*shape, 1))
+        holes = Holes(mask, jnp.zeros((1, 2), jnp.int32))
+        views = {name: view(images, holes) for name, view in self.views.items()}
+        return jnp.concatenate([images, mask], axis=-1), views
 
 
 def whole(images: Images, holes: Holes) -> Images:

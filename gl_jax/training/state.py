@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gl_jax.holes import Holes
 from gl_jax.training.parts import Parts
 
 Tree = Any
@@ -50,7 +49,7 @@ def create_state(
 
     def create(key: jax.Array) -> TrainState:
         completion_key, discriminator_key = jax.random.split(key)
-        inputs, views = example_inputs(parts, image_size)
+        inputs, views = parts.example_inputs(image_size)
         completion = _net_state(
             parts.completion, completion_key, inputs, parts.optimizers.completion
         )
@@ -73,17 +72,6 @@ def create_state(
     return jax.jit(create)(jax.random.key(seed))
 
 
-def example_inputs(
-    parts: Parts, image_size: int
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Zeros in the shapes that the networks of a run are shown: inputs, views."""
-    shape = (1, image_size, image_size)
-    images, mask = jnp.zeros((*shape, 3)), jnp.zeros((*shape, 1))
-    holes = Holes(mask, jnp.zeros((1, 2), jnp.int32))
-    views = {name: view(images, holes) for name, view in parts.views.items()}
-    return jnp.concatenate([images, mask], axis=-1), views
-
-
 def inference_variables(state: TrainState) -> Tree:
     """The variables to complete photographs with: the moving average where there is one."""
     if state.ema is not None:
@@ -100,6 +88,6 @@ def _net_state(
     inputs: Any,
     optimizer: optax.GradientTransformation,
 ) -> NetState:
-    variables = network.init(key, inputs)
+    variables = network.init(key, inputs, train=False)
     params = variables["params"]
     return NetState(params, variables.get("batch_stats", {}), optimizer.init(params))

@@ -8,37 +8,37 @@ import jax
 import jax.numpy as jnp
 
 from gl_jax.config import Config
+from gl_jax.experiment import Experiment
 from gl_jax.models.layers import ConvBlock, UpBlock
-from gl_jax.training.state import build_networks
+from gl_jax.training.own_parts import parts_of
 
 HEADER = ("layer", "type", "kernel", "dilation", "stride", "output", "parameters")
 
 
-def summarize(config: Config) -> str:
+def summarize(config: Config, experiment: Experiment | None = None) -> str:
     """A table of every network: type, kernel, dilation, stride, output shape, parameters."""
-    size, local_size = config.data.image_size, config.holes.local_size
-    networks = build_networks(config)
-    parts = [_table("Completion network", networks.completion, (size, size, 4))]
-    if networks.discriminator is not None:
-        title = f"Context discriminator ({config.model.discriminators})"
-        shapes = (size, size, 3), (local_size, local_size, 3)
-        parts.append(_table(title, networks.discriminator, *shapes))
-    return "\n\n".join(parts)
+    parts = parts_of(config, experiment)
+    inputs, views = jax.eval_shape(lambda: parts.example_inputs(config.data.image_size))
+    tables = [_table("Completion network", parts.completion, inputs)]
+    if parts.discriminator is not None:
+        title = f"Discriminators ({', '.join(parts.views)})"
+        tables.append(_table(title, parts.discriminator, views))
+    return "\n\n".join(tables)
 
 
-def _table(title: str, network: nn.Module, *shapes: tuple[int, ...]) -> str:
+def _table(title: str, network: nn.Module, shown: Any) -> str:
     modules: dict[tuple[str, ...], nn.Module] = {}
 
     def is_layer(module: nn.Module, _: str) -> bool:
-        layer = isinstance(module, ConvBlock | nn.Dense)
+        layer = isinstance(module, ConvBlock | nn.Dense | nn.Conv | nn.ConvTranspose)
         if layer:
             modules[module.path] = module
         return layer
 
     def trace() -> tuple[Any, Any]:
-        inputs = [jnp.zeros((1, *shape)) for shape in shapes]
-        variables = network.init(jax.random.key(0), *inputs)
-        _, captured = network.apply(variables, *inputs, capture_intermediates=is_layer)
+        inputs = jax.tree.map(lambda array: jnp.zeros(array.shape), shown)
+        variables = network.init(jax.random.key(0), inputs, train=False)
+        _, captured = network.apply(variables, inputs, capture_intermediates=is_layer)
         return variables["params"], captured["intermediates"]
 
     params, outputs = jax.eval_shape(trace)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from gl_jax.compilation import compiler_options
+from gl_jax import compilation
 from gl_jax.config import Config
-from gl_jax.holes import HOLES, composite, example_keys, network_input, sample_holes
+from gl_jax.holes import HOLES, composite, example_keys, network_input
 from gl_jax.metrics import l1, psnr
-from gl_jax.models.completion import CompletionNetwork
+from gl_jax.training.parts import Parts
 
 # Validation holes come from a key of their own, the same in every run of one size.
 SEED = 2017
@@ -31,7 +31,7 @@ class Validation:
 
     def __init__(
         self,
-        network: CompletionNetwork,
+        parts: Parts,
         config: Config,
         mean_color: tuple[float, float, float],
         photographs: UInt8[np.ndarray, "n s s 3"],
@@ -39,7 +39,6 @@ class Validation:
     ) -> None:
         self._photographs = photographs
         self._device = device
-        holes = config.holes
         # As many at a time as one device trains on, so that validation fits where training does.
         self._batch = max(
             1, config.data.batch_size // (jax.device_count() * config.run.accumulate)
@@ -50,15 +49,11 @@ class Validation:
         ) -> tuple[Any, dict[str, Float[Array, " b"]]]:
             images = photographs.astype(jnp.float32) / 255
             keys = example_keys(jax.random.key(SEED), HOLES, first, images.shape[0])
-            mask = sample_holes(
-                keys,
-                (images.shape[1], images.shape[2]),
-                min_size=holes.min_size,
-                max_size=holes.max_size,
-                local_size=holes.local_size,
-            ).mask
+            mask = parts.sample_holes(keys, images.shape[1:3]).mask
             inputs = network_input(images, mask, jnp.asarray(mean_color, jnp.float32))
-            completed: Array = network.apply(variables, inputs, train=False)  # type: ignore[assignment]
+            completed = jnp.asarray(
+                parts.completion.apply(variables, inputs, train=False)
+            )
             pasted = composite(completed, images, mask)
             metrics = {
                 "val_l1": l1(pasted, images, mask),
@@ -66,7 +61,7 @@ class Validation:
             }
             return (mask, completed, pasted), metrics
 
-        self._complete = jax.jit(complete, compiler_options=compiler_options())
+        self._complete = compilation.jit(complete)
 
     def metrics(self, variables: Any) -> dict[str, float]:
         """Mean hole L1 (`val_l1`, share of the range) and hole PSNR (`val_psnr`, dB)."""

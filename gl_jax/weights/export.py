@@ -7,6 +7,7 @@ photographs out, with the convention, the weights and the network inside.
 import importlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gl_jax.config import Config, UsageError, is_bucket
-from gl_jax.models.completion import LAYERS, STRIDE, Row, layer_name
-from gl_jax.models.layers import BATCH_NORM_EPSILON
+from gl_jax.experiment import Experiment
+from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
-from gl_jax.weights.native import (
-    Architecture,
-    Color,
-    Convention,
-    Discriminator,
-    JudgeArchitecture,
-    Model,
-    write_whole,
-)
+from gl_jax.weights import architectures
+from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
+from gl_jax.weights.convention import Color, Convention
+from gl_jax.weights.native import Discriminator, Model, write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 2e-5
@@ -54,12 +50,14 @@ def from_run(
     discriminators: bool = False,
     name: str | None = None,
     licence: str = "not stated",
+    experiment: Experiment | None = None,
 ) -> Model:
     """The completion network of a run's newest whole checkpoint, its EMA if there is one.
 
     `workdir` is the run's folder, or the bucket of its checkpoints (`gs://...`).
     `step` names another checkpoint. The optimizers' state stays behind; `discriminators`
-    come along on request.
+    come along on request. A network that is none of ours is built by the `experiment`
+    that trained it.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
     from gl_jax.training.checkpoint import restore_subtree
@@ -90,20 +88,23 @@ def from_run(
         network: {
             kind: restored.state.get(f"{network}/{kind}")
             for kind in ("params", "batch_stats")
+            if f"{network}/{kind}" in restored.state
         }
         for network in networks
     }
     judge = None
     if discriminators:
-        if trees["discriminator"]["params"] is None:
+        if not trees["discriminator"]:
             raise UsageError(f"the run in {root} has no discriminators to export.")
-        judge = Discriminator(trees["discriminator"], _judge(config))
+        judge = Discriminator(
+            trees["discriminator"],
+            _architecture(restored.extra, "discriminator", config, experiment),
+        )
     averaged = restored.state.get("ema")
     beginning = config.run.initial_weights
-    made = config.model
     return Model(
         averaged or trees["completion"],
-        Architecture(made.width, made.norm_order, made.output_activation),
+        _architecture(restored.extra, "completion", config, experiment),
         Convention.gl_jax(mean_color),
         judge,
         name=name or config.name,
@@ -122,70 +123,34 @@ def from_run(
     )
 
 
+def _architecture(
+    extra: dict[str, Any], role: Role, config: Config, experiment: Experiment | None
+) -> Any:
+    """The architecture that a checkpoint names; of older ones the configuration's."""
+    known: AnyArchitecture | None
+    if "networks" in extra:
+        known = architectures.from_json(extra["networks"][role], role)
+    else:
+        known = architectures.of_config(config)[role == "discriminator"]
+    if isinstance(known, OwnArchitecture):
+        return replace(known, source=experiment)
+    return known
+
+
 def program(model: Model) -> Complete:
     """The function that is exported: photographs and masks in, completed ones out.
 
     Images are RGB in [0, 1], [b, h, w, 3], of sides that are multiples of 4; masks are
-    [b, h, w, 1] with 1 = missing. The output is the network's own over the whole image.
-    The layers are in operations that every platform has: `models.convolution` has
-    formulations for one, which a program for all of them cannot take along.
+    [b, h, w, 1] with 1 = missing. The output is the network's own over the whole image,
+    in operations that every platform has.
     """
-
-    def complete(
-        images: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
-    ) -> Float[Array, "b h w 3"]:
-        outputs = model.convention.encode(images, mask)
-        for index, row in enumerate(LAYERS):
-            outputs = _layer(model, layer_name(index), row, outputs)
-        if model.architecture.output_activation == "clamp":
-            outputs = jnp.clip(outputs, 0.0, 1.0)
-        else:
-            outputs = jax.nn.sigmoid(outputs)
-        return jnp.asarray(model.convention.decode(outputs))
-
-    return complete
-
-
-def _layer(model: Model, name: str, row: Row, inputs: Array) -> Array:
-    """One row of the paper's table, with the running statistics."""
-    params = model.variables["params"][name]
-    kernel = np.asarray(params["kernel"])
-    padding = row.dilation * (row.kernel - 1) // 2
-    if row.kind == "deconv":
-        # As a convolution of the image with zeros between its pixels.
-        kernel, padding = kernel[::-1, ::-1], row.kernel - 2
-    outputs = jax.lax.conv_general_dilated(
-        inputs,
-        jnp.asarray(kernel),
-        window_strides=(1, 1) if row.kind == "deconv" else (row.stride, row.stride),
-        padding=((padding, padding), (padding, padding)),
-        lhs_dilation=(2, 2) if row.kind == "deconv" else None,
-        rhs_dilation=(row.dilation, row.dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    outputs = outputs + _channels(params["bias"])
-    if "norm" not in params:
-        return outputs
-    stats = model.variables["batch_stats"][name]["norm"]
-    scale = params["norm"]["scale"] / np.sqrt(stats["var"] + BATCH_NORM_EPSILON)
-    offset = params["norm"]["bias"] - stats["mean"] * scale
-    if model.architecture.norm_order == "activation_norm":
-        return jax.nn.relu(outputs) * _channels(scale) + _channels(offset)
-    return jax.nn.relu(outputs * _channels(scale) + _channels(offset))
-
-
-def _channels(vector: np.ndarray) -> Array:
-    return jnp.asarray(vector, jnp.float32)[None, None, None, :]
-
-
-def _by_network(model: Model) -> Complete:
-    """The same by the network itself, to compare with."""
+    network = model.network()
 
     def complete(
         images: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
     ) -> Float[Array, "b h w 3"]:
         inputs = model.convention.encode(images, mask)
-        output = model.network().apply(model.variables, inputs, train=False)
+        output = network.apply(model.variables, inputs, train=False)
         return jnp.asarray(model.convention.decode(output))
 
     return complete
@@ -204,9 +169,7 @@ def to_stablehlo(model: Model, path: str | Path) -> None:
     shapes = [jax.ShapeDtypeStruct((*sides, count), jnp.float32) for count in (3, 1)]
     exported = export.export(jax.jit(program(model)), platforms=PLATFORMS)(*shapes)
     data = bytes(exported.serialize())
-    _require_same(
-        _by_network(model), export.deserialize(bytearray(data)).call, (2, 48, 40)
-    )
+    _require_same(program(model), export.deserialize(bytearray(data)).call, (2, 48, 40))
     write_whole(path, data)
 
 
@@ -231,11 +194,11 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
             "'gl-jax[onnx]' and then pip install --no-deps jax2onnx (by itself it would "
             "replace orbax by an older one)."
         ) from error
-    complete = _by_network(model)
+    complete = program(model)
     shapes = [("b", height, width, count) for count in (3, 1)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        made = jax2onnx.to_onnx(program(model), inputs=shapes, input_names=["images", "mask"],
+        made = jax2onnx.to_onnx(complete, inputs=shapes, input_names=["images", "mask"],
             output_names=["completed"],
         )  # fmt: skip
         data = made.SerializeToString()
@@ -252,14 +215,6 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
         for batch in (1, 3):
             _require_same(complete, run, (batch, height, width))
     write_whole(path, data)
-
-
-def _judge(config: Config) -> JudgeArchitecture:
-    variant = config.model.discriminators
-    assert variant != "none"
-    return JudgeArchitecture(
-        config.data.image_size, config.holes.local_size, variant, config.model.width
-    )
 
 
 def _require_same(ours: Complete, theirs: Any, shape: tuple[int, int, int]) -> None:

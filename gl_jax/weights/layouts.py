@@ -16,20 +16,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from gl_jax.config import UsageError
-from gl_jax.models.completion import LAYERS, layer_name, scaled
-from gl_jax.models.discriminators import CHANNELS, FEATURES, depth
+from gl_jax.models.completion import LAYERS, layer_name
+from gl_jax.models.discriminators import depth
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 from gl_jax.weights import native, pytorch, torch7
-from gl_jax.weights.native import (
-    Architecture,
-    Arrays,
-    Color,
-    Convention,
-    Discriminator,
-    JudgeArchitecture,
-    Model,
-    Tree,
-)
+from gl_jax.weights.architectures import Architecture, JudgeArchitecture
+from gl_jax.weights.convention import Color, Convention
+from gl_jax.weights.native import Arrays, Discriminator, Model, Tree
 
 NormOrder = Literal["norm_activation", "activation_norm"]
 
@@ -186,12 +179,8 @@ def describe(source: str | Path, config: str | Path | None = None) -> str:
     parts = find(source)
     if parts.variables is None or parts.architecture is None:
         assert parts.discriminator is not None
-        judge = parts.discriminator.architecture
-        return (
-            f"came as   {parts.layout}\n"
-            f"judges    {judge.variant}, image {judge.image_size}, "
-            f"window {judge.local_size}; no completion network"
-        )
+        judge = native.numbers_of(parts.discriminator.architecture)
+        return f"came as   {parts.layout}\njudges    {judge}; no completion network"
     mean = _mean_of(parts, source, config)
     model = _model(parts, mean or (0.0, 0.0, 0.0), source.stem)
     unknown = "" if mean else "\nmean colour unknown: `gl-jax convert` needs --config"
@@ -471,19 +460,14 @@ Makers = dict[str, Callable[[], np.ndarray]]
 def _completion(source: _Source, layout: Layout) -> tuple[Makers, Architecture]:
     # The widest layers tell the width best.
     width = source.length(f"{layout.convs[4]}.weight", 256) / 256
-    width = min(width, 8.0)
+    made = Architecture(min(width, 8.0), layout.norm_order, layout.output)
+    shapes = made.shapes()
     makers: Makers = {}
-    inputs = 4
     for index, (row, conv) in enumerate(zip(LAYERS, layout.convs, strict=True)):
-        last = index == len(LAYERS) - 1
-        outputs = row.outputs if last else scaled(row.outputs, width)
-        norm = None if last else layout.norms[index]
-        deconv = row.kind == "deconv"
-        sides = (inputs, outputs) if deconv else (outputs, inputs)
-        shape = (*sides, row.kernel, row.kernel)
         name = layer_name(index)
-        makers |= _conv(source, name, conv, norm, shape, outputs, deconv=deconv)
-        inputs = outputs
+        norm = None if index == len(LAYERS) - 1 else layout.norms[index]
+        shape = shapes[f"params/{name}/kernel"]
+        makers |= _conv(source, name, conv, norm, shape, deconv=row.kind == "deconv")
     if layout.output == "clamp":
         # Theirs is clamped to [-1, 1]; ours, half of it and a half, to [0, 1].
         kernel, bias = makers["params/conv17/kernel"], makers["params/conv17/bias"]
@@ -491,7 +475,7 @@ def _completion(source: _Source, layout: Layout) -> tuple[Makers, Architecture]:
         makers["params/conv17/bias"] = lambda: (
             bias() * np.float32(0.5) + np.float32(0.5)
         )
-    return makers, Architecture(width, layout.norm_order, layout.output)
+    return makers, made
 
 
 def _conv(
@@ -499,12 +483,13 @@ def _conv(
     name: str,
     conv: str,
     norm: str | None,
-    shape: tuple[int, ...],
-    outputs: int,
+    kernel: tuple[int, ...],
     *,
     deconv: bool = False,
 ) -> Makers:
     """A convolution and its normalisation; a bias that it absorbs may be absent."""
+    side, _, inputs, outputs = kernel
+    shape = (*((inputs, outputs) if deconv else (outputs, inputs)), side, side)
     weight = source.take(f"{conv}.weight", shape)
     axes = (2, 3, 0, 1) if deconv else (2, 3, 1, 0)
     makers: Makers = {
@@ -530,65 +515,82 @@ def _discriminator(
 ) -> tuple[Makers, JudgeArchitecture]:
     first = layout.conv.format(1, side=next(iter(layout.columns.values())))
     width = min(source.length(f"{first}.weight", 64) / 64, 8.0)
-    features = scaled(FEATURES, width)
+    counts = {column: _depth(source, layout, column) for column in layout.columns}
+    sizes = {
+        column: _input_size(source, layout, column, count)
+        for column, count in counts.items()
+    }
+    made = JudgeArchitecture(
+        sizes["global"], sizes["local"], "both", width, layout.norm_order,
+        layout.convention,
+    )  # fmt: skip
+    shapes = made.shapes()
     makers: Makers = {}
-    sizes = {}
     for column, side in layout.columns.items():
-        count = 0
-        while f"{layout.conv.format(count + 1, side=side)}.weight" in source.arrays:
-            count += 1
-        inputs = 3
-        for index in range(1, count + 1):
-            outputs = scaled(CHANNELS[min(index, len(CHANNELS)) - 1], width)
-            makers |= _conv(
-                source,
-                f"{column}/conv{index}",
-                layout.conv.format(index, side=side),
-                layout.norm.format(index, side=side),
-                (outputs, inputs, 5, 5),
-                outputs,
-            )
-            inputs = outputs
-        dense = layout.features.format(count + 1, side=side)
-        makers[f"params/{column}/features/kernel"], length = _dense(
-            source, f"{dense}.weight", features, inputs
+        for index in range(1, counts[column] + 1):
+            name = f"{column}/conv{index}"
+            conv = layout.conv.format(index, side=side)
+            norm = layout.norm.format(index, side=side)
+            kernel = shapes[f"params/{name}/kernel"]
+            makers |= _conv(source, name, conv, norm, kernel)
+        dense = layout.features.format(counts[column] + 1, side=side)
+        length, features = shapes[f"params/{column}/features/kernel"]
+        channels = shapes[f"params/{column}/conv{counts[column]}/kernel"][3]
+        makers[f"params/{column}/features/kernel"] = _dense(
+            source, f"{dense}.weight", (features, length), channels
         )
         makers[f"params/{column}/features/bias"] = _vector(
             source, f"{dense}.bias", features
         )
-        sizes[column] = length << count
-        if depth(sizes[column]) != count:
-            raise UsageError(
-                f"the {column} discriminator has {count} convolutions for an image of "
-                f"{sizes[column]} pixels, and ours has {depth(sizes[column])}."
-            )
-    fusion = source.take(f"{layout.fusion}.weight", (1, features * len(layout.columns)))
+    fused, _ = shapes["params/fusion/kernel"]
+    fusion = source.take(f"{layout.fusion}.weight", (1, fused))
     # Ours has the columns in the order local, global.
     swap = next(iter(layout.columns)) == "global"
     makers["params/fusion/kernel"] = lambda: _own(
-        (np.roll(fusion, features, axis=1) if swap else fusion).T
+        (np.roll(fusion, fused // 2, axis=1) if swap else fusion).T
     )
     makers["params/fusion/bias"] = _vector(source, f"{layout.fusion}.bias", 1)
-    return makers, JudgeArchitecture(
-        sizes["global"], sizes["local"], "both", width, layout.norm_order,
-        layout.convention,
-    )  # fmt: skip
+    return makers, made
+
+
+def _depth(source: _Source, layout: JudgeLayout, column: str) -> int:
+    """How many convolutions a column of the foreign discriminator has."""
+    side, count = layout.columns[column], 0
+    while f"{layout.conv.format(count + 1, side=side)}.weight" in source.arrays:
+        count += 1
+    return count
+
+
+def _input_size(source: _Source, layout: JudgeLayout, column: str, count: int) -> int:
+    """The side of the images that a column sees, told by its dense layer."""
+    side = layout.columns[column]
+    last = layout.conv.format(count, side=side)
+    channels = max(1, source.length(f"{last}.weight", 512))
+    dense = layout.features.format(count + 1, side=side)
+    array = source.arrays.get(f"{dense}.weight")
+    flat = array.shape[1] if array is not None and array.ndim == 2 else 16 * channels
+    size = max(1, round((flat / channels) ** 0.5)) << count
+    if depth(size) != count:
+        raise UsageError(
+            f"the {column} discriminator has {count} convolutions for an image of "
+            f"{size} pixels, and ours has {depth(size)}."
+        )
+    return size
 
 
 def _dense(
-    source: _Source, name: str, features: int, channels: int
-) -> tuple[Callable[[], np.ndarray], int]:
-    """A dense layer over a square map, and the map's side."""
-    array = source.arrays.get(name)
-    flat = array.shape[1] if array is not None and array.ndim == 2 else 16 * channels
-    side = max(1, round((flat / channels) ** 0.5))
-    weight = source.take(name, (features, side * side * channels))
+    source: _Source, name: str, shape: tuple[int, int], channels: int
+) -> Callable[[], np.ndarray]:
+    """A dense layer over a square map of so many channels."""
+    weight = source.take(name, shape)
+    features, length = shape
+    side = round((length / channels) ** 0.5)
 
     def make() -> np.ndarray:
         maps = weight.reshape(features, channels, side, side)
         return _own(maps.transpose(2, 3, 1, 0).reshape(-1, features))
 
-    return make, side
+    return make
 
 
 def _vector(source: _Source, name: str, length: int) -> Callable[[], np.ndarray]:

@@ -18,14 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import flax.linen as nn
 import ml_dtypes
 import numpy as np
 import safetensors
 from safetensors.numpy import save as to_bytes
 
 from gl_jax.config import UsageError, build
-from gl_jax.models.completion import LAYERS, CompletionNetwork, layer_name, scaled
-from gl_jax.models.discriminators import CHANNELS, FEATURES, Variant, depth
+from gl_jax.experiment import Experiment
+from gl_jax.models.ops import NATIVE, Ops
+from gl_jax.weights import architectures
+from gl_jax.weights.architectures import (
+    AnyArchitecture,
+    Architecture,
+    JudgeArchitecture,
+    OwnArchitecture,
+    Shapes,
+)
+from gl_jax.weights.convention import Color, Convention
 
 ASSETS = Path(__file__).parent.parent / "assets"
 """Where the shipped models lie."""
@@ -47,77 +57,6 @@ _SAFETENSORS_DTYPES: dict[str, Any] = {
 
 Tree = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-Shapes = dict[str, tuple[int, ...]]
-Color = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How photographs are shown to a network, and how its output is read.
-
-    The network sees `scale * (colour - offset)` in its own order of channels, the hole
-    painted in `fill` before that, and the mask (1 = missing) as the fourth channel. Its
-    output lies in [0, 1] in the same order of channels. Colours here are RGB in [0, 1].
-
-    The methods take numpy and jax arrays and return the same kind.
-    """
-
-    channels: Literal["RGB", "BGR"] = "RGB"
-    scale: float = 1.0
-    offset: Color = (0.0, 0.0, 0.0)
-    fill: Color = (0.0, 0.0, 0.0)
-
-    @classmethod
-    def gl_jax(cls, mean_color: Color) -> "Convention":
-        """Ours and the authors': colours less the mean, so that the hole holds 0."""
-        return cls(offset=mean_color, fill=mean_color)
-
-    def encode(self, image: Any, mask: Any) -> Any:
-        """What the network sees, [..., h, w, 4], of a photograph and its hole.
-
-        `image` is float RGB in [0, 1], [..., h, w, 3]; `mask` is [..., h, w] or
-        [..., h, w, 1] with 1 = missing.
-        """
-        xp = image.__array_namespace__()
-        if mask.ndim < image.ndim:
-            mask = mask[..., None]
-        mask = xp.astype(mask, image.dtype)
-        filled = image * (1 - mask) + mask * _color(xp, self.fill, image)
-        return xp.concat([self.encode_image(filled), mask], axis=-1)
-
-    def encode_image(self, image: Any) -> Any:
-        """A photograph without a hole, [..., h, w, 3]: what a discriminator sees."""
-        xp = image.__array_namespace__()
-        shifted = self.scale * (image - _color(xp, self.offset, image))
-        return self._ordered(shifted)
-
-    def decode(self, output: Any) -> Any:
-        """The network's output [..., h, w, 3] as RGB in [0, 1]."""
-        return self._ordered(output)
-
-    def _ordered(self, image: Any) -> Any:
-        return image[..., ::-1] if self.channels == "BGR" else image
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The numbers a completion network is built from; see `config.ModelConfig`."""
-
-    width: float = 1.0
-    norm_order: Literal["norm_activation", "activation_norm"] = "norm_activation"
-    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
-
-
-@dataclass(frozen=True)
-class JudgeArchitecture:
-    """The numbers a context discriminator is built from, and how it sees photographs."""
-
-    image_size: int = 256
-    local_size: int = 128
-    variant: Literal["both", "global", "local"] = "both"
-    width: float = 1.0
-    norm_order: Literal["norm_activation", "activation_norm"] = "norm_activation"
-    convention: Convention = field(default_factory=Convention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +64,11 @@ class Discriminator:
     """A context discriminator: {"params", "batch_stats"} and what they belong to."""
 
     variables: Tree
-    architecture: JudgeArchitecture
+    architecture: JudgeArchitecture | OwnArchitecture
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module to `apply` with `variables`, from views to logits."""
+        return self.architecture.network(ops)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +76,8 @@ class Model:
     """A completion network ready for use: numpy arrays and all that explains them."""
 
     variables: Tree
-    """{"params": ..., "batch_stats": ...} of `CompletionNetwork`, float32."""
-    architecture: Architecture
+    """{"params": ..., "batch_stats": ...} of the network, float32."""
+    architecture: Architecture | OwnArchitecture
     convention: Convention
     discriminator: Discriminator | None = None
     name: str = ""
@@ -151,9 +94,9 @@ class Model:
         """RGB in [0, 1] that the hole is painted with."""
         return self.convention.fill
 
-    def network(self) -> CompletionNetwork:
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module to `apply` with `variables`."""
-        return CompletionNetwork(**dataclasses.asdict(self.architecture))
+        return self.architecture.network(ops)
 
 
 def save(
@@ -170,7 +113,7 @@ def save(
     if dtype not in DTYPES:
         raise UsageError(f"dtype (={dtype!r}) must be one of {', '.join(DTYPES)}.")
     arrays = _flat_model(model)
-    require_fit(arrays, _expected(model.architecture, model.discriminator), str(path))
+    _require_fit(arrays, model, str(path))
     tensors = {name: _stored(name, arrays[name], dtype) for name in sorted(arrays)}
     require_finite(tensors, f"{path} is not written: as {dtype}")
     about = {
@@ -180,10 +123,10 @@ def save(
         "source": model.source,
         "training": model.training,
         "dtype": dtype,
-        "architecture": dataclasses.asdict(model.architecture),
+        "architecture": architectures.to_json(model.architecture),
         "convention": dataclasses.asdict(model.convention),
         "discriminator": model.discriminator
-        and dataclasses.asdict(model.discriminator.architecture),
+        and architectures.to_json(model.discriminator.architecture),
     }
     # Through JSON once, so that what is hashed is what will be read.
     about = json.loads(json.dumps(about))
@@ -194,9 +137,10 @@ def save(
     return str(about["sha256"])
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, experiment: Experiment | None = None) -> Model:
     """The model in a file that `save` wrote, its arrays in float32.
 
+    A network that is none of ours is built by the `experiment` that it comes from.
     Raises UsageError, one line, where the file is no such file, is damaged, comes from a
     newer gl_jax, or its arrays are not those of its architecture (all wrong ones are
     named); nothing is loaded in part.
@@ -205,10 +149,12 @@ def load(path: str | Path) -> Model:
     tensors, about = _read(path)
     try:
         discriminator = about["discriminator"]
-        judge = discriminator and build(JudgeArchitecture, discriminator, "")
+        judge = discriminator and _architecture(
+            discriminator, "discriminator", experiment
+        )
         model = Model(
             variables={},
-            architecture=build(Architecture, about["architecture"], ""),
+            architecture=_architecture(about["architecture"], "completion", experiment),
             convention=build(Convention, about["convention"], ""),
             discriminator=judge and Discriminator({}, judge),
             **{key: str(about[key]) for key in ("name", "licence", "source", "sha256")},
@@ -216,7 +162,7 @@ def load(path: str | Path) -> Model:
         )
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} describes no network of gl_jax: {error}") from error
-    require_fit(tensors, _expected(model.architecture, model.discriminator), str(path))
+    _require_fit(tensors, model, str(path))
     require_finite(tensors, str(path))
     tree = nested({name: array.astype(np.float32) for name, array in tensors.items()})
     if model.discriminator is not None:
@@ -234,22 +180,19 @@ def shipped() -> dict[str, Path]:
 
 def describe(model: Model) -> str:
     """What a model is, a fact a line: architecture, convention, counts, licence."""
-    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
-    made, shown = model.architecture, model.convention
+    shown = model.convention
     lines = {
         "name": model.name,
         "came as": model.source,
         "licence": model.licence,
-        "network": f"width {made.width:g}, {order[made.norm_order]}, "
-        f"{made.output_activation}, {_parameters(model.variables):,} parameters",
+        "network": f"{numbers_of(model.architecture)}, "
+        f"{_parameters(model.variables):,} parameters",
         "input": f"{shown.channels} in [0, 1] less {_rounded(shown.offset)}, times "
         f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
     }
     if model.discriminator is not None:
-        judge = model.discriminator.architecture
         lines["judges"] = (
-            f"{judge.variant}, image {judge.image_size}, window {judge.local_size}, "
-            f"{order[judge.norm_order]}, "
+            f"{numbers_of(model.discriminator.architecture)}, "
             f"{_parameters(model.discriminator.variables):,} parameters"
         )
     lines |= {name: str(value) for name, value in model.training.items()}
@@ -258,40 +201,29 @@ def describe(model: Model) -> str:
     return "\n".join(f"{name:{wide}}  {text}" for name, text in lines.items() if text)
 
 
+def numbers_of(made: AnyArchitecture) -> str:
+    """The architecture in a few words."""
+    if isinstance(made, OwnArchitecture):
+        return f"{made.module} of {made.experiment}"
+    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
+    if isinstance(made, Architecture):
+        return (
+            f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
+        )
+    return (
+        f"{made.variant}, image {made.image_size}, window {made.local_size}, "
+        f"{order[made.norm_order]}"
+    )
+
+
 # --- what belongs to an architecture
 
 
-def completion_shapes(width: float) -> Shapes:
-    """Every array of a completion network of this width, by its place."""
-    shapes: Shapes = {}
-    inputs = 4
-    for index, row in enumerate(LAYERS):
-        last = index == len(LAYERS) - 1
-        outputs = row.outputs if last else scaled(row.outputs, width)
-        kernel = (row.kernel, row.kernel, inputs, outputs)
-        shapes |= _block(layer_name(index), kernel, norm=not last)
-        inputs = outputs
-    return shapes
-
-
-def discriminator_shapes(
-    image_size: int, local_size: int, variant: Variant, width: float
-) -> Shapes:
-    """Every array of a context discriminator, by its place."""
-    sizes = {"local": local_size, "global": image_size}
-    columns = [name for name in sizes if variant in (name, "both")]
-    features = scaled(FEATURES, width)
-    shapes: Shapes = {}
-    for column in columns:
-        inputs, side = 3, sizes[column]
-        for index in range(depth(side)):
-            outputs = scaled(CHANNELS[min(index, len(CHANNELS) - 1)], width)
-            name = f"{column}/conv{index + 1}"
-            shapes |= _block(name, (5, 5, inputs, outputs), norm=True)
-            inputs, sizes[column] = outputs, -(-sizes[column] // 2)
-        flat = sizes[column] ** 2 * inputs
-        shapes |= _block(f"{column}/features", (flat, features), norm=False)
-    return shapes | _block("fusion", (features * len(columns), 1), norm=False)
+def _architecture(values: Any, role: Any, experiment: Experiment | None) -> Any:
+    found = architectures.from_json(values, role)
+    if isinstance(found, OwnArchitecture):
+        found = dataclasses.replace(found, source=experiment)
+    return found
 
 
 def require_fit(arrays: Mapping[str, Any], expected: Shapes, name: str) -> None:
@@ -456,44 +388,33 @@ def _flat_model(model: Model) -> Arrays:
     return arrays
 
 
-def _expected(made: Architecture, discriminator: Discriminator | None) -> Shapes:
-    _require_sane(made.width)
-    shapes = completion_shapes(made.width)
-    if discriminator is not None:
-        judge = discriminator.architecture
-        _require_sane(judge.width, judge.image_size, judge.local_size)
-        judged = discriminator_shapes(
-            judge.image_size, judge.local_size, judge.variant, judge.width
-        )
-        shapes |= {f"discriminator/{name}": shape for name, shape in judged.items()}
-    return shapes
+def _require_fit(arrays: Arrays, model: Model, name: str) -> None:
+    """Refuses arrays that are not those of the model's networks.
 
+    The shapes of a network whose experiment is not named are not known, nor needed before
+    it is built.
+    """
+    made: dict[str, AnyArchitecture] = {"": model.architecture}
+    if model.discriminator is not None:
+        made["discriminator/"] = model.discriminator.architecture
+    expected: Shapes = {}
+    unknown = []
+    for prefix, architecture in made.items():
+        if isinstance(architecture, OwnArchitecture) and architecture.source is None:
+            unknown.append(prefix)
+        else:
+            shapes = architecture.shapes()
+            expected |= {prefix + place: shape for place, shape in shapes.items()}
 
-def _require_sane(width: float, *sizes: int) -> None:
-    if not 0 < width <= 8:
-        raise UsageError(f"width (={width}) must be in (0, 8].")
-    for size in sizes:
-        if not 8 <= size <= 4096:
-            raise UsageError(f"a discriminator's size (={size}) must be in [8, 4096].")
+    def prefix_of(place: str) -> str:
+        return "discriminator/" if place.startswith("discriminator/") else ""
 
-
-def _block(name: str, kernel: tuple[int, ...], *, norm: bool) -> Shapes:
-    channels = kernel[-1:]
-    shapes: Shapes = {
-        f"params/{name}/kernel": kernel,
-        f"params/{name}/bias": channels,
+    checked = {
+        place: array
+        for place, array in arrays.items()
+        if prefix_of(place) not in unknown
     }
-    if norm:
-        shapes |= {f"params/{name}/norm/{key}": channels for key in ("scale", "bias")}
-        shapes |= {
-            f"batch_stats/{name}/norm/{key}": channels for key in ("mean", "var")
-        }
-    return shapes
-
-
-def _color(xp: Any, color: Color, image: Any) -> Any:
-    shape = (1,) * (image.ndim - 1) + (3,)
-    return xp.reshape(xp.asarray(color, dtype=image.dtype), shape)
+    require_fit(checked, expected, name)
 
 
 def _parameters(variables: Tree) -> int:

@@ -57,6 +57,7 @@ def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comp
 def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
     """A run's folder with one checkpoint, its configuration and its variables."""
     from gl_jax.training.checkpoint import Checkpoints
+    from gl_jax.training.parts import default_parts
     from gl_jax.training.state import create_state, inference_variables
 
     config = Config(
@@ -65,7 +66,9 @@ def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
         holes=HolesConfig(min_size=8, max_size=16, local_size=16),
         run=RunConfig(ema_decay=request.param),
     )
-    state = create_state(config)
+    state = create_state(
+        default_parts(config), SIDE, ema=config.run.ema_decay is not None
+    )
     if state.ema is not None:
         biased = {
             **state.ema["params"],
@@ -244,7 +247,7 @@ def test_an_output_that_is_a_file_is_refused(folder: Path, tmp_path: Path) -> No
 def test_ours_is_the_trained_network_at_its_own_size(
     trained: tuple[Path, Config, Any], folder: Path, tmp_path: Path
 ) -> None:
-    from gl_jax.training.state import build_networks
+    from gl_jax.training.parts import default_parts
 
     workdir, config, variables = trained
     result = compare(
@@ -256,7 +259,7 @@ def test_ours_is_the_trained_network_at_its_own_size(
     holes = jnp.asarray(mask[None, ..., None], jnp.float32)
     assert config.data.mean_color is not None
     inputs = network_input(images, holes, jnp.array(config.data.mean_color))
-    output = build_networks(config).completion.apply(variables, inputs, train=False)
+    output = default_parts(config).completion.apply(variables, inputs, train=False)
     error = np.abs(np.asarray(output[0] - images[0]))[mask]
     # The picture is rounded to 8 bits before it is measured.
     assert result.scores[0].method == "gl"

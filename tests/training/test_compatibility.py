@@ -17,9 +17,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gl_jax import cli
-from gl_jax.config import Config, load_experiment
+from gl_jax.config import Config
+from gl_jax.experiment import load_experiment
 from gl_jax.training import initial
 from gl_jax.training.checkpoint import restore_subtree
+from gl_jax.weights import architectures
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0"
 NAMES = ("step", "completion", "discriminator", "ema")
@@ -95,10 +97,12 @@ def test_its_networks_are_exported_as_by_that_version():
 
 
 def test_another_run_begins_with_the_weights_file_of_that_version():
-    config = load_experiment("small.py")
+    config = load_experiment("small.py").config
     file = str(GOLDEN / "run.safetensors")
     run = dataclasses.replace(config.run, initial_weights=file)
-    model = initial.load(dataclasses.replace(config, run=run))
+    model = initial.load(
+        dataclasses.replace(config, run=run), *architectures.of_config(config)
+    )
     assert model is not None and model.discriminator is not None
 
 

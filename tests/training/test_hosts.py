@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gl_jax.config import load_experiment, override
+from gl_jax.training import loop
 from gl_jax.training.checkpoint import restore_subtree
 
 PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -75,10 +77,12 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # three processes that each compile, on as few cores
+@pytest.mark.timeout(900)  # two processes that each compile, on as few cores
 def test_two_processes_train_the_same_networks_as_one_with_two_devices(tmp_path):
     (tmp_path / "hosts.py").write_text(EXPERIMENT)
-    finished(train(tmp_path, "one", 2))
+    config = load_experiment(str(tmp_path / "hosts.py"))
+    config = override(config, {"run.device_count": ["2"]})
+    loop.run(config, tmp_path / "one")
     address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
     finished(
         *(

@@ -16,8 +16,9 @@ from gl_jax.config import (
     UsageError,
 )
 from gl_jax.training import initial
+from gl_jax.training.parts import default_parts
 from gl_jax.training.state import TrainState, create_state
-from gl_jax.weights import native
+from gl_jax.weights import architectures, native
 
 MEAN = (0.25, 0.5, 0.75)
 CONFIG = Config(
@@ -28,6 +29,16 @@ CONFIG = Config(
 )
 
 
+def created(config: Config, seed: int = 0) -> TrainState:
+    ema = config.run.ema_decay is not None
+    size = config.data.image_size
+    return create_state(default_parts(config), size, seed=seed, ema=ema)
+
+
+def load(config: Config) -> native.Model | None:
+    return initial.load(config, *architectures.of_config(config))
+
+
 def variables(net) -> dict:
     tree = {"params": net.params, "batch_stats": net.batch_stats}
     return jax.tree.map(np.asarray, tree)
@@ -36,7 +47,7 @@ def variables(net) -> dict:
 @pytest.fixture(scope="module")
 def trained() -> TrainState:
     """Another state than that of the run, in the place of a trained one."""
-    return create_state(dataclasses.replace(CONFIG, run=RunConfig(seed=5)))
+    return created(CONFIG, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +77,8 @@ def equal(a: object, b: object) -> bool:
 
 
 def test_both_networks_and_the_average_begin_with_the_file(file, trained):
-    new = create_state(CONFIG)
-    loaded = initial.load(beginning(file))
+    new = created(CONFIG)
+    loaded = load(beginning(file))
     assert loaded is not None and loaded.mean_color == MEAN
     state = initial.begin_with(new, loaded)
     assert equal(variables(state.completion), variables(trained.completion))
@@ -77,7 +88,7 @@ def test_both_networks_and_the_average_begin_with_the_file(file, trained):
 
 
 def test_optimizers_and_steps_begin_anew(model):
-    new = create_state(CONFIG)
+    new = created(CONFIG)
     state = initial.begin_with(new, model)
     assert equal(state.completion.opt_state, new.completion.opt_state)
     assert int(state.step) == 0
@@ -86,13 +97,13 @@ def test_optimizers_and_steps_begin_anew(model):
 
 def test_no_two_leaves_share_memory(model):
     """The state is donated to the first step: a shared buffer would be donated twice."""
-    leaves = jax.tree.leaves(initial.begin_with(create_state(CONFIG), model))
+    leaves = jax.tree.leaves(initial.begin_with(created(CONFIG), model))
     pointers = [leaf.unsafe_buffer_pointer() for leaf in leaves]
     assert len(set(pointers)) == len(pointers)
 
 
 def test_a_file_without_discriminators_leaves_new_ones(model):
-    new = create_state(CONFIG)
+    new = created(CONFIG)
     alone = dataclasses.replace(model, discriminator=None)
     state = initial.begin_with(new, alone)
     assert equal(variables(state.discriminator), variables(new.discriminator))
@@ -102,9 +113,9 @@ def test_a_file_without_discriminators_leaves_new_ones(model):
 def test_a_run_without_discriminators_takes_the_completion_network_alone(file):
     changes = ModelConfig(width=0.0625, discriminators="none")
     config = beginning(file, model=changes)
-    loaded = initial.load(config)
+    loaded = load(config)
     assert loaded is not None
-    assert initial.begin_with(create_state(config), loaded).discriminator is None
+    assert initial.begin_with(created(config), loaded).discriminator is None
 
 
 def test_the_shipped_model_goes_by_its_name():
@@ -114,12 +125,12 @@ def test_the_shipped_model_goes_by_its_name():
         beginning("demo"),
         model=ModelConfig(made.width, output_activation=made.output_activation),
     )
-    loaded = initial.load(config)
+    loaded = load(config)
     assert loaded is not None and loaded.sha256 == native.load(file).sha256
 
 
 def test_without_a_name_the_run_begins_at_random():
-    assert initial.load(CONFIG) is None
+    assert load(CONFIG) is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +153,7 @@ def test_without_a_name_the_run_begins_at_random():
 )
 def test_weights_that_do_not_fit_are_refused(changes, message, file):
     with pytest.raises(UsageError, match=message):
-        initial.load(beginning(file, **changes))
+        load(beginning(file, **changes))
 
 
 def test_another_encoding_of_photographs_is_refused(model, tmp_path):
@@ -151,7 +162,7 @@ def test_another_encoding_of_photographs_is_refused(model, tmp_path):
         dataclasses.replace(model, convention=other), tmp_path / "other.safetensors"
     )
     with pytest.raises(UsageError, match="another encoding"):
-        initial.load(beginning(tmp_path / "other.safetensors"))
+        load(beginning(tmp_path / "other.safetensors"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights"])
@@ -162,4 +173,4 @@ def test_a_file_that_holds_no_weights_is_refused_by_its_name(content, tmp_path):
     with pytest.raises(
         UsageError, match=r"run\.initial_weights: .*weights\.safetensors"
     ):
-        initial.load(beginning(file))
+        load(beginning(file))

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from gl_jax.config import (
@@ -24,18 +25,19 @@ from gl_jax.config import (
     HolesConfig,
     ModelConfig,
     OptimizerConfig,
-    Phase,
     RunConfig,
     ScheduleConfig,
     UsageError,
-    values_by_name,
 )
+from gl_jax.data.pipeline import Photographs
 from gl_jax.inpainting.completer import load_model
 from gl_jax.training import loop
-from gl_jax.training.checkpoint import UNSEALED, Checkpoints, restore_subtree
-from gl_jax.training.interruption import Interrupted, Interruption
-from gl_jax.training.steps import Step
+from gl_jax.training.checkpoint import UNSEALED, restore_subtree
+from gl_jax.training.interruption import Interrupted
 from gl_jax.weights import native
+
+# A test may have several lives, each of which traces its steps, on a machine that is busy.
+pytestmark = pytest.mark.timeout(600)
 
 TOTAL = 6
 
@@ -62,42 +64,9 @@ def tiny(**changes: object) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-ONE_STEP = ScheduleConfig(2, 2, 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def steps_are_compiled_once() -> Iterator[None]:
-    """Runs alike share their programs: half of such a run is tracing them.
-
-    Not those of other lengths, whose resumption has to show that it changes no step.
-    """
-    make_steps, pmap = loop.make_steps, loop.Devices.pmap
-    ignored = set(loop.FREE) - {"schedule.total_steps"}
-    made: dict[str, dict[Phase, Step]] = {}
-    mapped: dict[tuple[Step, int], Callable[..., Any]] = {}
-
-    def make_once(config: Config, mean_color: Any, *, axis_name: str) -> Any:
-        values = values_by_name(config).items()
-        kept = {name: value for name, value in values if name not in ignored}
-        named = json.dumps([kept, mean_color])
-        if named not in made:
-            made[named] = make_steps(config, mean_color, axis_name=axis_name)
-        return made[named]
-
-    def pmap_once(devices: loop.Devices, step: Step) -> Callable[..., Any]:
-        place = (step, len(devices.local))
-        if place not in mapped:
-            mapped[place] = pmap(devices, step)
-        return mapped[place]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_steps", make_once)
-        patch.setattr(loop.Devices, "pmap", pmap_once)
-        yield
-
-
-def until(total: int) -> Config:
-    return tiny(schedule=ScheduleConfig(2, 2, total))
+def until(total: int, **changes: object) -> Config:
+    """The same run, ended earlier."""
+    return tiny(schedule=ScheduleConfig(2, 2, total), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +76,21 @@ def unbroken(tmp_path_factory) -> Path:
     return workdir
 
 
+def copied_up_to(unbroken: Path, workdir: Path, step: int) -> Path:
+    """Makes `workdir` that of a run which has lost all it saved after this step."""
+    shutil.copytree(unbroken, workdir)
+    for later in range(step + 1, TOTAL + 1):
+        shutil.rmtree(workdir / "checkpoints" / str(later))
+    return workdir
+
+
 def saved_state(workdir: Path) -> dict:
     names = ("step", "completion", "discriminator", "ema")
     return restore_subtree(workdir / "checkpoints", names).state
+
+
+def status(workdir: Path) -> dict:
+    return json.loads((workdir / "run_status.json").read_text())
 
 
 def log(workdir: Path) -> list[dict]:
@@ -118,9 +99,17 @@ def log(workdir: Path) -> list[dict]:
     return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
 
 
-def assert_same_run(workdir: Path, unbroken: Path) -> None:
-    same = jax.tree.map(np.array_equal, saved_state(workdir), saved_state(unbroken))
+def training(workdir: Path) -> list[dict]:
+    return [line for line in log(workdir) if "val_psnr" not in line]
+
+
+def assert_same_state(workdir: Path, other: Path) -> None:
+    same = jax.tree.map(np.array_equal, saved_state(workdir), saved_state(other))
     assert all(jax.tree.leaves(same))
+
+
+def assert_same_run(workdir: Path, unbroken: Path) -> None:
+    assert_same_state(workdir, unbroken)
     assert log(workdir) == log(unbroken)
 
 
@@ -130,59 +119,40 @@ def test_a_run_leaves_what_the_readme_promises(unbroken):
         "config.json metrics.jsonl run_status.json samples curves.png checkpoints"
     )
     assert names >= {*promised.split(), "tensorboard"}
-    status = json.loads((unbroken / "run_status.json").read_text())
-    assert status == {"status": "finished", "last_step": TOTAL, "reason": ""}
+    finished = {"status": "finished", "last_step": TOTAL, "reason": ""}
+    assert status(unbroken) == finished
     sheets = sorted(path.name for path in (unbroken / "samples").iterdir())
     assert sheets == ["step_00000003.png", "step_00000006.png"]
 
 
 def test_the_log_has_a_line_for_each_step_with_its_phase(unbroken):
-    training = [line for line in log(unbroken) if "val_psnr" not in line]
-    assert [line["step"] for line in training] == list(range(1, TOTAL + 1))
-    assert [line["phase"] for line in training] == (
+    lines = training(unbroken)
+    assert [line["step"] for line in lines] == list(range(1, TOTAL + 1))
+    assert [line["phase"] for line in lines] == (
         ["completion"] * 2 + ["discriminator"] * 2 + ["joint"] * 2
     )
     assert {"completion_loss", "adversarial_loss", "discriminator_loss"} <= set(
-        training[-1]
+        lines[-1]
     )
-    assert {"completion_gradient_norm", "adversarial_gradient_norm"} <= set(
-        training[-1]
-    )
+    assert {"completion_gradient_norm", "adversarial_gradient_norm"} <= set(lines[-1])
 
 
-@pytest.mark.parametrize("broken_at", [1, 3, 4])
-def test_a_resumed_run_is_the_unbroken_one_to_the_bit(broken_at, unbroken, tmp_path):
-    loop.run(until(broken_at), tmp_path)
+def test_a_resumed_run_is_the_unbroken_one_to_the_bit(unbroken, tmp_path):
+    """Broken off within the first phase, within the second and at its end."""
     messages: list[str] = []
-    loop.run(tiny(), tmp_path, log=messages.append)
-    assert any(f"at step {broken_at} of {TOTAL}" in message for message in messages)
-    # The sheets and validations of a run that ended early come on top of the others.
-    same = jax.tree.map(np.array_equal, saved_state(tmp_path), saved_state(unbroken))
-    assert all(jax.tree.leaves(same))
-    training = [line for line in log(tmp_path) if "val_psnr" not in line]
-    assert training == [line for line in log(unbroken) if "val_psnr" not in line]
+    for total in (1, 3, 4, TOTAL):
+        loop.run(until(total), tmp_path, log=messages.append)
+    for resumed in ("at step 1 of 3", "at step 3 of 4", "at step 4 of 6"):
+        assert any(resumed in message for message in messages)
+    assert_same_state(tmp_path, unbroken)
+    # The sheets and validations of runs that ended early come on top of the others.
+    assert training(tmp_path) == training(unbroken)
 
 
-def test_a_request_to_stop_saves_and_the_same_command_resumes(
-    unbroken, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(Interruption, "requested", lambda _, step: step == 4)
-    with pytest.raises(Interrupted) as stopped:
-        loop.run(tiny(run=dataclasses.replace(tiny().run, save_every=100)), tmp_path)
-    assert stopped.value.code == 143
-    status = json.loads((tmp_path / "run_status.json").read_text())
-    assert (status["status"], status["last_step"]) == ("preempted", 4)
-    monkeypatch.undo()
-    loop.run(tiny(), tmp_path)
-    assert_same_run(tmp_path, unbroken)
-
-
-def test_a_finished_run_has_nothing_left_to_do(unbroken):
-    before = saved_state(unbroken)
-    loop.run(tiny(), unbroken)
-    assert all(
-        jax.tree.leaves(jax.tree.map(np.array_equal, before, saved_state(unbroken)))
-    )
+def test_a_finished_run_has_nothing_left_to_do(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "again")
+    loop.run(tiny(), tmp_path / "again")
+    assert_same_run(tmp_path / "again", unbroken)
 
 
 def test_another_experiments_workdir_is_refused_and_left_alone(unbroken):
@@ -218,20 +188,10 @@ def exploding() -> OptimizerConfig:
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     config = tiny(completion_optimizer=exploding())
-    with pytest.raises(RuntimeError, match=r"nan|inf|finite"):
+    with pytest.raises(loop.NotFiniteError, match="Within steps 2 to 2: "):
         loop.run(config, tmp_path)
-    status = json.loads((tmp_path / "run_status.json").read_text())
-    assert status["status"] == "failed"
-    saved = Checkpoints(
-        tmp_path / "checkpoints",
-        keep_newest=1,
-        keep_best=0,
-        keep_every=None,
-        max_failed_saves=1,
-        log=print,
-    )
-    assert TOTAL not in saved.steps()
-    saved.close()
+    assert (status(tmp_path)["status"], status(tmp_path)["last_step"]) == ("failed", 1)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved_state(tmp_path)))
 
 
 def test_rollback_gives_up_after_its_limit(tmp_path):
@@ -250,11 +210,9 @@ def test_rollback_gives_up_after_its_limit(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def broken_off(tmp_path_factory) -> Path:
+def broken_off(unbroken, tmp_path_factory) -> Path:
     """A run of the first five steps, each of them saved."""
-    workdir = tmp_path_factory.mktemp("broken-off")
-    loop.run(until(TOTAL - 1), workdir)
-    return workdir
+    return copied_up_to(unbroken, tmp_path_factory.mktemp("five") / "run", TOTAL - 1)
 
 
 def sealed_files(checkpoint: Path) -> list[Path]:
@@ -320,10 +278,6 @@ def test_every_file_of_a_checkpoint_damaged_in_every_way(
 
 # --- requests and numbers that are not finite, in each phase
 
-MIDDLE = pytest.mark.parametrize(
-    ("phase", "step"), [("completion", 1), ("discriminator", 3), ("joint", 5)]
-)
-
 
 def after(monkeypatch, step: int, act: Callable[[], None]) -> None:
     """Calls `act` while the run works on this step."""
@@ -337,51 +291,51 @@ def after(monkeypatch, step: int, act: Callable[[], None]) -> None:
     monkeypatch.setattr(loop.Report, "progress", progress_and_act)
 
 
-@MIDDLE
-def test_sigterm_in_each_phase_saves_and_resumes(
-    phase, step, unbroken, tmp_path, monkeypatch
-):
-    after(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+def test_sigterm_in_each_phase_saves_and_resumes(unbroken, tmp_path, monkeypatch):
+    """Within the first phase, at the end of the second and within the third."""
     rarely = dataclasses.replace(tiny().run, save_every=100)
-    with pytest.raises(Interrupted) as stopped:
-        loop.run(tiny(run=rarely), tmp_path)
-    assert (stopped.value.code, stopped.value.step) == (143, step)
-    assert log(tmp_path)[-1]["phase"] == phase
-    monkeypatch.undo()
+    for phase, step in (("completion", 1), ("discriminator", 4), ("joint", 5)):
+        with monkeypatch.context() as patch:
+            after(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(Interrupted) as stopped:
+                loop.run(tiny(run=rarely), tmp_path)
+        assert (stopped.value.code, stopped.value.step) == (143, step)
+        said = status(tmp_path)
+        assert (said["status"], said["last_step"]) == ("preempted", step)
+        assert log(tmp_path)[-1]["phase"] == phase
     loop.run(tiny(), tmp_path)
     assert_same_run(tmp_path, unbroken)
 
 
-@MIDDLE
 def test_nan_in_each_phase_stops_and_the_resumed_run_is_the_unbroken_one(
-    phase, step, unbroken, tmp_path, monkeypatch
+    unbroken, tmp_path, monkeypatch
 ):
-    with monkeypatch.context() as patch:
-        poison(patch, at=step)
-        with pytest.raises(
-            loop.NotFiniteError, match=f"Within steps {step} to {step}: "
-        ):
-            loop.run(tiny(), tmp_path)
-    status = json.loads((tmp_path / "run_status.json").read_text())
-    assert status["status"] == "failed"
-    assert status["last_step"] == (step - 1 or None)
-    assert "NotFiniteError" in status["reason"]
+    for step in (1, 3, 5):
+        with monkeypatch.context() as patch:
+            poison(patch, at=step)
+            with pytest.raises(
+                loop.NotFiniteError, match=f"Within steps {step} to {step}: "
+            ):
+                loop.run(tiny(), tmp_path)
+        said = status(tmp_path)
+        assert (said["status"], said["last_step"]) == ("failed", step - 1 or None)
+        assert "NotFiniteError" in said["reason"]
     loop.run(tiny(), tmp_path)
     assert_same_run(tmp_path, unbroken)
 
 
 def test_a_rollback_leaves_nan_behind_with_other_holes(unbroken, tmp_path, monkeypatch):
+    workdir = copied_up_to(unbroken, tmp_path / "run", 4)
     poison(monkeypatch, at=5)
     messages: list[str] = []
     run = dataclasses.replace(tiny().run, on_nan="rollback")
-    loop.run(tiny(run=run), tmp_path, log=messages.append)
-    assert any("Going back to the last checkpoint" in text for text in messages)
-    assert any(f"at step 4 of {TOTAL}" in text for text in messages)
-    ours, theirs = log(tmp_path), log(unbroken)
-    assert [line for line in ours if line["step"] <= 4] == [
-        line for line in theirs if line["step"] <= 4
-    ]
-    last, unbroken_last = ours[-2], theirs[-2]
+    loop.run(tiny(run=run), workdir, log=messages.append)
+    (back,) = (i for i, text in enumerate(messages) if "Going back" in text)
+    assert "Going back to the last checkpoint" in messages[back]
+    assert f"at step 4 of {TOTAL}" in messages[back + 1]
+    ours, theirs = training(workdir), training(unbroken)
+    assert ours[:4] == theirs[:4]
+    last, unbroken_last = ours[-1], theirs[-1]
     assert last["step"] == unbroken_last["step"] == TOTAL
     assert last["completion_loss"] != unbroken_last["completion_loss"]
     assert last["order_hash"] == unbroken_last["order_hash"]
@@ -412,7 +366,7 @@ def poison(monkeypatch, *, at: int, times: int = 1) -> None:
 def test_a_step_that_hangs_is_shown_with_its_place(tmp_path, monkeypatch, capfd):
     after(monkeypatch, 2, lambda: time.sleep(1.5))
     run = dataclasses.replace(tiny().run, hang_limit=0.5)
-    loop.run(tiny(schedule=ScheduleConfig(2, 0, 2), run=run), tmp_path)
+    loop.run(until(2, run=run), tmp_path)
     said = capfd.readouterr().err
     assert "Nothing has happened for 0.5 s" in said
     assert "in progress_and_act" in said
@@ -431,12 +385,9 @@ def test_a_dead_run_is_recognised_when_its_checkpoints_are_gone(unbroken, tmp_pa
 def test_checkpoints_of_another_run_are_refused(unbroken, tmp_path):
     elsewhere = str(unbroken / "checkpoints")
     run = dataclasses.replace(tiny().run, checkpoints=elsewhere, seed=3)
-    loop.run(
-        tiny(run=dataclasses.replace(run, checkpoints=None), schedule=ONE_STEP),
-        tmp_path,
-    )
+    loop.run(until(1, run=dataclasses.replace(run, checkpoints=None)), tmp_path)
     with pytest.raises(UsageError, match=r"run\.seed is 3 and was 0"):
-        loop.run(tiny(run=run, schedule=ONE_STEP), tmp_path)
+        loop.run(until(1, run=run), tmp_path)
 
 
 def test_a_new_workdir_finds_the_run_where_its_checkpoints_are(unbroken, tmp_path):
@@ -458,8 +409,7 @@ def test_a_run_begins_with_given_weights_and_goes_on_from_its_own(unbroken, tmp_
     settings = dataclasses.replace(tiny().run, initial_weights=str(file), seed=3)
 
     def run_to(total: int, workdir: str, messages: list[str]) -> dict:
-        schedule = ScheduleConfig(2, 2, total)
-        config = tiny(run=settings, schedule=schedule)
+        config = until(total, run=settings)
         loop.run(config, tmp_path / workdir, log=messages.append)
         return saved_state(tmp_path / workdir)
 
@@ -508,15 +458,13 @@ def test_a_folder_that_changed_is_said_with_numbers_and_names(tmp_path):
         Image.fromarray(pixels).save(folder / f"{index}.png")
     data = dataclasses.replace(tiny().data, source=str(folder))
     workdir = tmp_path / "run"
-    config = tiny(data=data, schedule=ScheduleConfig(2, 0, 1))
-    loop.run(config, workdir)
+    loop.run(until(1, data=data), workdir)
     names = sorted(path.name for path in folder.iterdir())
     trained = [n for n in names if n in json.dumps(manifest(workdir)["inventory"])]
     (folder / trained[0]).rename(folder / "new.png")
     (folder / trained[1]).unlink()
     messages: list[str] = []
-    longer = tiny(data=data, schedule=ScheduleConfig(2, 0, 2))
-    loop.run(longer, workdir, log=messages.append)
+    loop.run(until(2, data=data), workdir, log=messages.append)
     (said,) = (text for text in messages if text.startswith("THE PHOTOGRAPHS CHANGED"))
     assert f"{len(trained) - 1} where there were {len(trained)}" in said
     assert f"2 gone ({trained[0]}, {trained[1]})" in said
@@ -529,16 +477,24 @@ def manifest(workdir: Path) -> dict[str, Any]:
     return restore_subtree(workdir / "checkpoints", names).extra
 
 
-def test_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
-    asked: list[bool] = []
-    monkeypatch.setattr(loop, "use_compilation_cache", lambda: asked.append(True))
-    loop._prepare(tiny(), tmp_path, print)
-    assert asked == [True]
+def test_programs_are_kept_for_the_next_start(unbroken, tmp_path, monkeypatch):
+    shutil.copytree(unbroken, tmp_path / "run")
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        loop.run(tiny(), tmp_path / "run")
+        assert jax.config.values[names[0]] == str(tmp_path / "gl_jax")
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def test_profiled_steps_are_there_for_tensorboard(tmp_path):
     run = dataclasses.replace(tiny().run, profile_steps=(2, 2), save_every=100)
-    loop.run(tiny(schedule=ScheduleConfig(2, 0, 2), run=run), tmp_path)
+    loop.run(until(2, run=run), tmp_path)
     assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
 
 
@@ -556,7 +512,7 @@ def test_it_learns(tmp_path):
     losses = [
         line["completion_loss"] for line in log(tmp_path) if "completion_loss" in line
     ]
-    photographs = loop.Photographs(config.data, seed=0, cache_dir=tmp_path / "cache")
+    photographs = Photographs(config.data, seed=0, cache_dir=tmp_path / "cache")
     images = next(photographs.train_batches()).astype(np.float32) / 255
     variance = np.mean((images - np.asarray(photographs.mean_color())) ** 2)
     share_of_hole = (10 / 32) ** 2

@@ -25,14 +25,14 @@ def test_the_default_is_adadelta_as_zeiler_published_it():
         value = optax.apply_updates(value, update)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_listed_optimizer_of_optax_makes_an_update(name):
-    optimizer = create_optimizer(OptimizerConfig(name, 1e-3, {}), updates=10)
+def test_every_listed_optimizer_of_optax_makes_an_update():
     params = {"kernel": jnp.ones((2, 2))}
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        state = optimizer.init(params)
-        updates, _ = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
-    assert np.all(np.isfinite(updates["kernel"]))
+    for name in OPTIMIZERS:
+        optimizer = create_optimizer(OptimizerConfig(name, 1e-3, {}), updates=10)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            state = optimizer.init(params)
+            updates, _ = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
+        assert np.all(np.isfinite(updates["kernel"])), name
 
 
 def test_muon_turns_a_kernels_gradient_into_all_its_directions():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from gl_jax import cli
+from gl_jax import cli, compilation
 from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, UsageError
+from gl_jax.models import inference
 from gl_jax.training.checkpoint import Checkpoints
 from gl_jax.weights import export, native
 
@@ -34,7 +35,7 @@ def run(folder: Path, config: Config = CONFIG, **parts: native.Tree) -> Path:
         max_failed_saves=1, log=print,
     )  # fmt: skip
     state = {
-        "step": np.asarray(12), "completion": filled(native.completion_shapes(1 / 16), 1)
+        "step": np.asarray(12), "completion": filled(native.Architecture(1 / 16).shapes(), 1)
     } | parts  # fmt: skip
     checkpoints.save(12, state, psnr=None, config_json=config.to_json(), extra={})
     checkpoints.close()
@@ -53,7 +54,7 @@ def test_a_run_becomes_a_model_with_all_it_needs(tmp_path):
 
 
 def test_the_moving_average_is_preferred(tmp_path):
-    ema = filled(native.completion_shapes(1 / 16), 3)
+    ema = filled(native.Architecture(1 / 16).shapes(), 3)
     model = export.from_run(run(tmp_path, ema=ema))
     assert np.all(model.variables["params"]["conv1"]["kernel"] == 3)
     assert model.training["weights"] == "moving average"
@@ -69,13 +70,14 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
 
 
 def test_discriminators_come_on_request(tmp_path):
-    judges = filled(native.discriminator_shapes(32, 16, "both", 1 / 16), 2)
+    judges = filled(native.JudgeArchitecture(32, 16, "both", 1 / 16).shapes(), 2)
     workdir = run(tmp_path, discriminator=judges)
     assert export.from_run(workdir).discriminator is None
     model = export.from_run(workdir, discriminators=True)
     native.save(model, tmp_path / "m.safetensors")
     loaded = native.load(tmp_path / "m.safetensors").discriminator
-    assert loaded.architecture.local_size == 16
+    made = native.JudgeArchitecture(32, 16, "both", 1 / 16, "activation_norm")
+    assert loaded.architecture == made
     assert np.all(loaded.variables["params"]["fusion"]["kernel"] == 2)
 
 
@@ -107,13 +109,19 @@ def test_a_stablehlo_program_takes_any_batch_and_size(tmp_path, tiny):
 def test_a_program_computes_what_the_network_does(order, output, tiny):
     architecture = native.Architecture(1 / 16, order, output)
     model = dataclasses.replace(tiny, architecture=architecture)
-    export._require_same(export._by_network(model), export.program(model), (2, 48, 72))
+    in_use, folded = inference.fold(model.network(compilation.ops()), model.variables)
+
+    def expected(images: jax.Array, mask: jax.Array) -> jax.Array:
+        inputs = model.convention.encode(images, mask)
+        return model.convention.decode(in_use.apply(folded, inputs))
+
+    export._require_same(expected, export.program(model), (2, 48, 72))
 
 
 @pytest.mark.slow
 def test_a_network_of_full_width_is_exported_for_any_size(tmp_path):
     # Its layers are computed differently from narrow ones on CPU.
-    shapes = native.completion_shapes(1.0)
+    shapes = native.Architecture().shapes()
     stream = np.random.default_rng(0)
     arrays = {}
     for name, shape in shapes.items():

@@ -14,7 +14,9 @@ from safetensors.numpy import save as to_bytes
 from gl_jax.config import UsageError
 from gl_jax.holes import network_input
 from gl_jax.weights import native
-from gl_jax.weights.native import Convention, Discriminator, JudgeArchitecture
+from gl_jax.weights.architectures import JudgeArchitecture
+from gl_jax.weights.convention import Convention
+from gl_jax.weights.native import Discriminator
 
 PHOTO = np.random.default_rng(3).random((8, 12, 3), np.float32)
 MASK = np.zeros((8, 12), np.float32)
@@ -59,7 +61,7 @@ def test_what_is_saved_is_what_is_loaded(saved, tiny):
 
 def test_a_discriminator_comes_along(tmp_path, tiny):
     made = JudgeArchitecture(32, 16, "both", 1 / 16)
-    shapes = native.discriminator_shapes(32, 16, "both", 1 / 16)
+    shapes = made.shapes()
     judge = Discriminator(
         native.nested({k: np.ones(s, np.float32) for k, s in shapes.items()}), made
     )

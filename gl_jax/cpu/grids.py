@@ -1,0 +1,89 @@
+"""The geometry of a layer: which pixels meet through which tap of its kernel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A kernel between a fine grid of pixels and a coarse one, every `stride`-th of it.
+
+    Coarse pixel y meets fine pixel stride * y + dilation * t - padding through tap t. A
+    convolution leads from the fine grid to the coarse one, a transposed convolution back.
+    At stride 1 both grids are the same. Kernels are [size, size, fine, coarse].
+    """
+
+    size: int
+    stride: int = 1
+    dilation: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Pixels of 0 before the first one of the fine grid."""
+        return self.dilation * (self.size - 1) // 2
+
+    @property
+    def reach(self) -> int:
+        """Side of the square of fine pixels that one coarse pixel meets."""
+        return self.dilation * (self.size - 1) + 1
+
+    def coarse_sides(self, fine: Sequence[int]) -> tuple[int, int]:
+        """The sides of the coarse grid, ceil(side / stride)."""
+        height, width = fine
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+def mirrored(kernel: Float[Array, "k l i o"]) -> Float[Array, "k l o i"]:
+    """The kernel of a stride-1 convolution's input gradient, a convolution again."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+# A stride-2 convolution is one of stride 1 between the coarse grid and the fine grid's
+# pixels in squares of 2x2, four times the features. Kernels of up to 5 taps become 3x3.
+
+
+def squares(fine: Float[Array, "b 2*h 2*w f"]) -> Float[Array, "b h w 4*f"]:
+    """Squares of 2x2 pixels as one pixel of four times the features."""
+    b, height, width, features = fine.shape
+    split = fine.reshape(b, height // 2, 2, width // 2, 2, features)
+    ordered = split.transpose(0, 1, 3, 2, 4, 5)
+    return ordered.reshape(b, height // 2, width // 2, 4 * features)
+
+
+def pixels(squares: Float[Array, "b h w 4*f"]) -> Float[Array, "b 2*h 2*w f"]:
+    """The inverse of `squares`."""
+    b, height, width, features = squares.shape
+    split = squares.reshape(b, height, width, 2, 2, features // 4)
+    ordered = split.transpose(0, 1, 3, 2, 4, 5)
+    return ordered.reshape(b, 2 * height, 2 * width, features // 4)
+
+
+def kernel_of_squares(
+    kernel: Float[Array, "k k f o"],
+) -> Float[Array, "3 3 4*f o"]:
+    """The 3x3 kernel that does on squares what a stride-2 layer's kernel does on pixels."""
+    size, _, fine, coarse = kernel.shape
+    before = _taps_before(size)
+    around = (before, 6 - before - size)
+    filled = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
+    split = filled.reshape(3, 2, 3, 2, fine, coarse)
+    return split.transpose(0, 2, 1, 3, 4, 5).reshape(3, 3, 4 * fine, coarse)
+
+
+def kernel_of_pixels(
+    kernel: Float[Array, "3 3 4*f o"], size: int
+) -> Float[Array, "k k f o"]:
+    """The inverse of `kernel_of_squares`, for a kernel of side `size`."""
+    features, coarse = kernel.shape[2:]
+    split = kernel.reshape(3, 3, 2, 2, features // 4, coarse)
+    filled = split.transpose(0, 2, 1, 3, 4, 5).reshape(6, 6, features // 4, coarse)
+    taps = slice(_taps_before(size), _taps_before(size) + size)
+    return filled[taps, taps]
+
+
+def _taps_before(size: int) -> int:
+    """Taps that a 6x6 kernel has before those of a smaller one."""
+    return 2 - (size - 1) // 2

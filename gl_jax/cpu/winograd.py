@@ -1,0 +1,269 @@
+"""3x3 convolutions with a quarter to a half of the products: Winograd's algorithm.
+
+A tile of inputs, a 3x3 kernel and a tile of outputs are seen as polynomials: they are
+evaluated at a few points along each axis, multiplied there, and interpolated (Lavin and
+Gray 2016). Products at one point, of all tiles and between all features, are one matrix
+product. A dilated convolution does the same in each of the grids of pixels that it sees.
+
+Larger tiles need fewer products and round more. With the points 0, ±1/√2, ±√2 and infinity
+a tile of 4 outputs has half the error of the usual 0, ±1, ±2. Tiles of 2x2 take 4 products
+for each output instead of 9 and have twice the definition's rounding, of 2x4 3 products and
+three times, of 4x4, as weight gradients take, 2.25 products and six times. float32 only.
+
+The transforms are memory traffic, so a block of tiles that fits into the cache is done at
+a time, from the inputs to the outputs.
+"""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.polynomial.polynomial import polyfromroots
+
+VALUES = 2**20
+"""Inputs or outputs of one block: 4 MB."""
+
+GRADIENT_VALUES = 3 * 2**19
+"""Inputs and errors together of one block of a weight gradient."""
+
+MOST_PADDING = 1.25
+"""Times the pixels there are, when the sides are filled up to whole tiles."""
+
+Images = Float[Array, "b h w f"]
+Kernel = Float[Array, "3 3 i o"]
+AtPoints = list[Float[Array, "v _ _"]]
+"""For each row of points the matrices at its v points."""
+
+
+class _Axis:
+    """Tiles along one axis: linear maps of kernels, inputs and products, as matrices."""
+
+    def __init__(self, *points: float) -> None:
+        self.points = len(points) + 1  # the last is infinity
+        self.tile = self.points - 2
+        self.outputs = _powers(points, self.tile).T
+        scales = [np.prod(np.delete(points, i) - p) for i, p in enumerate(points)]
+        self.kernel = _powers(points, 3) / np.array([*scales, 1.0])[:, None]
+        self.inputs = np.zeros((self.points, self.points))
+        for index in range(len(points)):
+            self.inputs[index, :-1] = polyfromroots(np.delete(points, index))
+        self.inputs[-1] = polyfromroots(points)
+
+    def filled(self, side: int, dilation: int) -> int:
+        """The side filled up to whole tiles of every grid of the dilation."""
+        return ceil(side / (self.tile * dilation)) * self.tile * dilation
+
+
+def _powers(points: Sequence[float], count: int) -> np.ndarray:
+    """Evaluates a polynomial of `count` coefficients at the points, infinity last."""
+    powers = np.array([[point**k for k in range(count)] for point in points])
+    return np.vstack([powers, [0.0] * (count - 1) + [1.0]])
+
+
+_OF_2 = _Axis(0, 1, -1)
+_OF_4 = _Axis(0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
+Tiles = tuple[_Axis, _Axis]
+TILES_2X2, TILES_2X4, TILES_4X4 = (_OF_2, _OF_2), (_OF_2, _OF_4), (_OF_4, _OF_4)
+
+
+def fits(sides: Sequence[int], dilation: int) -> bool:
+    """Returns whether images are not much smaller than the tiles over them."""
+    height, width = (_OF_4.filled(side, dilation) for side in sides)
+    return height * width <= MOST_PADDING * sides[0] * sides[1]
+
+
+def convolve(inputs: Images, kernel: Kernel, dilation: int, tiles: Tiles) -> Images:
+    """A 3x3 convolution of stride 1, zero padding of `dilation` on every side."""
+    rows, columns = tiles
+    features = kernel.shape[3]
+    blocks = _Blocks(inputs.shape, tiles, dilation, VALUES // max(kernel.shape[2:]))
+    padded = blocks.padded(inputs)
+    weights = _transformed(kernel.swapaxes(0, 1), tiles)
+
+    def complete(index: Array, outputs: Array) -> Array:
+        points = _input_tiles(blocks.cut_around(padded, index), tiles, dilation)
+        products = [
+            point @ weight for point, weight in zip(points, weights, strict=True)
+        ]
+        image, row = blocks.start(index)
+        for number, line in enumerate(_combinations(rows.outputs, products)):
+            found = _combinations(columns.outputs, line)
+            written = jnp.stack([part.reshape(blocks.tiles) for part in found], axis=4)
+            start = (image, row, number, 0, 0, 0)
+            written = written.reshape(*blocks.tiles[:2], 1, dilation, -1, features)
+            outputs = jax.lax.dynamic_update_slice(outputs, written, start)
+        return outputs
+
+    # By tiles and their lines, each line written on its own: in one piece XLA would ask
+    # of every value which line it is in.
+    count, height, width = blocks.filled
+    shape = (count, height // blocks.high, rows.tile, dilation, width, features)
+    outputs = jax.lax.full_like(inputs, 0, shape=shape)
+    outputs = jax.lax.fori_loop(0, blocks.count, complete, outputs)
+    outputs = outputs.reshape(count, height, width, features)
+    return outputs[:, : inputs.shape[1], : inputs.shape[2]]
+
+
+def weight_gradient(inputs: Images, errors: Images, dilation: int) -> Kernel:
+    """The gradient of `convolve` with respect to the kernel, from that of its outputs."""
+    rows, columns = tiles = TILES_4X4
+    features = (inputs.shape[3], errors.shape[3])
+    blocks = _Blocks(inputs.shape, tiles, dilation, GRADIENT_VALUES // sum(features))
+    padded, cut = blocks.padded(inputs), blocks.whole(errors)
+
+    def add(index: Array, totals: AtPoints) -> AtPoints:
+        points = _input_tiles(blocks.cut_around(padded, index), tiles, dilation)
+        spread = _error_tiles(blocks.cut(cut, index), tiles, dilation)
+        return [
+            total + jax.lax.dot_general(point, error, (((1,), (1,)), ((0,), (0,))))
+            for total, point, error in zip(totals, points, spread, strict=True)
+        ]
+
+    zeros = jax.lax.full_like(inputs, 0, shape=(columns.points, *features))
+    totals = jax.lax.fori_loop(0, blocks.count, add, [zeros] * rows.points)
+    lines = _combinations(rows.kernel.T, totals)
+    taps = [jnp.stack(_combinations(columns.kernel.T, line)) for line in lines]
+    return jnp.stack(taps)
+
+
+# ---- The transforms ------------------------------------------------------------------
+
+# First along the columns, then a row of points at a time: 24 or 36 arrays XLA would not
+# write where they are needed, but beside each other first.
+
+
+def _transformed(kernel: Kernel, tiles: Tiles) -> AtPoints:
+    """A kernel, columns of taps first, at the points."""
+    rows, columns = tiles
+    found = _stacked(_combinations(columns.kernel, kernel))
+    return _combinations(rows.kernel, found.swapaxes(0, 1))
+
+
+def _input_tiles(block: Images, tiles: Tiles, dilation: int) -> AtPoints:
+    """Tiles of inputs with the pixels that they see beyond, at the points: [v, t, f]."""
+    rows, columns = tiles
+    windows = _windows(block, 2, columns, dilation)
+    found = _stacked(_combinations(columns.inputs, windows))
+    windows = _windows(found, 2, rows, dilation)
+    return [_flat(row) for row in _combinations(rows.inputs, windows)]
+
+
+def _error_tiles(block: Images, tiles: Tiles, dilation: int) -> AtPoints:
+    """Tiles of errors at the points: [v, t, f]."""
+    rows, columns = tiles
+    found = _stacked(
+        _combinations(columns.outputs.T, _split(block, 2, columns, dilation))
+    )
+    parts = _split(found, 2, rows, dilation)
+    return [_flat(row) for row in _combinations(rows.outputs.T, parts)]
+
+
+def _stacked(parts: Sequence[Array]) -> Array:
+    """Stacked in the cache: fused with the next step, they would be made many times."""
+    return jax.lax.optimization_barrier(jnp.stack(parts))
+
+
+def _flat(points: Float[Array, "v b y d x e f"]) -> Float[Array, "v t f"]:
+    return points.reshape(len(points), -1, points.shape[-1])
+
+
+def _combinations(matrix: np.ndarray, parts: Sequence[Array] | Array) -> list[Array]:
+    """The matrix times a vector whose entries are arrays."""
+    return [_combination(weights, parts) for weights in matrix]
+
+
+def _combination(weights: np.ndarray, parts: Sequence[Array] | Array) -> Array:
+    terms = [
+        part if weight == 1 else part * np.asarray(weight, part.dtype)
+        for weight, part in zip(weights, parts, strict=True)
+        if abs(weight) > 1e-9  # 0, but for rounding: the points are symmetrical
+    ]
+    return sum(terms[1:], terms[0])
+
+
+# ---- Tiles and blocks ----------------------------------------------------------------
+
+
+def _split(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
+    """Along an axis the first, second, ... pixel of each tile, [..., tiles, d, ...]."""
+    before, after = block.shape[:place], block.shape[place + 1 :]
+    split = block.reshape(*before, -1, axis.tile, dilation, *after)
+    return [
+        jax.lax.index_in_dim(split, k, axis=place + 1, keepdims=False)
+        for k in range(axis.tile)
+    ]
+
+
+def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
+    """The same of overlapping tiles: a tile's last two pixels are the next one's first."""
+    parts = _split(block, place, axis, dilation)
+    count = parts[0].shape[place] - 1
+    return [
+        jax.lax.slice_in_dim(
+            parts[k % axis.tile], k // axis.tile, k // axis.tile + count, axis=place
+        )
+        for k in range(axis.points)
+    ]
+
+
+class _Blocks:
+    """Images cut into equal blocks of whole rows of tiles, of about so many pixels."""
+
+    def __init__(
+        self, shape: Sequence[int], tiles: Tiles, dilation: int, pixels: int
+    ) -> None:
+        images, height, width = shape[:3]
+        self._dilation = dilation
+        self.high, self._wide = (axis.tile * dilation for axis in tiles)
+        sides = [
+            axis.filled(side, dilation)
+            for axis, side in zip(tiles, shape[1:3], strict=True)
+        ]
+        self.filled = (images, *sides)
+        self._missing = (sides[0] - height, sides[1] - width)
+        down = sides[0] // self.high
+        room = pixels // (self.high * sides[1])
+        rows = divisor(down, room)
+        together = divisor(images, room // rows) if rows == down else 1
+        self.tiles = (together, rows, dilation, sides[1] // self._wide, dilation, -1)
+        self._per_image = down // rows
+        self.count = images // together * self._per_image
+
+    def whole(self, images: Array) -> Array:
+        """Zeros below and on the right, up to whole tiles."""
+        below, right = self._missing
+        return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
+
+    def padded(self, images: Array) -> Array:
+        """Zeros around: the pixels that the first and the last tiles see beyond images."""
+        around = [
+            (self._dilation, missing + side - self._dilation)
+            for missing, side in zip(
+                self._missing, (self.high, self._wide), strict=True
+            )
+        ]
+        return jnp.pad(images, ((0, 0), *around, (0, 0)))
+
+    def start(self, index: Array) -> tuple[Array, Array]:
+        """The first image and row of tiles of block `index`."""
+        together, rows = self.tiles[:2]
+        return index // self._per_image * together, index % self._per_image * rows
+
+    def cut(self, images: Array, index: Array, beyond: int = 0) -> Array:
+        """Block `index` of whole images, and so many rows of pixels beyond it."""
+        together, rows = self.tiles[:2]
+        image, row = self.start(index)
+        sizes = (together, rows * self.high + beyond, *images.shape[2:])
+        return jax.lax.dynamic_slice(images, (image, row * self.high, 0, 0), sizes)
+
+    def cut_around(self, images: Array, index: Array) -> Array:
+        """Block `index` of padded images, and the pixels that its tiles see beyond it."""
+        return self.cut(images, index, self.high)
+
+
+def divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`, at least 1."""
+    return max(n for n in range(1, max(1, most) + 1) if number % n == 0)

@@ -1,0 +1,216 @@
+"""Networks by name and numbers, as a weights file has them, and the modules they mean.
+
+The shapes of a network's arrays are asked of the module itself.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gl_jax.config import Config, UsageError, build
+from gl_jax.experiment import Experiment
+from gl_jax.models.completion import CompletionNetwork
+from gl_jax.models.discriminators import ContextDiscriminator
+from gl_jax.models.ops import NATIVE, Ops
+from gl_jax.weights.convention import Convention
+
+Shapes = dict[str, tuple[int, ...]]
+Order = Literal["norm_activation", "activation_norm"]
+Role = Literal["completion", "discriminator"]
+Variant = Literal["both", "global", "local"]
+
+SIDE = 16
+"""Of an image to ask a completion network's shapes with; they do not depend on it."""
+
+VIEWS: dict[Variant, tuple[str, ...]] = {
+    "both": ("local", "global"),
+    "global": ("global",),
+    "local": ("local",),
+}
+"""What a context discriminator of each variant looks at."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The numbers a completion network is built from; see `config.ModelConfig`."""
+
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
+    module: Literal["CompletionNetwork"] = "CompletionNetwork"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width)
+        return CompletionNetwork(
+            self.width, self.norm_order, self.output_activation, ops=ops
+        )
+
+    def shapes(self) -> Shapes:
+        """Every array of the network by its place, `params/conv1/kernel`."""
+        return shapes_of(self.network(), jnp.zeros((1, SIDE, SIDE, 4)))
+
+
+@dataclass(frozen=True)
+class JudgeArchitecture:
+    """The numbers a context discriminator is built from, and how it sees photographs."""
+
+    image_size: int = 256
+    local_size: int = 128
+    variant: Variant = "both"
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    convention: Convention = field(default_factory=Convention)
+    module: Literal["ContextDiscriminator"] = "ContextDiscriminator"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width, self.image_size, self.local_size)
+        return ContextDiscriminator(
+            VIEWS[self.variant], self.width, self.norm_order, ops=ops
+        )
+
+    def shapes(self) -> Shapes:
+        """Every array of the network by its place."""
+        _require_sane(self.width, self.image_size, self.local_size)
+        sides = {"local": self.local_size, "global": self.image_size}
+        views = {name: jnp.zeros((1, side, side, 3)) for name, side in sides.items()}
+        return shapes_of(self.network(), views)
+
+
+@dataclass(frozen=True)
+class OwnArchitecture:
+    """A network that an experiment file defines: its module's name and the run's numbers.
+
+    It is built by the file's `parts`. A user has to name that file, for a weights file
+    runs no code.
+    """
+
+    module: str
+    experiment: str
+    """The file's name."""
+    role: Role
+    config: Config
+    source: Experiment | None = field(default=None, compare=False, repr=False)
+    """The experiment file, once it is named."""
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module; its operations are the file's choice."""
+        del ops
+        network = getattr(self._parts(), self.role, None)
+        if isinstance(network, nn.Module):
+            return network
+        raise UsageError(
+            f"{self.experiment}: parts(config) has no Flax module as its {self.role} "
+            f"network, but {network!r:.60}."
+        )
+
+    def shapes(self) -> Shapes:
+        """Every array of the network by its place."""
+        inputs, views = self._parts().example_inputs(self.config.data.image_size)
+        shown = {"completion": inputs, "discriminator": views}
+        return shapes_of(self.network(), shown[self.role])
+
+    def _parts(self) -> Any:
+        if self.source is None:
+            raise UsageError(
+                f"the {self.role} network is {self.module} of {self.experiment}, none of "
+                f"gl_jax's own: name that file with --experiment {self.experiment}."
+            )
+        return self.source.parts(self.config)
+
+
+AnyArchitecture = Architecture | JudgeArchitecture | OwnArchitecture
+
+
+def of_network(
+    network: nn.Module, role: Role, config: Config, experiment: str
+) -> AnyArchitecture:
+    """The architecture of a network in a run of `config`, from a file of that name."""
+    if type(network) is CompletionNetwork and network.norm_order != "none":
+        return Architecture(
+            network.width, network.norm_order, network.output_activation
+        )
+    if type(network) is ContextDiscriminator and network.norm_order != "none":
+        for variant, views in VIEWS.items():
+            if network.views == views:
+                return JudgeArchitecture(
+                    config.data.image_size,
+                    config.holes.local_size,
+                    variant,
+                    network.width,
+                    network.norm_order,
+                )
+    return OwnArchitecture(type(network).__name__, experiment, role, config)
+
+
+def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
+    """The architectures of the paper's networks with the numbers of `config`."""
+    made = config.model
+    completion = Architecture(made.width, made.norm_order, made.output_activation)
+    if made.discriminators == "none":
+        return completion, None
+    return completion, JudgeArchitecture(
+        config.data.image_size,
+        config.holes.local_size,
+        made.discriminators,
+        made.width,
+        made.norm_order,
+    )
+
+
+def to_json(architecture: AnyArchitecture) -> dict[str, Any]:
+    """The architecture as JSON has it."""
+    fields = dataclasses.asdict(
+        dataclasses.replace(architecture, source=None)
+        if isinstance(architecture, OwnArchitecture)
+        else architecture
+    )
+    fields.pop("source", None)
+    return dict(json.loads(json.dumps(fields)))
+
+
+def from_json(values: Any, role: Role) -> AnyArchitecture:
+    """The inverse of `to_json`; UsageError where that is not what `values` are.
+
+    Files of version 0.1 do not name the module, which is ours.
+    """
+    ours = Architecture if role == "completion" else JudgeArchitecture
+    if not isinstance(values, dict) or values.get("module", ours.module) == ours.module:
+        found = build(ours, values, "")
+    else:
+        own = {key: values[key] for key in ("module", "experiment", "role")}
+        found = OwnArchitecture(
+            **own, config=Config.from_json(json.dumps(values["config"]))
+        )
+    return found
+
+
+def shapes_of(network: nn.Module, inputs: Any) -> Shapes:
+    """Every array of a module by its place, asked of its own `init`."""
+    init = partial(network.init, train=False)
+    tree = jax.eval_shape(init, jax.random.key(0), inputs)
+    return dict(_flat(tree))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", tuple(value.shape)
+
+
+def _require_sane(width: float, *sizes: int) -> None:
+    if not 0 < width <= 8:
+        raise UsageError(f"width (={width}) must be in (0, 8].")
+    for size in sizes:
+        if not 8 <= size <= 4096:
+            raise UsageError(f"a discriminator's size (={size}) must be in [8, 4096].")
