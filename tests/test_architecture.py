@@ -172,6 +172,12 @@ def test_arrays_never_see_the_configuration():
     ] == []
 
 
+def test_the_guest_knows_the_two_operations_only(file, tree):
+    if inside(room(file), ("cpu",)):
+        others = {name for name in own_rooms(tree) if not inside(name, ("cpu",))}
+        assert others <= {"models", "models.ops"}
+
+
 def test_the_configuration_needs_the_standard_library_only():
     (config,) = (file for file in FILES if file.room == "config")
     libraries = {name.partition(".")[0] for name in imports(config.tree)}
