@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gl_jax import compilation
 from gl_jax.training.parts import Parts
 
 Tree = Any
@@ -69,7 +70,9 @@ def create_state(
             }
         return TrainState(jnp.zeros((), jnp.int32), completion, discriminator, average)
 
-    return jax.jit(create)(jax.random.key(seed))
+    # Each kernel has a draw of its own, and compiling these takes far longer than drawing.
+    state: TrainState = compilation.jit(create, once=True)(jax.random.key(seed))
+    return state
 
 
 def inference_variables(state: TrainState) -> Tree:
