@@ -20,7 +20,9 @@ def test_accelerators_get_native_operations_and_no_options(platform) -> None:
 
 def test_a_platform_may_have_operations_and_options_of_its_own(monkeypatch) -> None:
     own = Ops(lambda *given: given[0], lambda *given: given[0])
-    guest = SimpleNamespace(ops=lambda: own, compiler_options=lambda once=False: {"wide": True})
+    guest = SimpleNamespace(
+        ops=lambda: own, compiler_options=lambda once=False: {"wide": True}
+    )
     monkeypatch.setattr(compilation, "GUESTS", {"cpu": guest})
     assert compilation.ops("cpu") is own
     assert compilation.options("cpu") == {"wide": True}
@@ -34,7 +36,9 @@ def test_a_platform_may_have_operations_and_options_of_its_own(monkeypatch) -> N
 def test_functions_are_compiled_with_the_options(monkeypatch) -> None:
     monkeypatch.setattr(compilation, "GUESTS", {})
     assert compilation.jit(lambda x, times: x * times, static=(1,))(2.0, 3) == 6
-    guest = SimpleNamespace(compiler_options=lambda once=False: {"xla_of_another_version": True})
+    guest = SimpleNamespace(
+        compiler_options=lambda once=False: {"xla_of_another_version": True}
+    )
     monkeypatch.setattr(compilation, "GUESTS", {jax.default_backend(): guest})
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         compilation.jit(lambda x: x + 1)(2.0)

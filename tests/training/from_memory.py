@@ -1,6 +1,6 @@
 """Trains on arrays in memory: no command line, no photographs on disk, no TensorFlow.
 
-    python tests/training/from_memory.py
+python tests/training/from_memory.py
 """
 
 import jax
