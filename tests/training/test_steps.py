@@ -514,21 +514,18 @@ SEEDS = (1, 2, 3)
 Runs = list[Any]
 
 
-def tiny(**run: Any) -> Config:
+def tiny() -> Config:
     """A batch of 8 with the paper's Adadelta."""
     return Config(
         model=ModelConfig(width=0.0625),
         data=DataConfig(image_size=TINY, resize=(TINY, TINY), batch_size=8),
         holes=HolesConfig(min_size=4, max_size=6, local_size=8),
-        run=RunConfig(**run),
     )
 
 
-def two_steps_of_each_phase(
-    programs: dict[Phase, Any], put: Any, accumulate: int = 1
-) -> Runs:
+def two_steps_of_each_phase(programs: dict[Phase, Any], put: Any) -> Runs:
     """The ends of runs from several seeds; `put` places state and key, and images."""
-    parts, ends = default_parts(tiny(accumulate=accumulate)), []
+    parts, ends = default_parts(tiny()), []
     place, share = put
     for seed in SEEDS:
         state = place(create_state(parts, TINY, seed=seed, ema=True))
@@ -558,7 +555,7 @@ def pmapped(count: int, accumulate: int = 1) -> Runs:
     steps = mapped_steps(accumulate)
     programs = {phase: devices.pmap(step) for phase, step in steps.items()}
     put = (devices.replicate, devices.shard)
-    return two_steps_of_each_phase(programs, put, accumulate)
+    return two_steps_of_each_phase(programs, put)
 
 
 def on_four_devices() -> tuple[Mesh, Any]:
@@ -609,7 +606,7 @@ def test_the_same_step_runs_under_shard_map(accumulate):
     )
     steps = mapped_steps(accumulate, ops=NATIVE)
     programs = {phase: jax.jit(over(step)) for phase, step in steps.items()}
-    runs = two_steps_of_each_phase(programs, put, accumulate)
+    runs = two_steps_of_each_phase(programs, put)
     assert_runs_agree(runs, pmapped(4, accumulate))
 
 
