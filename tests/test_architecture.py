@@ -173,6 +173,16 @@ def test_arrays_never_see_the_configuration():
     ] == []
 
 
+def test_the_guest_knows_the_two_operations_only():
+    assert [
+        f"{file.room} imports {name}"
+        for file in FILES
+        if inside(file.room, ("cpu",))
+        for name in own_rooms(file)
+        if not inside(name, ("cpu",)) and name not in ("models", "models.ops")
+    ] == []
+
+
 def test_the_configuration_needs_the_standard_library_only():
     light = (*sys.stdlib_module_names, "gl_jax.fields")
     assert [

@@ -23,7 +23,12 @@ from gl_jax.training.checkpoint import NonFiniteStateError, SaveFailedError
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.preparation import Run, prepare
 from gl_jax.training.report import FULL, Report, say
-from gl_jax.training.state import TrainState, create_state, inference_variables
+from gl_jax.training.state import (
+    TrainState,
+    create_state,
+    inference_variables,
+    state_shapes,
+)
 from gl_jax.training.watchdog import Watchdog
 from gl_jax.training.workdir import require_same_run
 
@@ -108,13 +113,16 @@ def _run(run: Run) -> None:
 
 def _restored_or_new(run: Run, rollbacks: int) -> Start:
     """Returns the state of the newest whole checkpoint, or that of step 0."""
-    template = jax.eval_shape(lambda: _created(run))
+    size, settings = run.config.data.image_size, run.config.run
+    ema = settings.ema_decay is not None
+    template = state_shapes(run.parts, size, ema=ema)
     restored = run.checkpoints.restore_newest(template)
     if restored is None:
-        state, beginning = _created(run), "at random"
+        state = create_state(run.parts, size, seed=settings.seed, ema=ema)
+        beginning = "at random"
         if run.initial is not None:
             state = initial.begin_with(state, run.initial)
-            beginning = f"with {run.config.run.initial_weights}"
+            beginning = f"with {settings.initial_weights}"
         run.log(f"Starting {run.config.name} in {run.workdir}, {beginning}.")
         return Start(run.devices.replicate(state), rollbacks, "")
     address = run.config.checkpoints_of(run.workdir)
@@ -135,12 +143,6 @@ def _restored_or_new(run: Run, rollbacks: int) -> Start:
     )
     state = run.devices.replicate(restored.state)
     return Start(state, max(rollbacks, extra["rollbacks"]), extra.get("order", ""))
-
-
-def _created(run: Run) -> TrainState:
-    config = run.config
-    size, ema = config.data.image_size, config.run.ema_decay is not None
-    return create_state(run.parts, size, seed=config.run.seed, ema=ema)
 
 
 def _train(run: Run, begin: Start) -> int:
