@@ -59,7 +59,7 @@ def within(interval: str) -> Rule:
 
 
 class Mark(enum.Enum):
-    """Facts about a field that its value does not tell."""
+    """Marks a field whose value may differ between lives or hosts of a run."""
 
     MAY_CHANGE = "may change on resume"
     PER_HOST = "may differ between hosts"
@@ -67,12 +67,12 @@ class Mark(enum.Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A field's type in parts: those of `Annotated[tuple[int, int], rule] | None`."""
+    """A field's type in parts, as of `Annotated[tuple[int, int] | None, rule]`."""
 
     type: Any
     """tuple[int, int]"""
     origin: Any
-    """tuple; of a plain type None"""
+    """tuple; None for a plain type"""
     arguments: tuple[Any, ...]
     """(int, int)"""
     optional: bool

@@ -41,7 +41,7 @@ Given = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Option:
-    """An option or, with a capital as its flag, a word without a name."""
+    """An option, or a word without a name, which has a flag in capitals."""
 
     name: str
     hint: Any
@@ -51,12 +51,12 @@ class Option:
 
     @property
     def is_word(self) -> bool:
-        """Stands without a name."""
+        """Whether it stands without a name."""
         return not self.flag.startswith("--")
 
 
 def of_function(function: Callable[..., Any], without: type) -> list[Option]:
-    """Returns the options and words of a function; a parameter of that type is none."""
+    """Returns a function's options and words, leaving out parameters of one type."""
     texts = _arguments_help(inspect.getdoc(function) or "")
     types = typing.get_type_hints(function, include_extras=True)
     options = []
@@ -100,7 +100,7 @@ def _arguments_help(docstring: str) -> dict[str, str]:
 
 
 def split(options: Sequence[Option], words: Iterable[str]) -> Given:
-    """Returns the words that belong to each option; a word without a name counts, too.
+    """Returns the words of each option, and of each word without a name.
 
     Raises UsageError for an unknown option or a word too many.
     """
@@ -232,10 +232,7 @@ def override(config: Config, changes: Given) -> Config:
 def help_text(
     prog: str, docstring: str, own: Sequence[Option], tree: Any | None = None
 ) -> str:
-    """Returns the help of a verb: usage, words, options, and those of the tree by section.
-
-    Fits the terminal's width.
-    """
+    """Returns the help of a verb, at the terminal's width: its options, then the tree's."""
     columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
     needed = [o for o in own if o.default is REQUIRED]
     usage = [o.flag if o.is_word else f"{o.flag} {o.name.upper()}" for o in needed]

@@ -173,8 +173,7 @@ def convert(
     """
     from gl_jax.weights import layouts, native
 
-    if source.exists() and source.resolve() == target.resolve():
-        raise UsageError(f"{target} would overwrite what is converted; name another.")
+    _require_other(source, target)
     native.save(layouts.convert(source, config), target, dtype)
     print(native.describe(native.load(target)))
 
@@ -222,6 +221,7 @@ def export(
     elif step is not None:
         raise UsageError("--step names a checkpoint of a run: give it with --workdir.")
     else:
+        _require_other(Path(model or ""), output)
         network = completer.load_model(model, experiment)
         network = exports.select(network, discriminators=discriminators)
     network = dataclasses.replace(network, licence=licence or network.licence)
@@ -336,6 +336,11 @@ def report(*runs: Path, output: Path) -> None:
     from gl_jax.evaluation import runs as training_runs
 
     training_runs.report(runs, output)
+
+
+def _require_other(source: Path, target: Path) -> None:
+    if source.exists() and source.resolve() == target.resolve():
+        raise UsageError(f"{target} would overwrite its source; name another file.")
 
 
 def _join(

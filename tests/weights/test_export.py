@@ -219,6 +219,15 @@ def test_an_exported_model_keeps_its_licence_unless_another_is_given(tmp_path, t
         assert native.load(output).licence == licence
 
 
+def test_export_never_writes_over_its_source(tmp_path, tiny, capsys):
+    source = tmp_path / "tiny.safetensors"
+    native.save(tiny, source)
+    before = source.read_bytes()
+    assert cli.main(["export", "--model", str(source), "--output", str(source)]) == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
