@@ -1,7 +1,7 @@
 """Experiment files: a Python file that a user names, with one run or several in it.
 
 A file defines `config`, or `configs` (a dictionary of named ones), and may define a
-function `parts(config)` that returns the parts of the run (`gl_jax.training.Parts`) where
+function `parts(config)` that returns the parts of the run (`gl_jax.training.Parts`) if
 they are not those of the paper. Code runs only from a file that the user names: never from
 a run's folder or a weights file, which remember no more than its name and its text.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from gl_jax.config import Config, UsageError, did_you_mean
 
 MOST_LINES = 40
-"""Of a difference between two texts that is shown."""
+"""Lines of a diff that are shown, at most."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Experiment:
         return Path(self.file).name
 
     def parts(self, config: Config) -> Any:
-        """The parts that the file's own `parts(config)` returns.
+        """Returns the parts that the file's own `parts(config)` returns.
 
-        Raises UsageError where it has no such function, or the function fails.
+        Raises UsageError if it has no such function, or the function fails.
         """
         if self.make_parts is None:
             raise UsageError(f"{self.file} defines no function parts(config).")
@@ -48,9 +48,9 @@ class Experiment:
 
 
 def load_experiment(reference: str) -> Experiment:
-    """The experiment in a file: `FILE.py`, or `FILE.py:NAME` of several.
+    """Returns the experiment in a file: `FILE.py`, or `FILE.py:NAME` of several.
 
-    Raises UsageError where the file, the name, or a Config in it is missing.
+    Raises UsageError if the file, the name, or a Config in it is missing.
     """
     path, separator, name = reference.partition(".py:")
     path += ".py" if separator else ""
@@ -82,7 +82,7 @@ def load_experiment(reference: str) -> Experiment:
 
 
 def require_same_text(experiment: Experiment, known: str, holder: str) -> None:
-    """Refuses an experiment of another text than `holder` remembers, with a diff."""
+    """Raises UsageError, with a diff, if the file's text is not the one in `holder`."""
     if experiment.text == known:
         return
     lines = list(
@@ -101,9 +101,9 @@ def require_same_text(experiment: Experiment, known: str, holder: str) -> None:
 
 def _config(path: str, name: str, scope: dict[str, Any]) -> Config:
     named = scope.get("configs", {})
-    found = named.get(name) if name else scope.get("config")
-    if isinstance(found, Config):
-        return found
+    config = named.get(name) if name else scope.get("config")
+    if isinstance(config, Config):
+        return config
     if not named:
         known = (
             "only `config`" if "config" in scope else "neither `config` nor `configs`"

@@ -155,15 +155,15 @@ def remembered_of(
 ) -> dict[str, Any]:
     """Returns what checkpoints keep of a run's architectures and its own parts."""
     networks = {"completion": completion, "discriminator": discriminator}
-    known: dict[str, Any] = {
+    record: dict[str, Any] = {
         "networks": {
             role: architecture and architectures.to_json(architecture)
             for role, architecture in networks.items()
         }
     }
     if experiment is not None and experiment.make_parts is not None:
-        known["experiment"] = experiment.text
-    return known
+        record["experiment"] = experiment.text
+    return record
 
 
 def shared_facts(

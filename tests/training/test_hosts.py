@@ -81,7 +81,7 @@ def free_port() -> int:
 @pytest.mark.timeout(900)  # two processes that each compile, on as few cores
 def test_two_processes_train_the_same_networks_as_one_with_two_devices(tmp_path):
     (tmp_path / "hosts.py").write_text(EXPERIMENT)
-    config = load_experiment(str(tmp_path / "hosts.py"))
+    config = load_experiment(str(tmp_path / "hosts.py")).config
     config = override(config, {"run.device_count": ["2"]})
     loop.run(config, tmp_path / "one")
     address = ("--coordinator", f"127.0.0.1:{free_port()}", "--process-count", "2")
