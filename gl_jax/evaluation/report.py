@@ -7,7 +7,6 @@ going on, on another machine even, can be looked at.
 
 import html
 import json
-import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -63,11 +62,13 @@ class Run(History):
         """Returns the samples of a step; raises UsageError if they cannot be read."""
         path = self.sampled()[step]
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 photo, mask = arrays["photo"], arrays["mask"]
                 completed = arrays["completed"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        # For a damaged file numpy, zipfile and zlib raise eight kinds without a common one.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"{path} cannot be read: {reason}") from error
         return Samples(
             photo,
             np.where(mask, np.uint8(255), photo),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,8 +12,14 @@ from gl_jax.figures.style import fitted, plain_style, png
 TILE_SIZE = 192
 """Smallest width of a picture in pixels; smaller ones are enlarged by a whole factor."""
 
-GUTTER, HEADER, CAPTION, DPI = 8, 30, 22, 100
+GUTTER, HEADER, CAPTION = 8, 30, 22
 """Pixels between pictures, above the first row, and below a row with captions."""
+
+TITLE_SIZE, CAPTION_SIZE = 13, 10
+"""Points."""
+
+DPI = 64
+"""A power of two: pixels over DPI times DPI are the same number, without rounding."""
 
 GREY = 236
 """The background: a white hole at a picture's border keeps its edge."""
@@ -59,27 +65,30 @@ def draw_sheet(
     with plain_style():
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
-        def write(text: str, left: int, middle: int, size: float, color: str) -> None:
+        def write(
+            text: str, x: float, y: int, room: int, size: int, **style: Any
+        ) -> None:
             figure.text(
-                (left + tile_width / 2) / width, 1 - middle / height,
-                fitted(figure, text, tile_width, size), size=size, color=color,
-                ha="center", va="center_baseline", parse_math=False,
+                x / width, 1 - y / height, fitted(figure, text, room, size),
+                size=size, va="center_baseline", parse_math=False, **style,
             )  # fmt: skip
 
+        grey: Any = {"color": "0.35", "ha": "center"}
         for column, title in enumerate(titles):
             left = GUTTER + column * pitch_x
-            write(title, left, HEADER // 2 + 2, 10.5, "black")
+            middle = left + tile_width / 2
+            write(title, middle, HEADER // 2 + 2, tile_width, TITLE_SIZE, ha="center")
             for row, tiles in enumerate(rows):
                 top = HEADER + row * pitch_y
+                foot = top + tile_height
                 image, caption = tiles[column]
                 if image is not None:
                     blocks = image.repeat(scale, axis=0).repeat(scale, axis=1)
-                    sheet[top : top + tile_height, left : left + tile_width] = blocks
-                write(caption, left, top + tile_height + CAPTION // 2, 8, "0.35")
-        figure.text(
-            1 - GUTTER / width, 1 - (bottom + CAPTION // 2 - 2) / height,
-            fitted(figure, note, width - 2 * GUTTER, 8), size=8, color="0.45",
-            ha="right", va="center_baseline", parse_math=False,
-        )  # fmt: skip
+                    sheet[top:foot, left : left + tile_width] = blocks
+                y = foot + CAPTION // 2
+                write(caption, middle, y, tile_width, CAPTION_SIZE, **grey)
+        right, room = width - GUTTER, width - 2 * GUTTER
+        y = bottom + CAPTION // 2 - 2
+        write(note, right, y, room, CAPTION_SIZE, color="0.45", ha="right")
         figure.figimage(sheet)
         return png(figure)

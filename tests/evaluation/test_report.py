@@ -159,6 +159,17 @@ def test_what_is_no_run_is_refused_in_one_line(make, words, tmp_path, log):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("place", [110, 900, -30])
+def test_damaged_arrays_are_refused_by_name(place, tmp_path, log):
+    file = write_run(tmp_path / "run") / "samples" / "step_00000010.npz"
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x10
+    for damaged in (content, content[: place % len(content)]):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"step_00000010\.npz cannot be read"):
+            page.report([tmp_path / "run"], tmp_path / "out", log=log.append)
+
+
 def test_nothing_to_report_on_is_a_mistake(tmp_path):
     with pytest.raises(UsageError, match="at least one folder"):
         page.report([], tmp_path)

@@ -19,13 +19,23 @@ def pictures(count: int, size: tuple[int, int]) -> list[np.ndarray]:
     return list(generator.integers(0, 256, (count, *size, 3), dtype=np.uint8))
 
 
-def test_every_pixel_of_a_picture_is_in_the_sheet_as_it_is() -> None:
-    images = pictures(4, (200, 210))
-    tiles = [Tile(image, "caption") for image in images]
-    sheet = draw(["a", "b"], [tiles[:2], tiles[2:]])
+@pytest.mark.parametrize("side", [192, 193, 200])
+@pytest.mark.parametrize("note", ["", "note"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_pixel_of_a_picture_is_in_the_sheet_as_it_is(
+    side: int, note: str, count: int
+) -> None:
+    images = pictures(2 * count, (side, side + 7))
+    tiles = [Tile(image, "" if note else "caption") for image in images]
+    rows = [tiles[2 * row : 2 * row + 2] for row in range(count)]
+    sheet = draw(["a", "b"], rows, note)
+    pitch = side + (8 if note else 22)
     for index, image in enumerate(images):
-        top, left = 30 + index // 2 * 222, 8 + index % 2 * 218
-        np.testing.assert_array_equal(sheet[top : top + 200, left : left + 210], image)
+        top, left = 30 + index // 2 * pitch, 8 + index % 2 * (side + 15)
+        inside = sheet[top : top + side, left : left + side + 7]
+        np.testing.assert_array_equal(inside, image)
+    for border in (sheet[0], sheet[-1], sheet[:, 0], sheet[:, -1]):
+        assert (border == GREY).all()
 
 
 def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
