@@ -15,7 +15,7 @@ TILE_SIZE = 192
 GUTTER, HEADER, CAPTION = 8, 30, 22
 """Pixels between pictures, above the first row, and below a row with captions."""
 
-TITLE_SIZE, CAPTION_SIZE = 13, 10
+TITLE_SIZE, CAPTION_SIZE = 16.5, 12.5
 """Points."""
 
 DPI = 64
@@ -66,7 +66,7 @@ def draw_sheet(
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
         def write(
-            text: str, x: float, y: int, room: int, size: int, **style: Any
+            text: str, x: float, y: int, room: int, size: float, **style: Any
         ) -> None:
             figure.text(
                 x / width, 1 - y / height, fitted(figure, text, room, size),
