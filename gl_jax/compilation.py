@@ -24,15 +24,22 @@ def ops(platform: str | None = None) -> Ops:
     return guest.ops() if guest else NATIVE
 
 
-def options(platform: str | None = None) -> dict[str, str | bool]:
-    """What XLA should compile large programs with; it changes how, never what they compute."""
+def options(
+    platform: str | None = None, *, once: bool = False
+) -> dict[str, str | bool]:
+    """The options to compile large programs with: they change how a program is computed.
+
+    A program that runs `once` is rather compiled soon than well.
+    """
     guest = GUESTS.get(platform or jax.default_backend())
-    return guest.compiler_options() if guest else {}
+    return guest.compiler_options(once=once) if guest else {}
 
 
-def jit(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Any:
+def jit(
+    function: Callable[..., Any], static: tuple[int, ...] = (), *, once: bool = False
+) -> Any:
     """`jax.jit` with these options; `static` are the places of static arguments."""
-    return jax.jit(function, static_argnums=static, compiler_options=options())
+    return jax.jit(function, static_argnums=static, compiler_options=options(once=once))
 
 
 def use_compilation_cache() -> None:

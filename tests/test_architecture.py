@@ -172,6 +172,16 @@ def test_arrays_never_see_the_configuration():
     ] == []
 
 
+def test_the_guest_knows_the_two_operations_only():
+    assert [
+        f"{file.room} imports {name}"
+        for file in FILES
+        if inside(file.room, ("cpu",))
+        for name in own_rooms(file)
+        if not inside(name, ("cpu",)) and name not in ("models", "models.ops")
+    ] == []
+
+
 def test_the_configuration_needs_the_standard_library_only():
     (config,) = (file for file in FILES if file.room == "config")
     libraries = {name.partition(".")[0] for name in imports(config.tree)}

@@ -30,7 +30,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
     """The runs that were started; none of them trains."""
     started: list[tuple[Config, Path]] = []
     loop = types.ModuleType("gl_jax.training.loop")
-    loop.run = lambda config, workdir: started.append((config, workdir))  # type: ignore[attr-defined]
+    loop.run = lambda config, workdir, *, experiment: started.append((config, workdir))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gl_jax.training.loop", loop)
     monkeypatch.setattr("gl_jax.training.loop", loop, raising=False)
     return started

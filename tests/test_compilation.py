@@ -1,42 +1,47 @@
-"""What programs are compiled with, and where they are kept."""
+"""Operations and options of each platform, and where programs are kept."""
 
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from gl_jax import compilation
-from gl_jax.compilation import CPU_OPTIONS, WITHOUT_AVX512, compiler_options
+from gl_jax.models.ops import NATIVE, Ops
 
 
-def test_options_are_for_processors_only(monkeypatch) -> None:
-    assert bool(compiler_options()) == (jax.default_backend() == "cpu")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler_options.__wrapped__() == {}
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_get_native_operations_and_no_options(platform) -> None:
+    assert compilation.ops(platform) is NATIVE
+    assert compilation.options(platform) == {}
 
 
-@pytest.mark.parametrize(
-    ("said", "widest"),
-    [
-        ("flags\t\t: fpu avx avx2 fma\n", True),
-        ("flags\t\t: fpu avx avx2 fma avx512f\n", False),
-        ("flags\t\t: fpu avx\n", False),
-        ("Features\t: fp asimd\n", False),
-        (None, False),  # another system than Linux
-    ],
-)
-def test_processors_of_avx2_get_options_of_their_own(
-    said, widest, monkeypatch, tmp_path
-) -> None:
-    path = tmp_path / "cpuinfo"
-    if said is not None:
-        path.write_text(f"processor\t: 0\n{said}")
-    monkeypatch.setattr(compilation, "PROCESSOR", path)
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    options = compiler_options.__wrapped__()
-    assert options == CPU_OPTIONS | (WITHOUT_AVX512 if widest else {})
+def test_a_platform_may_have_operations_and_options_of_its_own(monkeypatch) -> None:
+    own = Ops(lambda *given: given[0], lambda *given: given[0])
+    guest = SimpleNamespace(
+        ops=lambda: own, compiler_options=lambda once=False: {"wide": True}
+    )
+    monkeypatch.setattr(compilation, "GUESTS", {"cpu": guest})
+    assert compilation.ops("cpu") is own
+    assert compilation.options("cpu") == {"wide": True}
+    assert compilation.ops("gpu") is NATIVE
+    # By default those of the platform that JAX runs on.
+    here = jax.default_backend() == "cpu"
+    assert (compilation.ops() is own) == here
+    assert bool(compilation.options()) == here
+
+
+def test_functions_are_compiled_with_the_options(monkeypatch) -> None:
+    monkeypatch.setattr(compilation, "GUESTS", {})
+    assert compilation.jit(lambda x, times: x * times, static=(1,))(2.0, 3) == 6
+    guest = SimpleNamespace(
+        compiler_options=lambda once=False: {"xla_of_another_version": True}
+    )
+    monkeypatch.setattr(compilation, "GUESTS", {jax.default_backend(): guest})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        compilation.jit(lambda x: x + 1)(2.0)
 
 
 @pytest.mark.parametrize("told", [None, "elsewhere"])

@@ -10,7 +10,7 @@ import pytest
 from gl_jax import cli
 from gl_jax.config import Config, Phase, differences
 from gl_jax.experiment import load_experiment
-from gl_jax.training import create_state, default_parts, make_steps
+from gl_jax.training import default_parts, make_steps, state_shapes
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -44,7 +44,7 @@ def test_its_steps_can_be_traced_at_full_size(config):
     size = config.data.image_size
     parts = default_parts(config)
     ema = config.run.ema_decay is not None
-    state = jax.eval_shape(lambda: create_state(parts, size, ema=ema))
+    state = state_shapes(parts, size, ema=ema)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
     steps = make_steps(parts, (0.5, 0.5, 0.5), ema_decay=config.run.ema_decay)
     phases = {config.phase_at(s) for s in range(config.schedule.total_steps)}

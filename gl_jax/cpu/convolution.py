@@ -15,6 +15,7 @@ on processors, and its gradients are not; here they are
 """
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
 from math import prod
 
@@ -24,7 +25,7 @@ from jaxtyping import Array, Float
 
 from gl_jax.cpu import grids, winograd
 from gl_jax.cpu.grids import Layer
-from gl_jax.models.ops import Ops
+from gl_jax.models.ops import NATIVE, Ops
 
 Fine = Float[Array, "b h w i"]
 Coarse = Float[Array, "b y x o"]
@@ -39,15 +40,15 @@ compile in half the time."""
 WINOGRAD_CHANNELS = 32
 """Features on either side; below, Winograd's transforms cost more than they save."""
 
+WINOGRAD_OUTPUT_CHANNELS = 64
+"""The same of outputs, for which XLA's own convolution is fast."""
+
 WINOGRAD_COARSE_CHANNELS = 128
 """The same of the coarse side at stride 2."""
 
-WINOGRAD_PRODUCTS = 2**27
+WINOGRAD_PRODUCTS = 2**26
 """Multiplications for each tap at stride 2; below, Winograd takes longer to compile than it
 saves in a few hundred steps."""
-
-WINOGRAD_GRADIENT_PRODUCTS = 2**25
-"""The same of a kernel's gradient, of which Winograd saves more."""
 
 ACCURATE_FEATURES = 128
 """Features that are summed; with more, an undilated layer takes the smallest tiles:
@@ -108,19 +109,18 @@ def _zero_like(array: Array) -> Array:
 def to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
     """The layer's convolution."""
     sides = layer.coarse_sides(fine.shape[1:3])
-    if _does_little(kernel, sides):
-        return _native_to_coarse(fine, kernel, layer)
-    if _is_small_map(layer, fine.shape[0], sides):
+    way = _way(layer, fine, kernel.shape, fine.shape[1:3])
+    if way is _Way.SMALL_MAP:
         return _by_patches(fine, kernel, _padding(fine, sides, layer), layer.stride)
-    if _suits_winograd(fine, kernel, layer, fine.shape[1:3], WINOGRAD_PRODUCTS):
-        summed = fine.shape[3] * layer.stride**2
-        accurate = layer.dilation == 1 and summed > ACCURATE_FEATURES
-        tiles = winograd.TILES_2X2 if accurate else winograd.TILES_2X4
-        if layer.stride == 1:
-            return winograd.convolve(fine, kernel, layer.dilation, tiles)
-        kernel = grids.kernel_of_squares(kernel)
-        return winograd.convolve(grids.squares(fine), kernel, 1, tiles)
-    return _native_to_coarse(fine, kernel, layer)
+    if way is not _Way.WINOGRAD or min(kernel.shape[2:]) < WINOGRAD_OUTPUT_CHANNELS:
+        return NATIVE.convolve(fine, kernel, layer.stride, layer.dilation)
+    summed = layer.stride**2 * fine.shape[3]
+    accurate = layer.dilation == 1 and summed > ACCURATE_FEATURES
+    tiles = winograd.TILES_2X2 if accurate else winograd.TILES_2X4
+    if layer.stride == 1:
+        return winograd.convolve(fine, kernel, layer.dilation, tiles)
+    kernel = grids.kernel_of_squares(kernel)
+    return winograd.convolve(grids.squares(fine), kernel, 1, tiles)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -128,38 +128,43 @@ def to_fine(
     coarse: Coarse, kernel: Kernel, layer: Layer, sides: tuple[int, int]
 ) -> Fine:
     """The layer's transposed convolution, onto a fine grid of these sides."""
-    if _does_little(kernel, coarse.shape[1:3]):
+    way = _way(layer, coarse, kernel.shape, sides)
+    if way is _Way.WINOGRAD and layer.stride == 1:
+        large = min(kernel.shape[2:]) >= LARGE_TILES_FEATURES
+        tiles = winograd.TILES_4X4 if large else winograd.TILES_2X4
+        dilation = layer.dilation
+        return winograd.convolve(coarse, kernel, dilation, tiles, transposed=True)
+    if way is _Way.WINOGRAD:
+        kernel, tiles = grids.kernel_of_squares(kernel), winograd.TILES_2X4
+        squares = winograd.convolve(coarse, kernel, 1, tiles, transposed=True)
+        return grids.pixels(squares)
+    if (
+        way is _Way.LITTLE
+        or layer.stride != 2
+        or layer.dilation != 1
+        or layer.size == 1
+    ):
         return _native_to_fine(coarse, kernel, layer, sides)
-    small = _is_small_map(layer, coarse.shape[0], coarse.shape[1:3])
-    if not small and _suits_winograd(coarse, kernel, layer, sides, WINOGRAD_PRODUCTS):
-        if layer.stride == 1:
-            large = min(kernel.shape[2:]) >= LARGE_TILES_FEATURES
-            tiles = winograd.TILES_4X4 if large else winograd.TILES_2X4
-            kernel = grids.mirrored(kernel)
-            return winograd.convolve(coarse, kernel, layer.dilation, tiles)
-        kernel = grids.mirrored(grids.kernel_of_squares(kernel))
-        return grids.pixels(winograd.convolve(coarse, kernel, 1, winograd.TILES_2X4))
-    if layer.stride == 2 and layer.dilation == 1 and layer.size > 1:
-        dense = _by_patches if small else _dense
-        return _by_parity(coarse, kernel, layer, sides, dense)
-    return _native_to_fine(coarse, kernel, layer, sides)
+    dense = _by_patches if way is _Way.SMALL_MAP else _dense
+    return _by_parity(coarse, kernel, layer, sides, dense)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def to_kernel(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
     """The kernel's gradient from the layer's inputs and the gradient of its outputs."""
     shape = (layer.size, layer.size, fine.shape[3], coarse.shape[3])
-    kernel = jax.ShapeDtypeStruct(shape, fine.dtype)
-    if _does_little(kernel, coarse.shape[1:3]):
+    way = _way(layer, fine, shape, fine.shape[1:3])
+    if way is _Way.LITTLE:
         return _native_to_kernel(fine, coarse, layer)
-    small = _is_small_map(layer, coarse.shape[0], coarse.shape[1:3])
-    least = WINOGRAD_GRADIENT_PRODUCTS
-    if not small and _suits_winograd(fine, kernel, layer, fine.shape[1:3], least):
-        if layer.stride == 1:
-            return winograd.weight_gradient(fine, coarse, layer.dilation)
-        gradient = winograd.weight_gradient(grids.squares(fine), coarse, 1)
-        return grids.kernel_of_pixels(gradient, layer.size)
-    return _from_patches(fine, coarse, layer)
+    if way is not _Way.WINOGRAD:
+        if layer.stride == 1 and coarse.shape[3] < fine.shape[3]:
+            # Patches of the thinner side: at stride 1 both grids may change roles.
+            return grids.mirrored(_from_patches(coarse, fine, layer))
+        return _from_patches(fine, coarse, layer)
+    if layer.stride == 1:
+        return winograd.weight_gradient(fine, coarse, layer.dilation)
+    gradient = winograd.weight_gradient(grids.squares(fine), coarse, 1)
+    return grids.kernel_of_pixels(gradient)
 
 
 to_coarse.defvjp(
@@ -191,54 +196,41 @@ to_kernel.defvjp(
 # ---- Which formulation ---------------------------------------------------------------
 
 
-def _products(kernel: Kernel | jax.ShapeDtypeStruct, coarse: Sequence[int]) -> int:
-    """Multiplications for each tap and photograph."""
-    return prod(coarse) * prod(kernel.shape[2:])
+class _Way(Enum):
+    LITTLE = "XLA's own"
+    SMALL_MAP = "patches of all photographs"
+    WINOGRAD = "Winograd's algorithm"
+    OTHER = "XLA's convolution, and gradients by parity and by patches of strips"
 
 
-def _does_little(kernel: Kernel | jax.ShapeDtypeStruct, coarse: Sequence[int]) -> bool:
-    return _products(kernel, coarse) < LEAST_PRODUCTS
+def _way(
+    layer: Layer, array: Array, kernel: Sequence[int], fine: Sequence[int]
+) -> _Way:
+    """The formulation for a layer between a fine grid of these sides and its coarse one.
 
-
-def _is_small_map(layer: Layer, count: int, coarse: Sequence[int]) -> bool:
-    few = prod(coarse) <= SMALL_MAP and count * prod(coarse) <= MOST_PATCHES
-    return layer.stride == 2 and layer.dilation == 1 and few
-
-
-def _suits_winograd(
-    array: Array,
-    kernel: Kernel | jax.ShapeDtypeStruct,
-    layer: Layer,
-    fine: Sequence[int],
-    least: int,
-) -> bool:
-    """Whether Winograd saves time; at stride 2 from `least` multiplications on."""
-    if array.dtype != jnp.float32 or min(kernel.shape[2:]) < WINOGRAD_CHANNELS:
-        return False
-    if (layer.size, layer.stride) == (3, 1):
-        return winograd.fits(fine, layer.dilation)
-    if (layer.size, layer.stride, layer.dilation) != (5, 2, 1) or any(
-        side % 2 for side in fine
-    ):
-        return False
+    `array` is of either grid, `kernel` the kernel's shape.
+    """
     coarse = layer.coarse_sides(fine)
-    wide = kernel.shape[3] >= WINOGRAD_COARSE_CHANNELS
-    much = array.shape[0] * _products(kernel, coarse) >= least
-    return wide and much and winograd.fits(coarse, 1)
-
-
-# ---- XLA's own -----------------------------------------------------------------------
-
-
-def _native_to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
-    return jax.lax.conv_general_dilated(
-        fine,
-        kernel,
-        window_strides=(layer.stride, layer.stride),
-        padding=((layer.padding, layer.padding), (layer.padding, layer.padding)),
-        rhs_dilation=(layer.dilation, layer.dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    count, pixels, strided = array.shape[0], prod(coarse), layer.stride == 2
+    products = pixels * kernel[2] * kernel[3]
+    if products < LEAST_PRODUCTS:
+        return _Way.LITTLE
+    few = pixels <= SMALL_MAP and count * pixels <= MOST_PATCHES
+    if few and strided and layer.dilation == 1:
+        return _Way.SMALL_MAP
+    if array.dtype != jnp.float32 or min(kernel[2:]) < WINOGRAD_CHANNELS:
+        return _Way.OTHER
+    if layer.size == 3 and layer.stride == 1:
+        return _Way.WINOGRAD if winograd.fits(fine, layer.dilation) else _Way.OTHER
+    even = fine[0] % 2 == fine[1] % 2 == 0
+    square = layer.size == 5 and strided and layer.dilation == 1 and even
+    much = (
+        count * products >= WINOGRAD_PRODUCTS and kernel[3] >= WINOGRAD_COARSE_CHANNELS
     )
+    return _Way.WINOGRAD if square and much and winograd.fits(coarse, 1) else _Way.OTHER
+
+
+# ---- XLA's own gradients -------------------------------------------------------------
 
 
 def _native_to_fine(

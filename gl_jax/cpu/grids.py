@@ -41,8 +41,8 @@ def mirrored(kernel: Float[Array, "k l i o"]) -> Float[Array, "k l o i"]:
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-# A stride-2 convolution is one of stride 1 between the coarse grid and the fine grid's
-# pixels in squares of 2x2, four times the features. Kernels of up to 5 taps become 3x3.
+# A 5x5 convolution of stride 2 is a 3x3 one of stride 1 from the fine grid's pixels in
+# squares of 2x2, four times the features, to the coarse grid.
 
 
 def squares(fine: Float[Array, "b 2*h 2*w f"]) -> Float[Array, "b h w 4*f"]:
@@ -61,29 +61,17 @@ def pixels(squares: Float[Array, "b h w 4*f"]) -> Float[Array, "b 2*h 2*w f"]:
     return ordered.reshape(b, 2 * height, 2 * width, features // 4)
 
 
-def kernel_of_squares(
-    kernel: Float[Array, "k k f o"],
-) -> Float[Array, "3 3 4*f o"]:
-    """The 3x3 kernel that does on squares what a stride-2 layer's kernel does on pixels."""
-    size, _, fine, coarse = kernel.shape
-    before = _taps_before(size)
-    around = (before, 6 - before - size)
-    filled = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
+def kernel_of_squares(kernel: Float[Array, "5 5 f o"]) -> Float[Array, "3 3 4*f o"]:
+    """The kernel that does on squares what a stride-2 layer's kernel does on pixels."""
+    *_, fine, coarse = kernel.shape
+    filled = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     split = filled.reshape(3, 2, 3, 2, fine, coarse)
     return split.transpose(0, 2, 1, 3, 4, 5).reshape(3, 3, 4 * fine, coarse)
 
 
-def kernel_of_pixels(
-    kernel: Float[Array, "3 3 4*f o"], size: int
-) -> Float[Array, "k k f o"]:
-    """The inverse of `kernel_of_squares`, for a kernel of side `size`."""
-    features, coarse = kernel.shape[2:]
+def kernel_of_pixels(kernel: Float[Array, "3 3 4*f o"]) -> Float[Array, "5 5 f o"]:
+    """The inverse of `kernel_of_squares`."""
+    *_, features, coarse = kernel.shape
     split = kernel.reshape(3, 3, 2, 2, features // 4, coarse)
     filled = split.transpose(0, 2, 1, 3, 4, 5).reshape(6, 6, features // 4, coarse)
-    taps = slice(_taps_before(size), _taps_before(size) + size)
-    return filled[taps, taps]
-
-
-def _taps_before(size: int) -> int:
-    """Taps that a 6x6 kernel has before those of a smaller one."""
-    return 2 - (size - 1) // 2
+    return filled[:5, :5]

@@ -75,10 +75,22 @@ def fits(sides: Sequence[int], dilation: int) -> bool:
     return height * width <= MOST_PADDING * sides[0] * sides[1]
 
 
-def convolve(inputs: Images, kernel: Kernel, dilation: int, tiles: Tiles) -> Images:
-    """A 3x3 convolution of stride 1, zero padding of `dilation` on every side."""
+def convolve(
+    inputs: Images,
+    kernel: Kernel,
+    dilation: int,
+    tiles: Tiles,
+    *,
+    transposed: bool = False,
+) -> Images:
+    """A 3x3 convolution of stride 1, zero padding of `dilation` on every side.
+
+    `transposed` is its input gradient: by the kernel from outputs to inputs.
+    """
     rows, columns = tiles
-    features = kernel.shape[3]
+    if transposed:
+        kernel = kernel[::-1, ::-1]
+    summed, features = (2, kernel.shape[2]) if transposed else (1, kernel.shape[3])
     blocks = _Blocks(inputs.shape, tiles, dilation, VALUES // max(kernel.shape[2:]))
     padded = blocks.padded(inputs)
     weights = _transformed(kernel.swapaxes(0, 1), tiles)
@@ -86,7 +98,8 @@ def convolve(inputs: Images, kernel: Kernel, dilation: int, tiles: Tiles) -> Ima
     def complete(index: Array, outputs: Array) -> Array:
         points = _input_tiles(blocks.cut_around(padded, index), tiles, dilation)
         products = [
-            point @ weight for point, weight in zip(points, weights, strict=True)
+            jax.lax.dot_general(point, weight, (((2,), (summed,)), ((0,), (0,))))
+            for point, weight in zip(points, weights, strict=True)
         ]
         image, row = blocks.start(index)
         for number, line in enumerate(_combinations(rows.outputs, products)):

@@ -12,7 +12,7 @@ from gl_jax.config import Phase
 from gl_jax.training.gradients import Drawn, make_gradients
 from gl_jax.training.objectives import Objective, Term
 from gl_jax.training.parts import Optimizers, Parts, default_parts, whole, window
-from gl_jax.training.state import NetState, TrainState, create_state
+from gl_jax.training.state import NetState, TrainState, create_state, state_shapes
 from gl_jax.training.steps import make_steps
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "default_parts",
     "make_gradients",
     "make_steps",
+    "state_shapes",
     "whole",
     "window",
 ]

@@ -74,7 +74,8 @@ class Examples(NamedTuple):
     holes: Holes
     windows: Holes
     keys: Key[Array, "b 3"]
-    """Of the augmentation: of fakes and photographs to learn from, and of fakes to judge."""
+    """Of the augmentation: for the fakes and photographs of the discriminators' update, and for
+    the fakes of the completion network's."""
 
 
 class Completion(NamedTuple):
@@ -85,7 +86,7 @@ class Completion(NamedTuple):
     pullback: Callable[[Images], tuple[Tree]]
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """A part of the batch's gradients with its metrics, before they are averaged."""
 
     params: Tree
@@ -119,11 +120,11 @@ def make_gradients(
 
         return gradients
 
-    found = {Phase.COMPLETION: gradients_of(completion_gradients)}
+    made = {Phase.COMPLETION: gradients_of(completion_gradients)}
     if parts.discriminator is not None:
-        found[Phase.DISCRIMINATOR] = gradients_of(discriminator_gradients)
-        found[Phase.JOINT] = gradients_of(partial(completion_gradients, joint=True))
-    return found
+        made[Phase.DISCRIMINATOR] = gradients_of(discriminator_gradients)
+        made[Phase.JOINT] = gradients_of(partial(completion_gradients, joint=True))
+    return made
 
 
 def completion_gradients(
@@ -136,16 +137,16 @@ def completion_gradients(
 ) -> Gradients:
     """Of the completion loss (Eq. 2), in the joint phase of Eq. 5."""
 
-    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Found]:
+    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
         completion = shared or complete(setup, state, batch_stats, examples)
-        error, found = _completion_error(setup, completion.completed, examples)
+        error, measured = _completion_error(setup, completion.completed, examples)
         if joint:
             adversarial, more = _adversarial_error(
-                setup, state, completion.completed, examples, found
+                setup, state, completion.completed, examples, measured
             )
-            error, found = error + adversarial, more
+            error, measured = error + adversarial, more
         (params,) = completion.pullback(error)
-        return completion.batch_stats, found._replace(params=params)
+        return completion.batch_stats, measured._replace(params=params)
 
     return _over_pieces(setup, gradients, state.completion.batch_stats, examples)
 
@@ -157,19 +158,24 @@ def discriminator_gradients(
     shared: Completion | None = None,
 ) -> Gradients:
     """Of the discriminators' loss (Eq. 3), the completion network held still."""
-    objective, frozen, net = setup.parts.objective, state.completion, judges_of(state)
+    objective, frozen, net = (
+        setup.parts.objective,
+        state.completion,
+        discriminator_of(state),
+    )
+    logits_of = partial(_applied, setup.parts.discriminator)
 
-    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Found]:
+    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
         completion = shared or complete(setup, state, frozen.batch_stats, examples)
         completed = jax.lax.stop_gradient(completion.completed)
         fakes = composite(completed, examples.images, examples.holes.mask)
-        see = partial(_seen, setup, state.step)
-        fake = see(fakes, examples.holes, examples.keys[:, 0])
-        real = see(examples.images, examples.windows, examples.keys[:, 1])
+        views = partial(_views, setup, state.step)
+        fake = views(fakes, examples.holes, examples.keys[:, 0])
+        real = views(examples.images, examples.windows, examples.keys[:, 1])
 
         def loss(params: Tree) -> tuple[Float[Array, ""], Any]:
-            fake_logits, stats = _judge(setup, params, batch_stats, fake)
-            real_logits, stats = _judge(setup, params, stats, real)
+            fake_logits, stats = logits_of(params, batch_stats, fake)
+            real_logits, stats = logits_of(params, stats, real)
             value = objective.discriminator(real_logits, fake_logits)
             metrics = {
                 "discriminator_loss": value,
@@ -179,7 +185,7 @@ def discriminator_gradients(
             value = objective.discriminator_weight * value
             if objective.penalty is not None:
                 penalty = objective.penalty(
-                    lambda views: _judge(setup, params, batch_stats, views)[0],
+                    lambda views: logits_of(params, batch_stats, views)[0],
                     real,
                     fake,
                 )
@@ -189,14 +195,14 @@ def discriminator_gradients(
         params, (stats, metrics) = jax.grad(loss, has_aux=True)(
             local(net.params, setup.axis_name)
         )
-        return stats, Found(params, metrics, {})
+        return stats, Measured(params, metrics, {})
 
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
 
 def _completion_error(
     setup: Setup, completed: Images, examples: Examples
-) -> tuple[Images, Found]:
+) -> tuple[Images, Measured]:
     """The gradient of the completion loss at the completed image."""
 
     def loss(completed: Images) -> tuple[Float[Array, ""], Scalars]:
@@ -210,7 +216,7 @@ def _completion_error(
 
     error, metrics = jax.grad(loss, has_aux=True)(completed)
     squares = {"completion_gradient_norm": jnp.sum(jnp.square(error))}
-    return error, Found(None, metrics, squares)
+    return error, Measured(None, metrics, squares)
 
 
 def _adversarial_error(
@@ -218,36 +224,42 @@ def _adversarial_error(
     state: TrainState,
     completed: Images,
     examples: Examples,
-    found: Found,
-) -> tuple[Images, Found]:
+    measured: Measured,
+) -> tuple[Images, Measured]:
     """The gradient of alpha times the adversarial loss at the completed image.
 
     Behind this point both losses travel through the same linear pullback, so their norms
     here tell how the two are balanced at no cost.
     """
-    objective, net = setup.parts.objective, judges_of(state)
+    objective, net = setup.parts.objective, discriminator_of(state)
 
     def loss(completed: Images) -> Float[Array, ""]:
         fakes = composite(completed, examples.images, examples.holes.mask)
-        seen = _seen(setup, state.step, fakes, examples.holes, examples.keys[:, 2])
+        seen = _views(setup, state.step, fakes, examples.holes, examples.keys[:, 2])
         # The discriminators judge as they were trained, by batch statistics; the running
         # ones they would update here are dropped.
-        logits, _ = _judge(setup, net.params, net.batch_stats, seen)
+        network = setup.parts.discriminator
+        logits, _ = _applied(network, net.params, net.batch_stats, seen)
         return objective.adversarial(logits)
 
     value, error = jax.value_and_grad(loss)(completed)
     alpha = jnp.asarray(objective.alpha, jnp.float32)
     if objective.ratio is not None:
-        norms = (found.squares["completion_gradient_norm"], jnp.sum(jnp.square(error)))
+        norms = (
+            measured.squares["completion_gradient_norm"],
+            jnp.sum(jnp.square(error)),
+        )
         completion, adversarial = pmean(norms, setup.axis_name)
         alpha = objective.ratio * jnp.sqrt(completion / (adversarial + 1e-20))
     error = alpha * error
-    metrics = found.metrics | {
+    metrics = measured.metrics | {
         "adversarial_loss": value,
         "alpha": local(alpha, setup.axis_name),
     }
-    squares = found.squares | {"adversarial_gradient_norm": jnp.sum(jnp.square(error))}
-    return error, Found(None, metrics, squares)
+    squares = measured.squares | {
+        "adversarial_gradient_norm": jnp.sum(jnp.square(error))
+    }
+    return error, Measured(None, metrics, squares)
 
 
 # ---- what they are made of ----------------------------------------------------------------
@@ -313,7 +325,7 @@ def complete(
     return Completion(completed, batch_stats, pullback)
 
 
-def _seen(
+def _views(
     setup: Setup,
     step: Int[Array, ""],
     images: Images,
@@ -326,16 +338,10 @@ def _seen(
     return {name: view(images, holes) for name, view in setup.parts.views.items()}
 
 
-def _judge(
-    setup: Setup, params: Tree, batch_stats: Tree, views: dict[str, Array]
-) -> tuple[Float[Array, " b"], Tree]:
-    """The discriminators' logits, and their new running statistics."""
-    return _applied(setup.parts.discriminator, params, batch_stats, views)
-
-
 def _applied(
     network: Any, params: Tree, batch_stats: Tree, inputs: Any
 ) -> tuple[Any, Tree]:
+    """The network's outputs in training, and its new running statistics."""
     outputs, updated = network.apply(
         {"params": params, "batch_stats": batch_stats},
         inputs,
@@ -345,7 +351,7 @@ def _applied(
     return outputs, updated.get("batch_stats", {})
 
 
-def judges_of(state: TrainState) -> NetState:
+def discriminator_of(state: TrainState) -> NetState:
     """The state's discriminators; ValueError where it has none."""
     if state.discriminator is None:
         raise ValueError("this state has no discriminators to train with.")
@@ -354,7 +360,7 @@ def judges_of(state: TrainState) -> NetState:
 
 def _over_pieces(
     setup: Setup,
-    gradients: Callable[[Tree, Examples], tuple[Tree, Found]],
+    gradients: Callable[[Tree, Examples], tuple[Tree, Measured]],
     batch_stats: Tree,
     examples: Examples,
 ) -> Gradients:
@@ -365,7 +371,7 @@ def _over_pieces(
     """
     pieces, axis_name = setup.accumulate, setup.axis_name
     if pieces == 1:
-        batch_stats, found = gradients(batch_stats, examples)
+        batch_stats, measured = gradients(batch_stats, examples)
     else:
         split = jax.tree.map(
             lambda leaf: leaf.reshape(pieces, -1, *leaf.shape[1:]), examples
@@ -373,18 +379,18 @@ def _over_pieces(
 
         def add(carry: tuple[Tree, Any], piece: Examples) -> tuple[Any, None]:
             batch_stats, sums = carry
-            batch_stats, found = gradients(batch_stats, piece)
-            return (batch_stats, jax.tree.map(jnp.add, sums, found)), None
+            batch_stats, measured = gradients(batch_stats, piece)
+            return (batch_stats, jax.tree.map(jnp.add, sums, measured)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
         shapes = jax.eval_shape(gradients, batch_stats, first)[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         carry = (batch_stats, local(zeros, axis_name))
         (batch_stats, sums), _ = jax.lax.scan(add, carry, split)
-        found = jax.tree.map(lambda leaf: leaf / pieces, sums)
-    found = pmean(found, axis_name)
+        measured = jax.tree.map(lambda leaf: leaf / pieces, sums)
+    measured = pmean(measured, axis_name)
     # Each part's gradient is that of its own mean, so the whole's is smaller by the number
     # of parts n: its squared norm is sum / n^2, and the average over parts is sum / n.
     parts = pieces * axis_size(axis_name)
-    norms = {name: jnp.sqrt(value / parts) for name, value in found.squares.items()}
-    return Gradients(found.params, batch_stats, found.metrics | norms)
+    norms = {name: jnp.sqrt(value / parts) for name, value in measured.squares.items()}
+    return Gradients(measured.params, batch_stats, measured.metrics | norms)

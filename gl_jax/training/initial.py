@@ -68,8 +68,8 @@ def begin_with(state: TrainState, model: Model) -> TrainState:
         state = replace(state, ema=jax.tree.map(jnp.copy, variables))
     state = replace(state, completion=_with(state.completion, variables))
     if state.discriminator is not None and model.discriminator is not None:
-        judge = _whole(model.discriminator.variables)
-        state = replace(state, discriminator=_with(state.discriminator, judge))
+        variables = _whole(model.discriminator.variables)
+        state = replace(state, discriminator=_with(state.discriminator, variables))
     return state
 
 

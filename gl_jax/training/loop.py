@@ -36,7 +36,12 @@ from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.parts import Parts
 from gl_jax.training.report import FULL, Report, say, write_whole
-from gl_jax.training.state import TrainState, create_state, inference_variables
+from gl_jax.training.state import (
+    TrainState,
+    create_state,
+    inference_variables,
+    state_shapes,
+)
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
 from gl_jax.training.watchdog import Watchdog
@@ -294,7 +299,11 @@ def _checkpoints(
 
 def _restored_or_new(this: Run, rollbacks: int, log: Callable[[str], None]) -> Start:
     """The state to go on from: of the newest whole checkpoint, or that of step 0."""
-    template = jax.eval_shape(lambda: _created(this))
+    template = state_shapes(
+        this.parts,
+        this.config.data.image_size,
+        ema=this.config.run.ema_decay is not None,
+    )
     restored = this.checkpoints.restore_newest(template)
     if restored is None:
         state, beginning = _created(this), "at random"

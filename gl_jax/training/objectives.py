@@ -23,8 +23,8 @@ Views = Mapping[str, Array]
 CompletionLoss = Callable[[Images, Images, Mask], Scalar]
 DiscriminatorLoss = Callable[[Float[Array, " b"], Float[Array, " b"]], Scalar]
 AdversarialLoss = Callable[[Float[Array, " b"]], Scalar]
-Judge = Callable[[Any], Float[Array, " b"]]
-Penalty = Callable[[Judge, Any, Any], Scalar]
+LogitsOf = Callable[[Any], Float[Array, " b"]]
+Penalty = Callable[[LogitsOf, Any, Any], Scalar]
 
 
 def completion_loss(
@@ -89,8 +89,8 @@ class Objective:
     """What the networks minimise: by default equations 2 to 5 of the paper.
 
     The discriminators minimise `discriminator_weight` times `discriminator(real_logits,
-    fake_logits)`, plus `penalty(judge, real_views, fake_views)` if there is one, `judge`
-    being the discriminator as a function from views to logits. The completion network
+    fake_logits)`, plus `penalty(logits_of, real_views, fake_views)` if there is one,
+    `logits_of` being the discriminator as a function of views. The completion network
     minimises its weighted terms and, in the joint phase, alpha times
     `adversarial(fake_logits)`.
     """

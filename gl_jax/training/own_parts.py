@@ -13,7 +13,7 @@ from gl_jax.config import Config, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.holes import Holes
 from gl_jax.training.parts import Parts, default_parts
-from gl_jax.training.state import create_state
+from gl_jax.training.state import state_shapes
 from gl_jax.training.steps import make_steps
 
 COUNT = 2
@@ -108,7 +108,7 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
 def _require_steps(parts: Parts, config: Config, say: str) -> None:
     """Refuses parts whose steps cannot be traced: losses, penalties, optimizers."""
     size = config.data.image_size
-    state = _traced(say, lambda: create_state(parts, size))
+    state = _traced(say, lambda: state_shapes(parts, size))
     images = jax.ShapeDtypeStruct((COUNT, size, size, 3), np.uint8)
     key = jax.eval_shape(lambda: jax.random.key(0))
     for phase, step in make_steps(parts, (0.5, 0.5, 0.5)).items():

@@ -1,5 +1,6 @@
 """The training state: arrays only. What is in the state is what is in the checkpoint."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gl_jax import compilation
 from gl_jax.training.parts import Parts
 
 Tree = Any
@@ -44,32 +46,38 @@ def create_state(
 ) -> TrainState:
     """The state before the first step, for square images of `image_size` pixels.
 
-    Initial weights are what the networks' own `init` gives; they follow from `seed`.
+    Initial weights are what the networks' own `init` gives; they follow from `seed`. With
+    `ema` the state holds a moving average of the completion network, which begins there.
     """
+    create = partial(_created, parts, image_size, ema)
+    # Each kernel has a draw of its own, and compiling these takes far longer than drawing.
+    state: TrainState = compilation.jit(create, once=True)(jax.random.key(seed))
+    return state
 
-    def create(key: jax.Array) -> TrainState:
-        completion_key, discriminator_key = jax.random.split(key)
-        inputs, views = parts.example_inputs(image_size)
-        completion = _net_state(
-            parts.completion, completion_key, inputs, parts.optimizers.completion
+
+def state_shapes(parts: Parts, image_size: int, *, ema: bool = False) -> TrainState:
+    """The shapes and types of `create_state`'s arrays, without computing any."""
+    create = partial(_created, parts, image_size, ema)
+    state: TrainState = jax.eval_shape(create, jax.random.key(0))
+    return state
+
+
+def _created(parts: Parts, image_size: int, ema: bool, key: jax.Array) -> TrainState:
+    completion_key, discriminator_key = jax.random.split(key)
+    inputs, views = parts.example_inputs(image_size)
+    optimizers = parts.optimizers
+    completion = _net_state(
+        parts.completion, completion_key, inputs, optimizers.completion
+    )
+    discriminator = None
+    if parts.discriminator is not None:
+        discriminator = _net_state(
+            parts.discriminator, discriminator_key, views, optimizers.discriminator
         )
-        discriminator = None
-        if parts.discriminator is not None:
-            discriminator = _net_state(
-                parts.discriminator,
-                discriminator_key,
-                views,
-                parts.optimizers.discriminator,
-            )
-        average = None
-        if ema:
-            average = {
-                "params": completion.params,
-                "batch_stats": completion.batch_stats,
-            }
-        return TrainState(jnp.zeros((), jnp.int32), completion, discriminator, average)
-
-    return jax.jit(create)(jax.random.key(seed))
+    average = None
+    if ema:
+        average = {"params": completion.params, "batch_stats": completion.batch_stats}
+    return TrainState(jnp.zeros((), jnp.int32), completion, discriminator, average)
 
 
 def inference_variables(state: TrainState) -> Tree:

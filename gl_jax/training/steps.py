@@ -31,8 +31,8 @@ from gl_jax.training.gradients import (
     complete,
     completion_gradients,
     discriminator_gradients,
+    discriminator_of,
     examples_of,
-    judges_of,
     set_up,
 )
 from gl_jax.training.parts import Parts
@@ -73,8 +73,8 @@ def completion_step(
 ) -> tuple[TrainState, Scalars]:
     """Updates the completion network by the completion loss (Algorithm 1, t < T_C)."""
     examples = examples_of(setup, state, images, key, drawn)
-    found = completion_gradients(setup, state, examples)
-    return _with_completion(setup, state, found), found.metrics
+    measured = completion_gradients(setup, state, examples)
+    return _with_completion(setup, state, measured), measured.metrics
 
 
 def discriminator_step(
@@ -86,9 +86,9 @@ def discriminator_step(
 ) -> tuple[TrainState, Scalars]:
     """Updates the discriminators alone (Algorithm 1, T_C <= t < T_C + T_D)."""
     examples = examples_of(setup, state, images, key, drawn)
-    found = discriminator_gradients(setup, state, examples)
-    state = _with_discriminator(setup, state, found)
-    return replace(state, step=state.step + 1), found.metrics
+    measured = discriminator_gradients(setup, state, examples)
+    state = _with_discriminator(setup, state, measured)
+    return replace(state, step=state.step + 1), measured.metrics
 
 
 def joint_step(
@@ -109,30 +109,36 @@ def joint_step(
         shared = complete(setup, state, state.completion.batch_stats, examples)
     judged = discriminator_gradients(setup, state, examples, shared)
     state = _with_discriminator(setup, state, judged)
-    found = completion_gradients(setup, state, examples, shared, joint=True)
-    return _with_completion(setup, state, found), judged.metrics | found.metrics
+    measured = completion_gradients(setup, state, examples, shared, joint=True)
+    return _with_completion(setup, state, measured), judged.metrics | measured.metrics
 
 
 def _updated(
-    optimizer: optax.GradientTransformation, net: NetState, found: Gradients
+    optimizer: optax.GradientTransformation, net: NetState, measured: Gradients
 ) -> NetState:
     # optax raises its decay rates to integer step counts.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(found.params, net.opt_state, net.params)
+        updates, opt_state = optimizer.update(
+            measured.params, net.opt_state, net.params
+        )
     params = optax.apply_updates(net.params, updates)
-    return NetState(params, found.batch_stats, opt_state)
+    return NetState(params, measured.batch_stats, opt_state)
 
 
 def _with_discriminator(
-    setup: Setup, state: TrainState, found: Gradients
+    setup: Setup, state: TrainState, measured: Gradients
 ) -> TrainState:
     optimizer = setup.parts.optimizers.discriminator
-    return replace(state, discriminator=_updated(optimizer, judges_of(state), found))
+    return replace(
+        state, discriminator=_updated(optimizer, discriminator_of(state), measured)
+    )
 
 
-def _with_completion(setup: Setup, state: TrainState, found: Gradients) -> TrainState:
+def _with_completion(
+    setup: Setup, state: TrainState, measured: Gradients
+) -> TrainState:
     optimizer = setup.parts.optimizers.completion
-    completion = _updated(optimizer, state.completion, found)
+    completion = _updated(optimizer, state.completion, measured)
     step, ema = state.step + 1, state.ema
     if ema is not None and setup.ema_decay is not None:
         # A young average would remember the random weights: let it start short.

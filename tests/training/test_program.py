@@ -10,7 +10,7 @@ from gl_jax.models.completion import LAYERS
 from gl_jax.models.discriminators import depth
 from gl_jax.models.ops import NATIVE
 from gl_jax.parallel import AXIS, Devices
-from gl_jax.training import Phase, create_state, default_parts, make_steps
+from gl_jax.training import Phase, default_parts, make_steps, state_shapes
 
 MEAN = (0.5, 0.4, 0.3)
 
@@ -28,7 +28,7 @@ def joint_program() -> str:
     config = Config()
     parts = default_parts(config, ops=NATIVE)
     size = config.data.image_size
-    state = jax.eval_shape(lambda: create_state(parts, size))
+    state = state_shapes(parts, size)
     step = jax.jit(make_steps(parts, MEAN)[Phase.JOINT])
     traced = step.trace(state, photographs(1, size, size), KEY)
     return traced.lower(lowering_platforms=("tpu",)).as_text()
@@ -65,7 +65,7 @@ def test_devices_talk_once_for_each_norm_each_way_and_once_for_each_gradient():
         holes=HolesConfig(min_size=8, max_size=12, local_size=16),
     )
     parts = default_parts(config, ops=NATIVE)
-    state = jax.eval_shape(lambda: create_state(parts, config.data.image_size))
+    state = state_shapes(parts, config.data.image_size)
     step = make_steps(parts, MEAN, axis_name=AXIS)[Phase.COMPLETION]
     mapped = jax.pmap(
         step,

@@ -1,7 +1,7 @@
 """The three steps of Algorithm 1, against the paper's losses written out."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -507,76 +507,86 @@ def test_networks_without_batch_normalisation_train(accumulate):
 
 
 PHASES = (Phase.COMPLETION, Phase.DISCRIMINATOR, Phase.JOINT)
+TINY = 16
+# In some runs a unit lies within rounding of ReLU's kink, where the gradient jumps: these
+# part, however they are computed. Of small images in three runs most are not among them.
+SEEDS = (1, 2, 3)
+Runs = list[Any]
 
 
-def paper(**run: Any) -> Config:
+def tiny(**run: Any) -> Config:
     """A batch of 8 with the paper's Adadelta."""
-    return config(
-        data=DataConfig(image_size=SIZE, resize=(SIZE, SIZE), batch_size=8),
-        completion_optimizer=OptimizerConfig(),
-        discriminator_optimizer=OptimizerConfig(),
-        run=RunConfig(ema_decay=0.9, **run),
+    return Config(
+        model=ModelConfig(width=0.0625),
+        data=DataConfig(image_size=TINY, resize=(TINY, TINY), batch_size=8),
+        holes=HolesConfig(min_size=4, max_size=6, local_size=8),
+        run=RunConfig(**run),
     )
 
 
-# With three keys in eight some unit lies within rounding of ReLU's kink, where the
-# gradient jumps: then the runs part, however they are computed.
-DEVICES_KEY = 4
+def two_steps_of_each_phase(
+    programs: dict[Phase, Any], put: Any, accumulate: int = 1
+) -> Runs:
+    """What runs from several seeds end with; `put` places state and key, and images."""
+    parts, ends = default_parts(tiny(accumulate=accumulate)), []
+    place, share = put
+    for seed in SEEDS:
+        state = place(create_state(parts, TINY, seed=seed, ema=True))
+        key, images = place(jax.random.key(seed)), photographs(8, seed)[:, ::2, ::2]
+        for phase in PHASES:
+            for _ in range(2):
+                with jax.transfer_guard("disallow"):
+                    state, metrics = programs[phase](state, share(images), key)
+                jax.block_until_ready(metrics)
+        ends.append(jax.device_get((state, metrics)))
+    return ends
+
+
+def mapped_steps(accumulate: int = 1, **options: Any) -> dict[Phase, Any]:
+    parts = default_parts(tiny(), **options)
+    return make_steps(parts, MEAN, accumulate=accumulate, ema_decay=0.9, axis_name=AXIS)
 
 
 @cache
-def pmapped(count: int, accumulate: int = 1) -> Any:
-    """Two steps of each phase on `count` devices."""
-    settings = paper(accumulate=accumulate)
+def pmapped(count: int, accumulate: int = 1) -> Runs:
     devices = Devices(count)
-    state = devices.replicate(state_of(settings))
-    key = devices.replicate(jax.random.key(DEVICES_KEY))
-    steps = make_steps(
-        default_parts(settings),
-        MEAN,
-        accumulate=accumulate,
-        ema_decay=settings.run.ema_decay,
-        axis_name=AXIS,
-    )
-    for phase in PHASES:
-        step = devices.pmap(steps[phase])
-        for _ in range(2):
-            with jax.transfer_guard("disallow"):
-                state, metrics = step(state, devices.shard(photographs(8)), key)
-            jax.block_until_ready(metrics)
-    return jax.device_get((state, metrics))
+    steps = mapped_steps(accumulate)
+    programs = {phase: devices.pmap(steps[phase]) for phase in PHASES}
+    put = (devices.replicate, devices.shard)
+    return two_steps_of_each_phase(programs, put, accumulate)
 
 
-def sharded(step_by_phase: Any, settings: Config) -> Any:
-    """The same six steps of compiled functions, with images sharded over four devices."""
+def on_four_devices() -> tuple[Mesh, Any]:
+    """Their mesh, and the doors to it."""
     mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
-    on_all = NamedSharding(mesh, P())
-    state = jax.device_put(state_of(settings), on_all)
-    key = jax.device_put(jax.random.key(DEVICES_KEY), on_all)
-    images = jax.device_put(photographs(8), NamedSharding(mesh, P(AXIS)))
-    for phase in PHASES:
-        step = step_by_phase(phase, mesh)
-        for _ in range(2):
-            state, metrics = jax.block_until_ready(step(state, images, key))
-    return jax.device_get((state, metrics))
+    whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+    return mesh, (partial(put_on, whole), partial(put_on, split))
 
 
-@pytest.mark.timeout(600)  # two minutes with a core to itself
+def put_on(sharding: NamedSharding, tree: Any) -> Any:
+    return jax.device_put(tree, sharding, may_alias=False)
+
+
+def assert_runs_agree(runs: Runs, others: Runs) -> None:
+    apart = sorted(furthest(a, b) for a, b in zip(runs, others, strict=True))
+    assert apart[1][0] <= 1e-5, apart
+
+
+@pytest.mark.timeout(600)  # a minute with a core to itself
 @pytest.mark.slow
 def test_one_two_and_four_devices_give_the_same_states():
-    one, _ = pmapped(1)
     for count in (2, 4):
-        assert_trees_close(pmapped(count)[0], one, tolerance=1e-5)
+        assert_runs_agree(pmapped(count), pmapped(1))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_same_step_runs_under_jit_with_sharded_images():
     """Without an axis name; the compiler finds what the devices have to tell each other."""
-    settings = paper()
-    steps = make_steps(default_parts(settings), MEAN, ema_decay=0.9)
-    found = sharded(lambda phase, _: jax.jit(steps[phase]), settings)
-    assert_trees_close(found, pmapped(4), tolerance=1e-5)
+    _, put = on_four_devices()
+    steps = make_steps(default_parts(tiny()), MEAN, ema_decay=0.9)
+    programs = {phase: jax.jit(steps[phase]) for phase in PHASES}
+    assert_runs_agree(two_steps_of_each_phase(programs, put), pmapped(4))
 
 
 @pytest.mark.timeout(600)
@@ -584,27 +594,18 @@ def test_the_same_step_runs_under_jit_with_sharded_images():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_same_step_runs_under_shard_map(accumulate):
     """Which checks that what leaves a step as shared is the same on all devices."""
-    settings = paper(accumulate=accumulate)
-    steps = make_steps(
-        default_parts(settings, ops=NATIVE),
-        MEAN,
-        accumulate=accumulate,
-        ema_decay=0.9,
-        axis_name=AXIS,
+    mesh, put = on_four_devices()
+    over = partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P(), P(AXIS), P()),
+        out_specs=(P(), P()),
+        check_vma=True,
     )
-
-    def step_by_phase(phase: Phase, mesh: Mesh) -> Any:
-        mapped = jax.shard_map(
-            steps[phase],
-            mesh=mesh,
-            in_specs=(P(), P(AXIS), P()),
-            out_specs=(P(), P()),
-            check_vma=True,
-        )
-        return jax.jit(mapped)
-
-    found = sharded(step_by_phase, settings)
-    assert_trees_close(found, pmapped(4, accumulate), tolerance=1e-5)
+    steps = mapped_steps(accumulate, ops=NATIVE)
+    programs = {phase: jax.jit(over(steps[phase])) for phase in PHASES}
+    runs = two_steps_of_each_phase(programs, put, accumulate)
+    assert_runs_agree(runs, pmapped(4, accumulate))
 
 
 def test_a_phase_is_traced_once():
