@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ VALIDATION = (
     Panel("Validation", {"val_l1": "L1 of the hole"}, unbroken=True),
 )
 
-MANY = 100
+MANY = 200
 """Points from which on a running median is drawn over a curve."""
 FEW = 30
 """Points up to which each one has a dot."""
@@ -130,14 +130,6 @@ class _Line(NamedTuple):
         return points // 25 | 1 if points >= MANY else 0
 
 
-class _Chart(NamedTuple):
-    """A panel as it is drawn."""
-
-    title: str
-    panel: Panel
-    lines: list[_Line]
-
-
 def draw_curves(
     runs: Sequence[History], panels: Sequence[Panel] = (*TRAINING, *VALIDATION)
 ) -> bytes:
@@ -150,8 +142,14 @@ def draw_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    charts = list(_charts(runs, panels))
     single = len(runs) == 1
+    if not single:
+        panels = [
+            replace(panel, title=f"{panel.title}: {label}", series={metric: label})
+            for panel in panels
+            for metric, label in panel.series.items()
+        ]
+    charts = [(panel, lines) for panel in panels if (lines := _lines(panel, runs))]
     head = TOP + len(runs) * RUN + LEGEND
     height = head + len(charts) * (GAP + PANEL) + FOOT
     last = max(run.last_step for run in runs)
@@ -171,11 +169,11 @@ def draw_curves(
             strip.set_axis_off()
             for start, end, phase in run.phases():
                 strip.axvspan(start, end, color=PHASE_COLORS[phase], lw=0)
-        for row, chart in enumerate(charts):
+        for row, (panel, lines) in enumerate(charts):
             axes = add_axes(head + GAP + row * (PANEL + GAP), PANEL)
             for start, end, phase in runs[0].phases() if single else ():
                 axes.axvspan(start, end, color=PHASE_COLORS[phase], alpha=0.09, lw=0)
-            _draw_chart(axes, chart)
+            _draw_panel(axes, panel, lines)
             if single:
                 axes.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=2)
             axes.xaxis.set_major_locator(MaxNLocator(8, steps=TICK_STEPS, integer=True))
@@ -185,7 +183,7 @@ def draw_curves(
             axes.tick_params(labelbottom=row == len(charts) - 1)
         if charts:
             axes.set_xlabel("step")
-        if any(line.window for chart in charts for line in chart.lines):
+        if any(line.window for _, lines in charts for line in lines):
             figure.text(
                 1 - RIGHT / WIDTH, 0.12 / height,
                 "thin: as logged, thick: running median", color="0.45", ha="right",
@@ -193,37 +191,25 @@ def draw_curves(
         return png(figure)
 
 
-def _charts(runs: Sequence[History], panels: Sequence[Panel]) -> Iterator[_Chart]:
-    for panel in panels:
-        if len(runs) == 1:
-            series = [(runs[0], *names) for names in panel.series.items()]
-            groups = [(panel.title, series)]
-        else:
-            groups = [
-                (f"{panel.title}: {label}", [(run, metric, run.name) for run in runs])
-                for metric, label in panel.series.items()
-            ]
-        for title, series in groups:
-            lines = [
-                _line(run, metric, panel, label, color)
-                for (run, metric, label), color in zip(
-                    series, itertools.cycle(LINE_COLORS), strict=False
-                )
-            ]
-            lines = [line for line in lines if len(line.finite)]
-            if lines:
-                yield _Chart(title, panel, lines)
+def _lines(panel: Panel, runs: Sequence[History]) -> list[_Line]:
+    series = itertools.product(panel.series.items(), runs)
+    lines = [
+        _line(panel, run, metric, label, color)
+        for ((metric, label), run), color in zip(
+            series, itertools.cycle(LINE_COLORS), strict=False
+        )
+    ]
+    return [line for line in lines if len(line.finite)]
 
 
-def _line(run: History, metric: str, panel: Panel, label: str, color: str) -> _Line:
+def _line(panel: Panel, run: History, metric: str, label: str, color: str) -> _Line:
     steps, values = run.values(metric)
     if panel.log:
         values[values <= 0] = math.nan
-    records = [record for record in run.metrics if metric in record]
-    phases = [None if panel.unbroken else record["phase"] for record in records]
-    lengths = [len(list(same)) for _, same in itertools.groupby(phases)]
-    ends = itertools.accumulate(lengths, initial=0)
-    pieces = [slice(*piece) for piece in itertools.pairwise(ends)]
+    phases = [record["phase"] for record in run.metrics if metric in record]
+    changes = [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
+    edges = [0, *(() if panel.unbroken else changes), len(phases)]
+    pieces = [slice(*piece) for piece in itertools.pairwise(edges)]
     return _Line(label, color, steps, values, pieces)
 
 
@@ -255,10 +241,9 @@ def _write_head(figure: "Figure", runs: Sequence[History], height: float) -> Non
     )  # fmt: skip
 
 
-def _draw_chart(axes: "Axes", chart: _Chart) -> None:
-    panel = chart.panel
+def _draw_panel(axes: "Axes", panel: Panel, lines: Sequence[_Line]) -> None:
     shown = []
-    for line in chart.lines:
+    for line in lines:
         finite = line.finite
         label = f"{line.label}: {finite[-1]:.4g}"
         for piece in line.pieces:
@@ -282,7 +267,7 @@ def _draw_chart(axes: "Axes", chart: _Chart) -> None:
     else:
         axes.set_ylim(low, high)
     _set_ticks(axes, high - low if panel.log else None)
-    axes.set_title(chart.title, loc="left", weight="bold")
+    axes.set_title(panel.title, loc="left", weight="bold")
 
 
 def _padded(values: np.ndarray, from_zero: bool) -> tuple[float, float]:

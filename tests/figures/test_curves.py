@@ -36,9 +36,8 @@ def history(
         share = step / config.schedule.total_steps
         line: dict[str, Any] = {"step": step, "phase": str(phase)}
         if phase != "discriminator":
-            line["completion_loss"] = (0.002 + 0.05 * math.exp(-9 * share)) * next(
-                noise
-            )
+            loss = 0.002 + 0.05 * math.exp(-9 * share)
+            line["completion_loss"] = loss * next(noise)
             line["completion_gradient_norm"] = 1e-2 * math.exp(-3 * share) * next(noise)
         if phase != "completion":
             line["discriminator_loss"] = (9 if rng.random() < 0.01 else 1) * next(noise)
@@ -84,8 +83,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def texts(figure: Figure) -> list[Any]:
-    found = figure.findobj(matplotlib.text.Text)
-    return [text for text in found if text.get_visible() and text.get_text().strip()]
+    every = figure.findobj(matplotlib.text.Text)
+    return [text for text in every if text.get_visible() and text.get_text().strip()]
 
 
 def titles(figure: Figure) -> list[str]:

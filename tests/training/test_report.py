@@ -83,14 +83,14 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch, kind: str) -> Terminal:
 
 def events(workdir: Path) -> list[Event]:
     """What TensorBoard would read, in order."""
-    found = []
+    read = []
     for file in sorted((workdir / "tensorboard").iterdir()):
         stream = io.BytesIO(file.read_bytes())
         while header := stream.read(12):
             (length,) = struct.unpack("<Q", header[:8])
-            found.append(Event.FromString(stream.read(length)))
+            read.append(Event.FromString(stream.read(length)))
             stream.read(4)
-    return found
+    return read
 
 
 def points(workdir: Path) -> dict[tuple[int, str], float]:
@@ -104,9 +104,7 @@ def points(workdir: Path) -> dict[tuple[int, str], float]:
 # --- metrics.jsonl ---
 
 
-def test_a_line_has_step_and_phase_first(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_a_line_has_step_and_phase_first(open_report, tmp_path, clock):
     report = open_report()
     clock.pass_seconds(2)
     report.scalars(10, "completion", {"completion_loss": np.float32(0.5)})
@@ -116,9 +114,7 @@ def test_a_line_has_step_and_phase_first(
     )
 
 
-def test_validation_has_its_own_line(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_validation_has_its_own_line(open_report, tmp_path):
     report = open_report()
     report.validation(10, "joint", {"val_l1": 0.25, "val_psnr": 20.5})
     assert read_metrics(tmp_path / "metrics.jsonl") == [
@@ -127,9 +123,7 @@ def test_validation_has_its_own_line(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_null(
-    open_report: Callable[..., Report], tmp_path: Path, value: float
-) -> None:
+def test_what_is_not_finite_is_null(open_report, tmp_path, value):
     open_report().scalars(10, "joint", {"completion_loss": value})
 
     def refuse(constant: str) -> None:
@@ -139,9 +133,7 @@ def test_what_is_not_finite_is_null(
     assert json.loads(text, parse_constant=refuse)["completion_loss"] is None
 
 
-def test_speed_counts_the_images_since_the_last_line(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_speed_counts_the_images_since_the_last_line(open_report, tmp_path, clock):
     report = open_report()
     for step, seconds in ((10, 2), (30, 5)):
         clock.pass_seconds(seconds)
@@ -150,9 +142,7 @@ def test_speed_counts_the_images_since_the_last_line(
     assert [line["images_per_second"] for line in lines] == [20, 16]
 
 
-def test_speed_leaves_pauses_out(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_speed_leaves_pauses_out(open_report, tmp_path, clock):
     report = open_report()
     clock.pass_seconds(1)
     with report.pause():
@@ -165,9 +155,7 @@ def test_speed_leaves_pauses_out(
     assert read_metrics(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 20
 
 
-def test_speed_leaves_out_what_is_done_in_a_pause(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_speed_leaves_out_what_is_done_in_a_pause(open_report, tmp_path, clock):
     """The first step of a phase, which compiles, says nothing of the speed."""
     report = open_report()
     for step in (1, 12):
@@ -180,9 +168,7 @@ def test_speed_leaves_out_what_is_done_in_a_pause(
     assert second["images_per_second"] == 20
 
 
-def test_a_pause_ends_where_evaluation_fails(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_a_pause_ends_where_evaluation_fails(open_report, tmp_path, clock):
     report = open_report()
 
     def evaluate() -> None:
@@ -197,9 +183,7 @@ def test_a_pause_ends_where_evaluation_fails(
     assert read_metrics(tmp_path / "metrics.jsonl")[0]["images_per_second"] == 20
 
 
-def test_a_resumed_log_is_the_unbroken_one(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_a_resumed_log_is_the_unbroken_one(open_report, tmp_path, clock):
     def train(report: Report, steps: range) -> None:
         for step in steps:
             clock.pass_seconds(2)
@@ -213,17 +197,13 @@ def test_a_resumed_log_is_the_unbroken_one(
     assert (tmp_path / "metrics.jsonl").read_bytes() == unbroken
 
 
-def test_a_run_from_step_0_starts_afresh(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_a_run_from_step_0_starts_afresh(open_report, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("left over, not even JSON\n")
     open_report()
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_a_rewound_run_goes_on_from_the_checkpoint(
-    open_report: Callable[..., Report], tmp_path: Path, clock: Clock
-) -> None:
+def test_a_rewound_run_goes_on_from_the_checkpoint(open_report, tmp_path, clock):
     report = open_report()
     for step in (10, 20, 30):
         report.validation(step, "joint", {"val_psnr": 20.0})
@@ -239,15 +219,13 @@ def test_a_rewound_run_goes_on_from_the_checkpoint(
 @pytest.mark.parametrize(
     "torn", ["", "{", '{"step": 30, "pha', '{"step": 30, "a": 1.5']
 )
-def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: str) -> None:
+def test_a_torn_last_line_is_left_out(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10}\n{"step": 20}\n' + torn)
     assert [line["step"] for line in read_metrics(path)] == [10, 20]
 
 
-def test_a_line_that_lost_only_its_newline_is_kept_whole(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_a_line_that_lost_only_its_newline_is_kept_whole(open_report, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10}\n{"step": 20}')
     open_report(start_step=20).validation(30, "joint", {})
@@ -255,20 +233,18 @@ def test_a_line_that_lost_only_its_newline_is_kept_whole(
 
 
 @pytest.mark.parametrize("broken", ["{", "[1]", '{"loss": 1}', '{"step": "ten"}'])
-def test_a_broken_line_is_named(tmp_path: Path, broken: str) -> None:
+def test_a_broken_line_is_named(tmp_path, broken):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 10}}\n{broken}\n{{"step": 20}}\n')
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2,"):
         read_metrics(path)
 
 
-def test_no_file_is_no_metrics(tmp_path: Path) -> None:
+def test_no_file_is_no_metrics(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_the_log_survives_a_failed_rewrite(
-    open_report: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_survives_a_failed_rewrite(open_report, tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10}\n{"step": 20}\n')
 
@@ -281,11 +257,7 @@ def test_the_log_survives_a_failed_rewrite(
     assert path.read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
-def test_other_hosts_are_silent(
-    open_report: Callable[..., Report],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_other_hosts_are_silent(open_report, tmp_path, capsys):
     report = open_report(enabled=False)
     images = np.zeros((1, 16, 16, 3))
     report.message("hello")
@@ -304,30 +276,22 @@ def test_other_hosts_are_silent(
 # --- TensorBoard ---
 
 
-def test_tensorboard_gets_every_metric(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_tensorboard_gets_every_metric(open_report, tmp_path):
     report = open_report()
     report.scalars(10, "joint", {"completion_loss": 0.5})
     report.validation(10, "joint", {"val_psnr": 20.5})
-    found = points(tmp_path)
-    assert found[10, "train/completion_loss"] == 0.5
-    assert found[10, "validation/val_psnr"] == 20.5
+    read = points(tmp_path)
+    assert read[10, "train/completion_loss"] == 0.5
+    assert read[10, "validation/val_psnr"] == 20.5
 
 
-def test_tensorboard_shows_nan_quietly(
-    open_report: Callable[..., Report],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_tensorboard_shows_nan_quietly(open_report, tmp_path, caplog):
     open_report().scalars(10, "joint", {"completion_loss": math.nan})
     assert math.isnan(points(tmp_path)[10, "train/completion_loss"])
     assert caplog.text == ""
 
 
-def test_tensorboard_forgets_what_lies_beyond_the_checkpoint(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_tensorboard_forgets_what_lies_beyond_the_checkpoint(open_report, tmp_path):
     open_report(start_step=20)
     restarts = [
         event.step
@@ -340,11 +304,7 @@ def test_tensorboard_forgets_what_lies_beyond_the_checkpoint(
 # --- the screen ---
 
 
-def test_a_pipe_gets_a_line_at_each_log_step(
-    open_report: Callable[..., Report],
-    capsys: pytest.CaptureFixture[str],
-    clock: Clock,
-) -> None:
+def test_a_pipe_gets_a_line_at_each_log_step(open_report, capsys, clock):
     report = open_report()
     for step in range(1, 11):
         clock.pass_seconds(6)
@@ -358,18 +318,12 @@ def test_a_pipe_gets_a_line_at_each_log_step(
     ]
 
 
-def test_a_message_is_shown_as_it_is(
-    open_report: Callable[..., Report], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_message_is_shown_as_it_is(open_report, capsys):
     open_report().message("resuming [bold] from step 10")
     assert capsys.readouterr().out == "resuming [bold] from step 10\n"
 
 
-def test_time_left_counts_evaluations_but_no_compiling(
-    open_report: Callable[..., Report],
-    capsys: pytest.CaptureFixture[str],
-    clock: Clock,
-) -> None:
+def test_time_left_counts_evaluations_but_no_compiling(open_report, capsys, clock):
     report = open_report()
     with report.pause():
         clock.pass_seconds(3600)  # compiling
@@ -392,13 +346,11 @@ def test_time_left_counts_evaluations_but_no_compiling(
         (48 * 3600.0, "2 d 0 h"),
     ],
 )
-def test_durations_are_short(seconds: float, text: str) -> None:
+def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_terminal_gets_a_bar_with_the_latest_numbers(
-    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_a_terminal_gets_a_bar_with_the_latest_numbers(open_report, monkeypatch, clock):
     terminal = open_terminal(monkeypatch, "xterm-256color")
     report = open_report()
     clock.pass_seconds(2)
@@ -411,9 +363,7 @@ def test_a_terminal_gets_a_bar_with_the_latest_numbers(
         assert expected in frame
 
 
-def test_a_message_above_the_bar_is_shown_as_it_is(
-    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_above_the_bar_is_shown_as_it_is(open_report, monkeypatch):
     terminal = open_terminal(monkeypatch, "xterm-256color")
     report = open_report()
     message = "resuming [bold] from " + "a long path/" * 20
@@ -421,9 +371,7 @@ def test_a_message_above_the_bar_is_shown_as_it_is(
     assert message in terminal.getvalue()
 
 
-def test_closing_gives_the_cursor_back_once(
-    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_gives_the_cursor_back_once(open_report, monkeypatch):
     terminal = open_terminal(monkeypatch, "xterm-256color")
     report = open_report()
     report.close()
@@ -431,9 +379,7 @@ def test_closing_gives_the_cursor_back_once(
     assert terminal.getvalue().count("\x1b[?25h") == 1
 
 
-def test_a_dumb_terminal_gets_plain_lines(
-    open_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dumb_terminal_gets_plain_lines(open_report, monkeypatch):
     terminal = open_terminal(monkeypatch, "dumb")
     report = open_report()
     report.message("hello")
@@ -464,9 +410,7 @@ def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
     return sheet[top : top + 192, left : left + 192]
 
 
-def test_a_sheet_has_its_columns_in_order(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_a_sheet_has_its_columns_in_order(open_report, tmp_path):
     photographs = np.random.default_rng(1).integers(0, 256, (2, 192, 192, 3), np.uint8)
     sheet = sheet_of(
         open_report(),
@@ -482,9 +426,7 @@ def test_a_sheet_has_its_columns_in_order(
             np.testing.assert_array_equal(cell(sheet, row, column), picture)
 
 
-def test_the_arrays_of_a_sheet_lie_beside_it(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_the_arrays_of_a_sheet_lie_beside_it(open_report, tmp_path):
     sheet = sheet_of(open_report(), tmp_path)
     file = tmp_path / "samples" / "step_00000010.npz"
     with np.load(file, allow_pickle=False) as arrays:
@@ -497,9 +439,7 @@ def test_the_arrays_of_a_sheet_lie_beside_it(
         np.testing.assert_array_equal(hole, cell(sheet, row, 1))
 
 
-def test_an_output_out_of_range_is_clipped(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_an_output_out_of_range_is_clipped(open_report, tmp_path):
     completed = np.zeros((2, 192, 192, 3), np.float32)
     completed[0], completed[1, :96], completed[1, 96:] = math.nan, 1.5, -0.5
     sheet = sheet_of(open_report(), tmp_path, completed=completed)
@@ -508,9 +448,7 @@ def test_an_output_out_of_range_is_clipped(
     assert (cell(sheet, 1, 2)[96:] == 0).all()
 
 
-def test_tensorboard_gets_the_same_sheet(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_tensorboard_gets_the_same_sheet(open_report, tmp_path):
     sheet = sheet_of(open_report(), tmp_path)
     (image,) = [v.image for e in events(tmp_path) for v in e.summary.value]
     assert (image.height, image.width) == sheet.shape[:2]
@@ -518,12 +456,7 @@ def test_tensorboard_gets_the_same_sheet(
     assert image.encoded_image_string == file.read_bytes()
 
 
-def test_drawing_is_not_counted_as_training(
-    open_report: Callable[..., Report],
-    tmp_path: Path,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_drawing_is_not_counted_as_training(open_report, tmp_path, clock, monkeypatch):
     write = report_module.write_whole
 
     def slow(*args: Any) -> None:
@@ -542,9 +475,7 @@ def test_drawing_is_not_counted_as_training(
     assert [line["images_per_second"] for line in lines] == [20, 20]
 
 
-def test_curves_are_drawn_from_the_log(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_curves_are_drawn_from_the_log(open_report, tmp_path):
     report = open_report()
     report.curves()
     assert not (tmp_path / "curves.png").exists()
@@ -554,7 +485,7 @@ def test_curves_are_drawn_from_the_log(
         assert image.format == "PNG"
 
 
-def test_importing_the_report_loads_nothing_heavy() -> None:
+def test_importing_the_report_loads_nothing_heavy():
     heavy = ["matplotlib", "tensorboardX", "PIL", "tensorflow"]
     program = (
         "import sys, gl_jax.training.report\n"
@@ -574,8 +505,8 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
 
 
 def test_lines_that_cannot_be_written_are_written_later(
-    open_report: Callable[..., Report], tmp_path: Path, monkeypatch, capsys
-) -> None:
+    open_report, tmp_path, monkeypatch, capsys
+):
     report = open_report()
     report.scalars(1, "joint", {"completion_loss": 1.0})
     append = log.append
@@ -595,7 +526,7 @@ def test_lines_that_cannot_be_written_are_written_later(
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_line_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+def test_a_line_cut_short_by_a_full_disk_is_taken_back(tmp_path):
     """The file may not grow beyond ten bytes: a fault of the system, not of a mock."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -612,8 +543,8 @@ def test_a_line_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_pictures_and_events_that_cannot_be_written_stop_nothing(
-    open_report: Callable[..., Report], tmp_path: Path, monkeypatch, capsys
-) -> None:
+    open_report, tmp_path, monkeypatch, capsys
+):
     report = open_report()
     report.scalars(1, "joint", {"completion_loss": 1.0})
 
@@ -636,9 +567,7 @@ def test_pictures_and_events_that_cannot_be_written_stop_nothing(
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 
-def test_a_line_carries_the_hash_of_the_order(
-    open_report: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_a_line_carries_the_hash_of_the_order(open_report, tmp_path):
     open_report().scalars(1, "joint", {"completion_loss": 1.0}, order_hash="abc")
     (line,) = read_metrics(tmp_path / "metrics.jsonl")
     assert line["order_hash"] == "abc"

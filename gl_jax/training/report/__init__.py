@@ -153,7 +153,9 @@ class Report:
             note = f"{self._config.name}, step {step:,}"
             png = draw_sheet(SHEET_COLUMNS, rows, note=note)
             npz = io.BytesIO()
-            np.savez_compressed(npz, photo=photo, mask=hole, completed=raw)
+            np.savez_compressed(
+                npz, allow_pickle=False, photo=photo, mask=hole, completed=raw
+            )
             file = self._workdir / "samples" / f"step_{step:08d}.png"
             write_whole(file.with_suffix(".npz"), npz.getvalue())
             write_whole(file, png)
