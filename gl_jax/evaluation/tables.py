@@ -11,14 +11,14 @@ import numpy as np
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error; NaN where there are too few values for it."""
+    """A mean and its standard error; NaN if there are too few values for it."""
 
     mean: float
     standard_error: float
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """The mean of `values`, with s / sqrt(n), s the standard deviation over n - 1."""
+    """Returns the mean of `values` and s / sqrt(n), s the deviation over n - 1."""
     numbers = np.array(list(values), np.float64)
     count = len(numbers)
     if count == 0:
@@ -38,20 +38,20 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Estimates by row and column, and what has to be said about them."""
+    """Estimates by row and column, with notes."""
 
     caption: str
     columns: Mapping[str, Column]
-    """By the name that the column has in CSV and JSON."""
+    """By their names in CSV and JSON."""
     rows: Mapping[str, Mapping[str, Estimate]]
     counts: Mapping[str, int]
     """Photographs behind each row."""
     notes: Sequence[str] = ()
     heading: str = "method"
-    """Of the rows' names."""
+    """The title of the first column, which holds the rows' names."""
 
     def to_markdown(self) -> str:
-        """The table as people read it: mean ± standard error, aligned in plain text too."""
+        """Returns a Markdown table of mean ± standard error, aligned in plain text too."""
         titles = [column.title for column in self.columns.values()]
         cells = [[self.heading, *titles, "photographs"]]
         for name, row in self.rows.items():
@@ -70,9 +70,9 @@ class Table:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_csv(self) -> str:
-        """One line a row; each column is followed by its standard error, `NAME_error`.
+        """Returns one line per row; each column is followed by its error, `NAME_error`.
 
-        What is not known is an empty cell.
+        A missing number is an empty cell.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -85,7 +85,7 @@ class Table:
         return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """The rows as JSON values: {row: {column: {mean, standard_error}}}."""
+        """Returns the rows as JSON values: {row: {column: {mean, standard_error}}}."""
         return {
             name: {key: finite(value._asdict()) for key, value in row.items()}
             | {"photographs": self.counts[name]}
@@ -94,7 +94,7 @@ class Table:
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with null for every number that JSON has not: NaN and infinity."""
+    """Returns `values` with None for NaN and infinity, which JSON cannot hold."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()

@@ -65,9 +65,11 @@ FEW = 30
 TICK_STEPS = 1, 2, 2.5, 5, 10
 """Multiples that the ticks count in."""
 
-WIDTH, LEFT, RIGHT, DPI = 9.0, 0.75, 0.4, 120
-"""The figure's width and margins, and every length below, in inches."""
+DPI = 120
+WIDTH, LEFT, RIGHT = 9.0, 0.75, 0.4
+"""The figure's width and its margins, in inches."""
 TOP, RUN, STRIP, LEGEND, PANEL, GAP, FOOT = 0.15, 0.4, 0.09, 0.2, 1.2, 0.42, 0.55
+"""Heights from top to bottom, in inches; `RUN` is a name and its `STRIP` of phases."""
 
 
 @dataclass(frozen=True)

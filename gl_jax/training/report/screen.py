@@ -9,7 +9,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def say(text: str) -> None:
-    """Prints a line; where stdout is a file on a full disk, the line is lost."""
+    """Prints a line; the line is lost if stdout is a file on a full disk."""
     try:
         print(text, flush=True)
     except OSError as error:
