@@ -22,14 +22,12 @@ from gl_jax.config import (
     RunConfig,
     ScheduleConfig,
     UsageError,
-    describe,
     did_you_mean,
     differences,
-    field_names,
-    override,
-    suggest_option,
 )
 from gl_jax.experiment import load_experiment
+from gl_jax.fields import describe, field_names
+from gl_jax.options import override, suggest_option
 
 
 def test_the_defaults_are_the_papers():

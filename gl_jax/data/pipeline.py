@@ -32,6 +32,7 @@ from gl_jax.data.sources import (
     open_source,
     tensorflow,
 )
+from gl_jax.files import write_whole
 from gl_jax.inpainting.images import jittered, mirrored, read_crop
 
 Crop = UInt8[np.ndarray, "side side 3"]
@@ -158,10 +159,8 @@ class Photographs:
                 return red, green, blue
         mean = self._measured_mean()
         if cache is not None:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-            partial.write_text(json.dumps({"mean_color": mean}) + "\n")
-            os.replace(partial, cache)
+            text = json.dumps({"mean_color": mean}) + "\n"
+            write_whole(cache, text.encode())
         return mean
 
     def _measured_mean(self) -> tuple[float, float, float]:

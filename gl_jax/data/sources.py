@@ -10,6 +10,7 @@ import functools
 import hashlib
 import heapq
 import importlib.util
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from gl_jax.config import DataConfig, UsageError, did_you_mean
+from gl_jax.files import reason, write_whole
 
 PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 """What counts as a photograph in a folder, in upper and lower case."""
@@ -234,7 +236,7 @@ def _image_names(root: Path) -> Iterator[str]:
 
     def refuse(error: OSError) -> None:
         raise UsageError(
-            f"{error.filename} cannot be listed: {error.strerror}."
+            f"{error.filename} cannot be listed: {reason(error)}."
         ) from error
 
     for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -440,11 +442,9 @@ def _cached_places(
         found = list(pool.map(_places, shards, sizes))
     places = np.concatenate(found)
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-        with partial.open("wb") as file:
-            np.save(file, np.concatenate([places, [stamp]]), allow_pickle=False)
-        os.replace(partial, cache)
+        data = io.BytesIO()
+        np.save(data, np.concatenate([places, [stamp]]), allow_pickle=False)
+        write_whole(cache, data.getvalue())
     return places
 
 

@@ -30,6 +30,7 @@ from gl_jax.evaluation.memory import peak_above
 from gl_jax.evaluation.scoring import fingerprint
 from gl_jax.evaluation.tables import Column, Table, estimate, finite
 from gl_jax.figures.sheets import Tile, draw_sheet
+from gl_jax.files import write_output, writing
 from gl_jax.inpainting import images
 from gl_jax.inpainting.completer import Completer, load_model
 
@@ -243,11 +244,8 @@ def _check(
         raise UsageError(f"count (={count}) must be at least 1.")
     if image_size is not None and image_size < SMALLEST:
         raise UsageError(f"image_size (={image_size}) must be at least {SMALLEST}.")
-    try:
+    with writing(f"output {output}"):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"output {output} cannot be written: {reason}.") from error
 
 
 def _ours(completer: Completer) -> Baseline:
@@ -455,7 +453,7 @@ def _write(result: Comparison, rows: Sequence[Sequence[Tile]], output: Path) -> 
         "md": table.to_markdown(), "csv": table.to_csv(), "json": result.to_json()
     }  # fmt: skip
     for ending, text in texts.items():
-        images.write_bytes(output / f"comparison.{ending}", text.encode())
+        write_output(output / f"comparison.{ending}", text.encode())
     if rows:
         titles = ["input", *result.methods, "truth"]
-        images.write_bytes(output / "comparison.png", draw_sheet(titles, rows))
+        write_output(output / "comparison.png", draw_sheet(titles, rows))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from gl_jax.config import UsageError
+from gl_jax.files import reading, writing
 
 Record = dict[str, Any]
 
@@ -32,15 +33,12 @@ class Journal:
         if lines:
             head, *self.records = lines
             self._require_same(head.get("settings", {}), wanted)
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 with path.open("r+b") as file:
                     file.truncate(whole)
             self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(f"{path} cannot be written: {reason}.") from error
         if not lines:
             self.add({"settings": wanted})
 
@@ -80,14 +78,10 @@ class Journal:
 
 def _lines(path: Path) -> tuple[list[Record], int]:
     """The whole lines of the file, and how many bytes they take."""
-    try:
+    with reading(path):
+        if not path.exists():
+            return [], 0
         data = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
     whole = data.rfind(b"\n") + 1
     try:
         records = [json.loads(line) for line in data[:whole].splitlines()]

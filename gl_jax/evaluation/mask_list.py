@@ -23,6 +23,7 @@ from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
 from gl_jax.evaluation.masks import KINDS, make_masks
 from gl_jax.evaluation.protocol import Box, Place
+from gl_jax.files import write_output
 from gl_jax.inpainting import images, masks
 
 Hole = Bool[np.ndarray, "h w"]
@@ -156,7 +157,7 @@ def from_folder(
 def write(entries: Iterable[Entry], path: Path) -> str:
     """Writes the file, whole or not at all, and returns its SHA-256."""
     text = _text(entries)
-    images.write_bytes(path, text)
+    write_output(path, text)
     return hashlib.sha256(text).hexdigest()
 
 

@@ -43,8 +43,9 @@ from gl_jax.evaluation.scoring import (
     fingerprint,
 )
 from gl_jax.figures.sheets import Tile, draw_sheet
+from gl_jax.files import write_output
 from gl_jax.inpainting import completer
-from gl_jax.inpainting.images import RgbImage, write_bytes
+from gl_jax.inpainting.images import RgbImage
 from gl_jax.weights import tensors
 from gl_jax.weights.native import Model
 
@@ -422,7 +423,7 @@ class _Work:
             done += len(piece)
             now, last = time.monotonic(), piece[-1] is missing[-1]
             if sums is not None and (now - saved > SAVE_SECONDS or last):
-                write_bytes(fid_path, sums.packed(done))
+                write_output(fid_path, sums.packed(done))
                 saved = now
             if now - said > SAY_SECONDS or last:
                 self._log(f"{len(rows)}/{len(entries)} {piece[-1].photograph}")
@@ -546,7 +547,7 @@ def _write(result: Evaluation, output: Path, tiles: list[list[Tile]]) -> None:
         "evaluation.json": result.to_json(),
     }
     for name, text in texts.items():
-        write_bytes(output / name, text.encode())
+        write_output(output / name, text.encode())
     if tiles:
         sheet = draw_sheet(["input", "completed", "truth"], tiles)
-        write_bytes(output / "evaluation.png", sheet)
+        write_output(output / "evaluation.png", sheet)

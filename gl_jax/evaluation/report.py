@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from gl_jax.config import Config, UsageError, values_by_name
+from gl_jax.config import Config, UsageError
+from gl_jax.fields import values_by_name
 from gl_jax.figures.curves import TRAINING, VALIDATION, History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
-from gl_jax.inpainting import images
+from gl_jax.files import write_output
 from gl_jax.training.report.log import read_metrics
 
 FRAMES = 8
@@ -98,7 +99,7 @@ def report(
     files = {picture.name: picture.png for picture in pictures}
     files["report.html"] = _page(runs, pictures, notes).encode()
     for name, content in files.items():
-        images.write_bytes(output / name, content)
+        write_output(output / name, content)
     for note in notes:
         log(note)
     log(f"Written to {output}: {', '.join(reversed(files))}.")

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from gl_jax.config import UsageError
+from gl_jax.files import write_output
 from gl_jax.inpainting import images, masks
 from gl_jax.inpainting.images import Photo
 
@@ -370,7 +371,7 @@ def _complete(
         kind = photo.format
     if not hole.any() and not (look.concat or look.patch_only or look.format):
         notify(f"{job.name}: nothing is marked as missing, so it is copied unchanged.")
-        images.write_bytes(job.target, job.photo.read_bytes())
+        write_output(job.target, job.photo.read_bytes())
         return
     result = completer.complete_photo(
         photo,

@@ -153,9 +153,10 @@ class Completer:
     ) -> Any:
         """The completed image: an array for an array, else a Pillow image.
 
-        `image` and `mask` are paths, Pillow images or uint8 arrays: [h, w, 3] in RGB
-        order, also with alpha or grey. White in the mask is missing; an array may also
-        be of bool or of 0 and 1. Outside the hole not a bit changes. A mask of another
+        `image` and `mask` are paths, Pillow images or arrays: [h, w, 3] in RGB order, also
+        with alpha or grey, uint8 or floats in [0, 1] (the result is float32 then). White
+        in the mask is missing; an array may also be of bool or of 0 and 1. Outside the
+        hole not a bit changes. A mask of another
         size is resized with a warning, or refused where `strict_size`. The other
         options are those of `complete_photo`.
 
@@ -202,9 +203,10 @@ class Completer:
     def raw(
         self, image: ImageLike, mask: ImageLike, *, strict_size: bool = False
     ) -> Float[np.ndarray, "h w 3"]:
-        """The network's own output over the whole image: float32 RGB in [0, 1].
+        """Returns the network's own output over the whole image: float32 RGB in [0, 1].
 
-        Before compositing and blending, and in this convention whatever the model's.
+        It is neither composited nor blended, and RGB in [0, 1] for every model. Images
+        and masks are those of a call.
         """
         photo = _photo(image, "the image")
         hole, _ = _mask(mask, photo, strict_size)
@@ -463,7 +465,7 @@ def _photo(image: ImageLike, name: str) -> Photo:
     if images.is_pillow(image):
         return images.from_pillow(image, name)
     raise UsageError(
-        f"{name} must be a path, a Pillow image or a uint8 array, not "
+        f"{name} must be a path, a Pillow image or an array, not "
         f"{type(image).__name__}."
     )
 

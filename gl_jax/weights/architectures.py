@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gl_jax.config import Config, UsageError, build
+from gl_jax.config import Config, UsageError
 from gl_jax.experiment import Experiment
+from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.ops import NATIVE, Ops
@@ -149,6 +150,20 @@ def of_network(
                     network.norm_order,
                 )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
+
+
+def of_networks(
+    completion: nn.Module,
+    discriminator: nn.Module | None,
+    config: Config,
+    experiment: Experiment | None,
+) -> tuple[Any, Any]:
+    """Returns the architectures of a run's networks, None for no discriminator."""
+    name = experiment.name if experiment else ""
+    made = of_network(completion, "completion", config, name)
+    if discriminator is None:
+        return made, None
+    return made, of_network(discriminator, "discriminator", config, name)
 
 
 def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:

@@ -18,12 +18,13 @@ from jaxtyping import Array, Float
 
 from gl_jax.config import Config, UsageError, is_bucket
 from gl_jax.experiment import Experiment
+from gl_jax.files import write_output
 from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
 from gl_jax.weights import architectures
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
 from gl_jax.weights.convention import Color, Convention
-from gl_jax.weights.native import Discriminator, Model, write_whole
+from gl_jax.weights.native import Discriminator, Model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 2e-5
@@ -123,6 +124,16 @@ def from_run(
     )
 
 
+def select(model: Model, *, discriminators: bool) -> Model:
+    """Returns the model with its discriminators or without them.
+
+    Raises UsageError if they are asked for and it has none.
+    """
+    if discriminators and model.discriminator is None:
+        raise UsageError(f"the model {model.name!r} has no discriminators to export.")
+    return model if discriminators else replace(model, discriminator=None)
+
+
 def _architecture(
     extra: dict[str, Any], role: Role, config: Config, experiment: Experiment | None
 ) -> Any:
@@ -170,7 +181,7 @@ def to_stablehlo(model: Model, path: str | Path) -> None:
     exported = export.export(jax.jit(program(model)), platforms=PLATFORMS)(*shapes)
     data = bytes(exported.serialize())
     _require_same(program(model), export.deserialize(bytearray(data)).call, (2, 48, 40))
-    write_whole(path, data)
+    write_output(path, data)
 
 
 def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
@@ -214,7 +225,7 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
 
         for batch in (1, 3):
             _require_same(complete, run, (batch, height, width))
-    write_whole(path, data)
+    write_output(path, data)
 
 
 def _require_same(ours: Complete, theirs: Any, shape: tuple[int, int, int]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from gl_jax.config import UsageError
+from gl_jax.files import reading
 from gl_jax.models.completion import LAYERS, layer_name
 from gl_jax.models.discriminators import depth
 from gl_jax.models.layers import BATCH_NORM_EPSILON
@@ -624,12 +625,10 @@ def _mean_of(parts: Parts, source: Path, config: str | Path | None) -> Color | N
 
 
 def _stated_mean(path: Path) -> Color | None:
+    with reading(path):
+        data = path.read_bytes()
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
+        found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON: {error}.") from error
     if not isinstance(found, Mapping):

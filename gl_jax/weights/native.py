@@ -7,12 +7,10 @@ convention, licence, training summary, and a SHA-256 over all of it and every te
 The same model is the same file, byte for byte.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +22,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_bytes
 
-from gl_jax.config import UsageError, build
+from gl_jax.config import UsageError
 from gl_jax.experiment import Experiment
+from gl_jax.fields import build
+from gl_jax.files import reading, write_output
 from gl_jax.models.ops import NATIVE, Ops
 from gl_jax.weights import architectures
 from gl_jax.weights.architectures import (
@@ -133,7 +133,7 @@ def save(
     about["sha256"] = _digest(about, tensors)
     # One entry, because safetensors writes several in an order that changes.
     data = to_bytes(tensors, metadata={"gl_jax": json.dumps(about)})
-    write_whole(path, data)
+    write_output(path, data)
     return str(about["sha256"])
 
 
@@ -292,36 +292,10 @@ def nested(arrays: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a file that appears whole, or raises UsageError and leaves what was there."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
-
-
 def read_start(path: Path, count: int) -> bytes:
-    """The first bytes of a file; UsageError where there is none that can be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
+    """Returns the first bytes of a file, or raises UsageError if it cannot be read."""
+    with reading(path), path.open("rb") as file:
+        return file.read(count)
 
 
 # --- private

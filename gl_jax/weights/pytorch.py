@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from gl_jax.config import UsageError
+from gl_jax.files import reading
 
 ZIP_START = b"PK\x03\x04"
 # The pickle of the number 0x1950a86a20f9469cfc6c, which opens the older stream.
@@ -70,12 +71,8 @@ def read(path: str | Path) -> Any:
     kind, or asks for anything but data.
     """
     path = Path(path)
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
     try:
         if data.startswith(ZIP_START):
             return _read_zip(data)

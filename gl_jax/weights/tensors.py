@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from gl_jax.config import UsageError
+from gl_jax.files import reading
 from gl_jax.weights import native, pytorch
 
 Arrays = dict[str, np.ndarray]
@@ -29,11 +30,10 @@ def read(path: str | Path) -> Arrays:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
+        with reading(path):
+            data = path.read_bytes()
         try:
-            found: Any = load(path.read_bytes())
-        except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(f"{path} cannot be read: {reason}.") from error
+            found: Any = load(data)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"{path} is no safetensors file: {reason}.") from error
@@ -56,13 +56,8 @@ def read(path: str | Path) -> Arrays:
 
 def sha256(path: str | Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits; UsageError where it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
+    with reading(path), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gl_jax.config import UsageError
+from gl_jax.files import reading
 from gl_jax.weights.pytorch import MOST_DIMENSIONS, strided_view
 
 DEEPEST = 60
@@ -58,12 +59,8 @@ def read(path: str | Path) -> Any:
     or holds functions or a graph of nngraph.
     """
     path = Path(path)
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
     reasons = []
     for long_size in (8, 4):
         try:

@@ -415,7 +415,7 @@ def test_the_command_line_hands_its_options_over(
     words = ["evaluate", "--model", str(weights_file), "--data", str(folder)]
     words += ["--output", str(output), "--batch-size", "2"]
     assert cli.main([*words, "--seeds", "0,a"]) == 2
-    assert "must be whole numbers" in capsys.readouterr().err
+    assert "--seeds (='a') must be a whole number." in capsys.readouterr().err
     assert cli.main([*words, "--seeds", "4,2", "--masks", "freeform"]) == 0
     assert "seed 4" in capsys.readouterr().out
     assert [row["seed"] for row in table(output)] == ["4"] * COUNT + ["2"] * COUNT

@@ -69,6 +69,26 @@ def test_raw_is_rgb_whatever_the_models_convention(model, channels) -> None:
     np.testing.assert_allclose(raw, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_an_image_of_floats_is_the_same_photo(completer, dtype) -> None:
+    image = (PHOTO / 255).astype(dtype)
+    near = 1e-3 if dtype == np.float16 else 1e-6
+    raw = completer.raw(image, MASK)
+    np.testing.assert_allclose(raw, completer.raw(PHOTO, MASK), rtol=0, atol=near)
+    completed = completer(image, MASK)
+    assert completed.dtype == np.float32
+    np.testing.assert_array_equal(completed[~MASK], image[~MASK].astype(np.float32))
+    assert np.abs(levels(completed) - completer(PHOTO, MASK)).max() <= 1
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, np.nan])
+def test_floats_beyond_white_and_black_are_refused(completer, value) -> None:
+    image = PHOTO / np.float32(255)
+    image[0, 0, 0] = value
+    with pytest.raises(UsageError, match=r"floats in \[0, 1\], not floats from"):
+        completer.raw(image, MASK)
+
+
 def test_without_blending_the_hole_is_the_networks_output(completer) -> None:
     completed = completer(PHOTO, MASK, blend="none")
     raw = completer.raw(PHOTO, MASK)
@@ -182,7 +202,7 @@ def test_wrong_options_are_refused(completer, options, message) -> None:
 
 @pytest.mark.parametrize("image", [None, 3, [[1, 2]], b"bytes"])
 def test_what_is_no_image_is_refused(completer, image) -> None:
-    with pytest.raises(UsageError, match="must be a path, a Pillow image or a uint8"):
+    with pytest.raises(UsageError, match="must be a path, a Pillow image or an array"):
         completer(image, MASK)
 
 

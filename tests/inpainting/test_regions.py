@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gl_jax.inpainting import regions
 from gl_jax.inpainting.completer import Completer
 from gl_jax.models import inference
+from gl_jax.models.completion import CompletionNetwork
 
 SIDE = 512
 
@@ -18,16 +19,19 @@ SIDE = 512
 @pytest.fixture(scope="module")
 def depends(model):
     """Tells which rows of the output depend on some rows of the input, by a NaN there."""
-    blocks = [
-        inference.Block(np.ones_like(block.kernel), np.zeros_like(block.bias))
-        for block in inference.prepare(model.variables, "norm_activation")
-    ]
-    program = jax.jit(functools.partial(inference.complete, output_activation="clamp"))
+    network, folded = inference.fold(
+        CompletionNetwork(model.architecture.width, output_activation="clamp"),
+        model.variables,
+    )
+    variables = jax.tree.map(
+        lambda array: np.full_like(array, 1.0 if array.ndim > 1 else 0.0), folded
+    )
+    program = jax.jit(functools.partial(inference.complete, network))
 
     def depends(rows: np.ndarray) -> np.ndarray:
         inputs = np.zeros((1, 448, 64, 4), np.float32)
         inputs[:, rows] = np.nan
-        output = program(blocks, inputs, np.array([448, 64], np.int32))
+        output = program(variables, inputs, np.array([448, 64], np.int32))
         return np.isnan(np.asarray(output)).any(axis=(0, 2, 3))
 
     return depends
@@ -53,7 +57,7 @@ def test_the_margins_are_no_wider_than_blocks_of_four_make_them(depends) -> None
 
 @functools.cache
 def whole_image():
-    return jax.jit(functools.partial(inference.complete, output_activation="sigmoid"))
+    return jax.jit(inference.complete, static_argnums=0)
 
 
 SHORT = st.integers(1, 64)
@@ -81,7 +85,7 @@ def test_windows_give_what_the_whole_image_gives(model, case) -> None:
     photo = chance.integers(0, 256, (height, width, 3), dtype=np.uint8)
     completer = Completer(model)
     found = regions.windows(mask)
-    windowed = completer._network(
+    windowed = completer._outputs(
         lambda box: photo[box].astype(np.float32) / 255, mask, found
     )
     below = ((0, -height % 4), (0, -width % 4))
@@ -90,8 +94,9 @@ def test_windows_give_what_the_whole_image_gives(model, case) -> None:
     canvas = np.zeros((1, SIDE, SIDE, 4), np.float32)
     canvas[0, : padded.shape[0], : padded.shape[1]] = inputs
     size = np.array(padded.shape[:2], np.int32)
-    blocks = inference.prepare(model.variables, "norm_activation")
-    whole = np.asarray(whole_image()(blocks, canvas, size))[0, :height, :width]
+    network, variables = inference.fold(model.network(), model.variables)
+    whole = np.asarray(whole_image()(network, variables, canvas, size))
+    whole = whole[0, :height, :width]
     np.testing.assert_allclose(windowed[mask], whole[mask], atol=1e-5)
 
 

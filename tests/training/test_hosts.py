@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gl_jax.config import load_experiment, override
+from gl_jax.experiment import load_experiment
+from gl_jax.options import override
 from gl_jax.training import loop
 from gl_jax.training.checkpoint import restore_subtree
 

@@ -31,7 +31,8 @@ from gl_jax.config import (
 )
 from gl_jax.data.pipeline import Photographs
 from gl_jax.inpainting.completer import load_model
-from gl_jax.training import loop
+from gl_jax.parallel import Devices
+from gl_jax.training import loop, workdir
 from gl_jax.training.checkpoint import UNSEALED, restore_subtree
 from gl_jax.training.interruption import Interrupted
 from gl_jax.weights import native
@@ -345,9 +346,9 @@ def test_a_rollback_leaves_nan_behind_with_other_holes(unbroken, tmp_path, monke
 
 def poison(monkeypatch, *, at: int, times: int = 1) -> None:
     """Turns losses and state to NaN after this step, so many times."""
-    pmap, left = loop.Devices.pmap, [times]
+    pmap, left = Devices.pmap, [times]
 
-    def spoiled_pmap(devices: loop.Devices, step: Callable[..., Any]) -> Any:
+    def spoiled_pmap(devices: Devices, step: Callable[..., Any]) -> Any:
         run = pmap(devices, step)
 
         def spoiled(state: Any, images: Any, key: Any) -> Any:
@@ -362,7 +363,7 @@ def poison(monkeypatch, *, at: int, times: int = 1) -> None:
 
         return spoiled
 
-    monkeypatch.setattr(loop.Devices, "pmap", spoiled_pmap)
+    monkeypatch.setattr(Devices, "pmap", spoiled_pmap)
 
 
 def test_a_step_that_hangs_is_shown_with_its_place(tmp_path, monkeypatch, capfd):
@@ -444,7 +445,7 @@ def test_a_disk_that_is_full_at_the_start_is_no_traceback(tmp_path, monkeypatch)
     def no_room(path: Path, _: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(loop, "write_whole", no_room)
+    monkeypatch.setattr(workdir, "write_whole", no_room)
     with pytest.raises(
         loop.StorageError, match=r"config\.json cannot be written: No space"
     ):

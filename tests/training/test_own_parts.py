@@ -328,7 +328,7 @@ def test_discriminators_see_what_the_augmentation_makes():
 # --- a script without the command line -------------------------------------------------------
 
 SCRIPT = Path(__file__).parent / "from_memory.py"
-ABSENT = ("tensorflow", "tyro", "orbax", "matplotlib", "PIL", "cv2")
+ABSENT = ("tensorflow", "orbax", "matplotlib", "PIL", "cv2")
 
 
 def test_a_script_trains_on_arrays_in_memory_with_nothing_but_jax_installed():

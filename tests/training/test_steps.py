@@ -514,29 +514,26 @@ SEEDS = (1, 2, 3)
 Runs = list[Any]
 
 
-def tiny(**run: Any) -> Config:
+def tiny() -> Config:
     """A batch of 8 with the paper's Adadelta."""
     return Config(
         model=ModelConfig(width=0.0625),
         data=DataConfig(image_size=TINY, resize=(TINY, TINY), batch_size=8),
         holes=HolesConfig(min_size=4, max_size=6, local_size=8),
-        run=RunConfig(**run),
     )
 
 
-def two_steps_of_each_phase(
-    programs: dict[Phase, Any], put: Any, accumulate: int = 1
-) -> Runs:
-    """What runs from several seeds end with; `put` places state and key, and images."""
-    parts, ends = default_parts(tiny(accumulate=accumulate)), []
+def two_steps_of_each_phase(programs: dict[Phase, Any], put: Any) -> Runs:
+    """The ends of runs from several seeds; `put` places state and key, and images."""
+    parts, ends = default_parts(tiny()), []
     place, share = put
     for seed in SEEDS:
         state = place(create_state(parts, TINY, seed=seed, ema=True))
         key, images = place(jax.random.key(seed)), photographs(8, seed)[:, ::2, ::2]
-        for phase in PHASES:
+        for program in programs.values():
             for _ in range(2):
                 with jax.transfer_guard("disallow"):
-                    state, metrics = programs[phase](state, share(images), key)
+                    state, metrics = program(state, share(images), key)
                 jax.block_until_ready(metrics)
         ends.append(jax.device_get((state, metrics)))
     return ends
@@ -544,16 +541,21 @@ def two_steps_of_each_phase(
 
 def mapped_steps(accumulate: int = 1, **options: Any) -> dict[Phase, Any]:
     parts = default_parts(tiny(), **options)
-    return make_steps(parts, MEAN, accumulate=accumulate, ema_decay=0.9, axis_name=AXIS)
+    steps = make_steps(
+        parts, MEAN, accumulate=accumulate, ema_decay=0.9, axis_name=AXIS
+    )
+    # In pieces the joint step alone, which trains both networks.
+    phases = PHASES if accumulate == 1 else [Phase.JOINT]
+    return {phase: steps[phase] for phase in phases}
 
 
 @cache
 def pmapped(count: int, accumulate: int = 1) -> Runs:
     devices = Devices(count)
     steps = mapped_steps(accumulate)
-    programs = {phase: devices.pmap(steps[phase]) for phase in PHASES}
+    programs = {phase: devices.pmap(step) for phase, step in steps.items()}
     put = (devices.replicate, devices.shard)
-    return two_steps_of_each_phase(programs, put, accumulate)
+    return two_steps_of_each_phase(programs, put)
 
 
 def on_four_devices() -> tuple[Mesh, Any]:
@@ -603,8 +605,8 @@ def test_the_same_step_runs_under_shard_map(accumulate):
         check_vma=True,
     )
     steps = mapped_steps(accumulate, ops=NATIVE)
-    programs = {phase: jax.jit(over(steps[phase])) for phase in PHASES}
-    runs = two_steps_of_each_phase(programs, put, accumulate)
+    programs = {phase: jax.jit(over(step)) for phase, step in steps.items()}
+    runs = two_steps_of_each_phase(programs, put)
     assert_runs_agree(runs, pmapped(4, accumulate))
 
 

@@ -41,7 +41,6 @@ from gl_jax.inpainting.images.writing import (
     output_suffix,
     to_pillow,
     write,
-    write_bytes,
 )
 
 __all__ = [
@@ -68,5 +67,4 @@ __all__ = [
     "side_by_side",
     "to_pillow",
     "write",
-    "write_bytes",
 ]

@@ -161,20 +161,31 @@ def side_by_side(photo: Photo, hole: Bool[np.ndarray, "h w"], result: Photo) -> 
 
 
 def from_array(pixels: np.ndarray, name: str = "the image") -> Photo:
-    """A uint8 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] (RGB, alpha) as a photo."""
-    shape = pixels.shape
+    """Returns an array as a photo: uint8, or floats in [0, 1], which become float32.
+
+    Shapes are [h, w], [h, w, 1], [h, w, 3] and [h, w, 4] (RGB, alpha). Raises UsageError
+    for any other array.
+    """
+    shape, floats = pixels.shape, pixels.dtype.kind == "f"
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and shape[2] in (1, 3, 4))
-    if pixels.dtype != np.uint8 or not fits or 0 in shape:
+    if (pixels.dtype != np.uint8 and not floats) or not fits or 0 in shape:
         raise UsageError(
             f"{name} must be a uint8 array [h, w, 3] or [h, w, 4] in RGB order, "
-            f"or [h, w] for grey, not {pixels.dtype} {list(shape)}."
+            f"or [h, w] for grey, or floats in [0, 1], not {pixels.dtype} {list(shape)}."
         )
+    if floats and not ((pixels >= 0) & (pixels <= 1)).all():
+        raise UsageError(
+            f"{name} must be a uint8 array or floats in [0, 1], not floats from "
+            f"{pixels.min():g} to {pixels.max():g}."
+        )
+    white = 1.0 if floats else 255.0
+    pixels = pixels.astype(np.float32) if floats else pixels
     if pixels.ndim == 2 or shape[2] == 1:
         grey = pixels.reshape(*shape[:2], 1)
-        return Photo(name, np.repeat(grey, 3, axis=2), 255.0, mode="L")
+        return Photo(name, np.repeat(grey, 3, axis=2), white, mode="L")
     alpha = pixels[..., 3] if shape[2] == 4 else None
     mode = "RGB" if alpha is None else "RGBA"
-    return Photo(name, pixels[..., :3], 255.0, alpha, mode)
+    return Photo(name, pixels[..., :3], white, alpha, mode)
 
 
 def resized(

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from gl_jax.config import UsageError
+from gl_jax.files import reason
 from gl_jax.inpainting.images.metadata import orientation_of, read_metadata
 from gl_jax.inpainting.images.photo import (
     ALWAYS_LOSSY,
@@ -76,9 +77,7 @@ def read(path: Path, name: str | None = None) -> Photo:
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist.") from error
     except OSError as error:
-        raise UsageError(
-            f"{name} cannot be read: {error.strerror or error}."
-        ) from error
+        raise UsageError(f"{name} cannot be read: {reason(error)}.") from error
     with _opened(data, name) as image:
         return _photo(image, data, name)
 
@@ -347,8 +346,8 @@ def _reported(name: str) -> Iterator[None]:
     except Exception as error:
         # A damaged file leads a decoder to any exception there is: OSError,
         # SyntaxError, struct.error, IndexError and more are all known from Pillow.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{name} cannot be decoded: {reason}.") from error
+        fault = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{name} cannot be decoded: {fault}.") from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,8 +1,6 @@
 """Encodes a photo in the format it came in, or in another one."""
 
-import contextlib
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from gl_jax.config import UsageError
+from gl_jax.files import write_output
 from gl_jax.inpainting.images.photo import (
     FORMATS,
     GREY,
@@ -63,20 +62,6 @@ def to_pillow(photo: Photo) -> Image.Image:
     return image
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """The bytes as a file that appears whole; UsageError where it cannot be written."""
-    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        reason = error.strerror or error
-        raise UsageError(f"{path} cannot be written: {reason}.") from error
-
-
 def write(
     photo: Photo, path: Path, *, format: str | None = None, quality: int | None = None
 ) -> tuple[str, ...]:
@@ -91,7 +76,7 @@ def write(
     """
     kind = format_of(path.suffix or path.name) if format is None else format
     data, notices = _encoded(photo, kind, quality)
-    write_bytes(path, data)
+    write_output(path, data)
     return tuple(notices)
 
 

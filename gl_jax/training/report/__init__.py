@@ -19,11 +19,12 @@ from jaxtyping import Float, UInt8
 from gl_jax.config import Config
 from gl_jax.figures.curves import History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
-from gl_jax.training.report.log import Log, read_metrics, write_whole
+from gl_jax.files import write_whole
+from gl_jax.training.report.log import Log, read_metrics
 from gl_jax.training.report.screen import FULL, duration, open_screen, say
 from gl_jax.training.report.tensorboard import TensorBoard
 
-__all__ = ["FULL", "Report", "read_metrics", "say", "write_whole"]
+__all__ = ["FULL", "Report", "read_metrics", "say"]
 
 SHEET_COLUMNS = "photo", "hole", "raw output", "composite"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gl_jax.config import UsageError
+from gl_jax.files import write_whole
 
 Record = dict[str, Any]
 """One line of metrics.jsonl."""
@@ -70,18 +71,6 @@ def _lines(path: Path) -> Iterator[tuple[str, Record]]:
                 f"{path}, line {number}, is not a JSON object with a step: "
                 "remove or repair this line."
             )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes the file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def append(path: Path, content: bytes) -> None:

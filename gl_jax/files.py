@@ -1,0 +1,58 @@
+"""Files written whole or not at all, and what the system refuses in one line."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gl_jax.fields import UsageError
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a file, and the folders above it, so that it appears whole.
+
+    An OSError leaves what was there before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name may be as long as the file system allows, so only its start is repeated.
+    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def write_output(path: str | Path, data: bytes) -> None:
+    """Writes a file as `write_whole` does, but raises UsageError if it cannot."""
+    with writing(path):
+        write_whole(path, data)
+
+
+def reason(error: OSError) -> str:
+    """Returns why the system refused, in a few words and without the file's name."""
+    return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Raises an OSError inside the block as a UsageError: "PATH cannot be read"."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {reason(error)}.") from error
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises an OSError inside the block as a UsageError: "PATH cannot be written"."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {reason(error)}.") from error

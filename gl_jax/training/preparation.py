@@ -1,0 +1,142 @@
+"""The pieces of a run, opened and checked before its first step."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from gl_jax.compilation import use_compilation_cache
+from gl_jax.config import Config, Phase, UsageError
+from gl_jax.data.pipeline import Photographs
+from gl_jax.experiment import Experiment
+from gl_jax.parallel import AXIS, Devices, require_same
+from gl_jax.training import initial
+from gl_jax.training.checkpoint import Checkpoints, StorageUnreachableError
+from gl_jax.training.own_parts import parts_of
+from gl_jax.training.parts import Parts
+from gl_jax.training.steps import Step, make_steps
+from gl_jax.training.validation import Validation
+from gl_jax.training.workdir import (
+    Status,
+    claim,
+    last_saved_step,
+    remembered_of,
+    shared_facts,
+    write_config,
+    write_status,
+)
+from gl_jax.weights import architectures
+from gl_jax.weights.native import Model
+
+
+class Run(NamedTuple):
+    """The pieces of a run, made once at its start."""
+
+    config: Config
+    workdir: Path
+    devices: Devices
+    photographs: Photographs
+    parts: Parts
+    steps: dict[Phase, Step]
+    validation: Validation
+    checkpoints: Checkpoints
+    initial: Model | None
+    """Weights to begin with instead of random ones."""
+    remembered: dict[str, Any]
+    """The architectures and the experiment's text, for its checkpoints."""
+    log: Callable[[str], None]
+
+    def write_status(
+        self, status: Status, step: int | None = None, explanation: str = ""
+    ) -> None:
+        """Writes run_status.json on the first host, by default with the newest step saved."""
+        if jax.process_index() != 0:
+            return
+        if step is None:
+            with contextlib.suppress(OSError):
+                step = max(self.checkpoints.steps(), default=None)
+        write_status(self.workdir, status, step, explanation)
+
+
+def prepare(
+    config: Config,
+    workdir: Path,
+    experiment: Experiment | None,
+    log: Callable[[str], None],
+) -> Run:
+    """Opens all that a run needs, and refuses a run that cannot work.
+
+    Raises UsageError, on every host the same.
+    """
+    facts: dict[str, Any] = {}
+    fault = None
+    try:
+        devices = Devices(config.run.device_count)
+        devices.check_batch(config.data.batch_size, config.run.accumulate)
+        parts = parts_of(config, experiment)
+        config = claim(workdir, config, experiment, log)
+        photographs = Photographs(
+            config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
+        )
+        completion, discriminator = architectures.of_networks(
+            parts.completion, parts.discriminator, config, experiment
+        )
+        model = initial.load(config, completion, discriminator, experiment)
+        mean_color = config.data.mean_color or (
+            model.mean_color if model else photographs.mean_color()
+        )
+        config = replace(config, data=replace(config.data, mean_color=mean_color))
+        checkpoints = _checkpoints(config, workdir, log)
+        remembered = remembered_of(completion, discriminator, experiment)
+        facts = shared_facts(config, photographs, model, remembered)
+    except (UsageError, StorageUnreachableError) as error:
+        if jax.process_count() == 1:
+            raise
+        fault = str(error)
+    require_same(facts, fault)
+    steps = make_steps(
+        parts,
+        mean_color,
+        accumulate=config.run.accumulate,
+        ema_decay=config.run.ema_decay,
+        axis_name=AXIS,
+    )
+    images = photographs.validation_images(config.run.validation_images)
+    validation = Validation(parts, config, mean_color, images, devices.local[0])
+    if jax.process_index() == 0:
+        write_config(workdir, config, remembered)
+    # Over several hosts JAX lets only the first keep programs, and the others compile.
+    if jax.process_count() == 1:
+        use_compilation_cache()
+    pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
+    return Run(
+        config, workdir, devices, photographs, parts, pmapped, validation, checkpoints,
+        model, remembered, log,
+    )  # fmt: skip
+
+
+def _checkpoints(
+    config: Config, workdir: Path, log: Callable[[str], None]
+) -> Checkpoints:
+    """Opens the run's checkpoints; refuses if the run had some, and nothing is there."""
+    address, primary = config.checkpoints_of(workdir), jax.process_index() == 0
+    checkpoints = Checkpoints(
+        address,
+        keep_newest=config.run.keep_newest,
+        keep_best=config.run.keep_best,
+        keep_every=config.run.keep_every,
+        max_failed_saves=config.run.max_failed_saves,
+        log=log,
+        primary=primary,
+    )
+    last_step = last_saved_step(workdir)
+    if primary and last_step and checkpoints.empty():
+        raise UsageError(
+            f"{address} is empty, and run_status.json says that step {last_step} was "
+            "saved. Bring the checkpoints back, give the --run.checkpoints that they were "
+            "saved to, or choose another workdir to start anew."
+        )
+    return checkpoints

@@ -1,0 +1,371 @@
+"""The verbs of the command line: each is a function that calls a room of the project.
+
+A new verb is a function entered in `VERBS`; its signature and docstring are its options
+and their help (`options`). A parameter of type Experiment makes it a verb on an
+experiment: it then takes an experiment file and, as options, every field of the
+configuration tree. Nothing heavy is imported before a verb runs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from gl_jax.config import UsageError
+from gl_jax.experiment import Experiment, load_experiment
+
+
+def train(
+    experiment: Experiment,
+    /,
+    *,
+    workdir: Path,
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    distributed: bool = False,
+    heartbeat: int = 100,
+) -> None:
+    """Train the networks, or resume from the workdir's newest checkpoint.
+
+    Args:
+        workdir: Folder of the run: config.json, metrics.jsonl, samples/, curves.png,
+            checkpoints/ and TensorBoard events. The same command again resumes.
+        coordinator: Several hosts: address of the first one, as HOST:PORT.
+        process_count: Several hosts: their number.
+        process_id: Several hosts: the number of this one, from 0.
+        distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
+        heartbeat: Several hosts: seconds of silence after which a host counts as dead
+            and the others end.
+    """
+    _join(coordinator, process_count, process_id, distributed, heartbeat)
+    from gl_jax.training import loop
+
+    loop.run(experiment.config, workdir, experiment=experiment)
+
+
+def summary(experiment: Experiment, /) -> None:
+    """Print the layers of an experiment's networks: shapes and parameter counts."""
+    from gl_jax.training.summary import summarize
+
+    print(summarize(experiment.config, experiment))
+
+
+def compare(
+    *,
+    output: Path,
+    model: str | None = None,
+    experiment: Path | None = None,
+    data: str = "bundled",
+    masks: str = "box",
+    methods: tuple[str, ...] = ("gl", "mean", "telea"),
+    count: int = 8,
+    image_size: int | None = None,
+    seed: int = 0,
+    split: str = "validation",
+    data_dir: str | None = None,
+) -> None:
+    """Complete the same holes with several methods: a table and a sheet of pictures.
+
+    Args:
+        output: Folder for comparison.md, .csv, .json and .png. The same command goes on
+            after an interruption; one with more methods runs only the new ones.
+        model: Model of the method `gl`: a training run's folder, a weights file, or the
+            name of a shipped model; by default the shipped one.
+        experiment: The model's experiment file, if its network is not one of gl_jax's.
+        data: Photographs: `bundled`, a folder, or `tfds:NAME`.
+        masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
+            square in the middle; `freeform`, brush strokes; or a folder with a mask for
+            each photograph, white = missing.
+        methods: Names, separated by spaces or commas: `gl` is the network of `model`, the
+            path of a further model is a method, too; a wrong name prints all baselines.
+        count: Number of photographs, spread evenly over the set.
+        image_size: Side of the squares in pixels; by default that of the model's
+            training, and 256 without a model.
+        seed: Seed of the holes: the same seed gives the same holes.
+        split: Split of a bundled or TFDS source; all of a folder is taken.
+        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
+    """
+    from gl_jax.evaluation import comparison
+
+    names = tuple(name for word in methods for name in word.split(",") if name)
+    comparison.run(
+        model, data, masks, names, output, count=count, image_size=image_size,
+        seed=seed, split=split, data_dir=data_dir, experiment=experiment,
+    )  # fmt: skip
+
+
+def evaluate(
+    *,
+    output: Path,
+    model: str | None = None,
+    experiment: Path | None = None,
+    data: str = "bundled",
+    masks: str = "box",
+    protocol: Literal["own", "mmediting"] = "own",
+    seeds: tuple[int, ...] | None = None,
+    count: int | None = None,
+    image_size: int | None = None,
+    fid_weights: Path | None = None,
+    lpips_weights: str | None = None,
+    split: str = "validation",
+    data_dir: str | None = None,
+    batch_size: int = 8,
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+    distributed: bool = False,
+) -> None:
+    """Measure a model: every metric on fixed holes, for each photograph.
+
+    Args:
+        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
+            which repeats the holes. The same command goes on after an interruption.
+        model: A training run's folder, a weights file, or the name of a shipped model;
+            by default the shipped one.
+        experiment: The model's experiment file, if its network is not one of gl_jax's.
+        data: Photographs: `bundled`, a folder, or `tfds:NAME`.
+        masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
+            (white = missing), or the masks.jsonl of another evaluation.
+        protocol: `mmediting` crops and masks like that project's published table.
+        seeds: Comma-separated seeds of the random holes; by default 0,1,2.
+        count: Number of photographs, spread evenly over the set; by default all.
+        image_size: Side of the squares in pixels; by default that of the training.
+        fid_weights: Inception's weights for FID: pytorch-fid's .pth, or as safetensors.
+        lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
+            VGG-16) and its heads.
+        split: Split of a bundled or TFDS source; all of a folder is taken.
+        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
+        batch_size: Photographs at once on each device.
+        coordinator: Several hosts: address of the first one, as HOST:PORT.
+        process_count: Several hosts: their number.
+        process_id: Several hosts: the number of this one, from 0.
+        distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
+    """
+    _join(coordinator, process_count, process_id, distributed)
+    from gl_jax.evaluation import measurement
+
+    files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
+    measurement.run(
+        model, data, output, masks=masks, protocol=protocol, seeds=seeds, count=count,
+        image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
+        split=split, data_dir=data_dir, batch_size=batch_size, experiment=experiment,
+    )  # fmt: skip
+
+
+def convert(
+    source: Path,
+    target: Path,
+    /,
+    *,
+    config: Path | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> None:
+    """Make a weights file of ours from the authors', mmediting's or GLCIC-PyTorch's.
+
+    Args:
+        source: A .t7 or .pth file, recognised by its content, or a folder of files that
+            belong together (model_cn, model_cd and config.json of GLCIC-PyTorch).
+        target: The file to write, say places2.safetensors.
+        config: JSON with the mean colour as `mpv`, RGB in [0, 1], for weights that do not
+            contain it; by default config.json beside them.
+        dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
+    """
+    from gl_jax.weights import layouts, native
+
+    _require_other(source, target)
+    native.save(layouts.convert(source, config), target, dtype)
+    print(native.describe(native.load(target)))
+
+
+def export(
+    *,
+    output: Path,
+    workdir: str | None = None,
+    model: str | None = None,
+    step: int | None = None,
+    experiment: Path | None = None,
+    format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    discriminators: bool = False,
+    licence: str | None = None,
+    size: tuple[int, int] = (256, 256),
+) -> None:
+    """Write the completion network of a run, or another model, as one file for use.
+
+    Args:
+        output: The file to write.
+        workdir: Folder of a run, or bucket of its checkpoints (gs://...). Its moving
+            average is taken if it kept one.
+        model: Any other model: a weights file, or the name of a shipped model.
+        step: A checkpoint that the run has kept; by default the newest whole one.
+        experiment: The model's experiment file, if its network is not one of gl_jax's.
+        format: `safetensors` is the format that gl-jax loads; `stablehlo` a program for
+            any size on CPU, CUDA and TPU (jax.export); `onnx` one for a fixed size.
+        dtype: Type of the kernels in a safetensors file; the smaller ones halve it.
+        discriminators: Put the discriminators into a safetensors file, too.
+        licence: Licence of the weights, as the file states it; by default the model's.
+        size: Height and width in pixels of an ONNX program; multiples of 4.
+    """
+    from gl_jax.inpainting import completer
+    from gl_jax.weights import export as exports
+    from gl_jax.weights import native
+
+    if (workdir is None) == (model is None):
+        raise UsageError("gl-jax export needs --workdir or --model, and not both.")
+    if workdir is not None:
+        own = load_experiment(str(experiment)) if experiment else None
+        network = exports.from_run(
+            workdir, step=step, discriminators=discriminators, experiment=own
+        )
+    elif step is not None:
+        raise UsageError("--step names a checkpoint of a run: give it with --workdir.")
+    else:
+        _require_other(Path(model or ""), output)
+        network = completer.load_model(model, experiment)
+        network = exports.select(network, discriminators=discriminators)
+    network = dataclasses.replace(network, licence=licence or network.licence)
+    if format == "stablehlo":
+        exports.to_stablehlo(network, output)
+    elif format == "onnx":
+        exports.to_onnx(network, output, *size)
+    else:
+        native.save(network, output, dtype)
+    print(f"{output}\n{native.describe(network)}")
+
+
+def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
+    """Print the contents of a weights file, ours or another project's.
+
+    Args:
+        model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
+        config: JSON with the mean colour, as for `convert`.
+    """
+    from gl_jax.weights import layouts
+
+    print(layouts.describe(model, config))
+
+
+def complete(
+    *,
+    image: Path,
+    output: Path,
+    mask: Path | None = None,
+    model: str | None = None,
+    experiment: Path | None = None,
+    mask_from: Literal["white", "alpha"] = "white",
+    mask_color: str | None = None,
+    mask_tolerance: int = 0,
+    rect: tuple[str, ...] = (),
+    random_mask: int | None = None,
+    invert_mask: bool = False,
+    dilate: int = 0,
+    feather: int = 0,
+    blend: Literal["poisson", "none"] = "poisson",
+    resize_to: int | None = None,
+    concat: bool = False,
+    patch_only: bool = False,
+    format: str | None = None,
+    quality: int | None = None,
+    strict_size: bool = False,
+    skip_existing: bool = False,
+    max_pixels: int | None = None,
+) -> None:
+    """Complete the missing part of a photo, or of every photo in a folder.
+
+    Args:
+        image: A photo, or a folder of photos, which is read with its sub-folders.
+        output: The file to write, or the folder for the results (no suffix).
+        mask: White = missing. One file for all photos, or a folder with one for each: of
+            the same name, or NAME_mask*.png.
+        model: A weights file, a training run's folder, or the name of a shipped model
+            (`gl-jax models`); by default the shipped one.
+        experiment: The model's experiment file, if its network is not one of gl_jax's.
+        mask_from: `alpha`: transparent = missing, in the mask or else in the photo.
+        mask_color: Colour of the missing pixels, say '#ff0000', in the mask or else in
+            the photo.
+        mask_tolerance: Largest difference of a channel to that colour, in levels of 255.
+        rect: A missing rectangle: x,y,width,height in pixels. Repeatable.
+        random_mask: Seed of a missing rectangle, drawn as in training.
+        invert_mask: Complete the pixels that are not marked, and keep the marked ones.
+        dilate: Widen the hole by this many pixels.
+        feather: Fade the completion into the photo over this many pixels around the hole.
+        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it.
+        resize_to: Pixels of the longer side at which holes far larger than the trained
+            ones are completed, then enlarged; 0 keeps their size. By default the
+            training's.
+        concat: Write input, hole and result side by side.
+        patch_only: Write only the completed pixels, on a transparent layer.
+        format: Format of the results, say png; by default that of the input.
+        quality: From 1 to 100, for lossy formats; a JPEG keeps its own by default.
+        strict_size: Refuse a mask of another size than the photo instead of resizing it.
+        skip_existing: Leave out photos whose results exist already.
+        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+    """
+    from gl_jax.inpainting import batch
+
+    holes = batch.Holes(
+        mask=mask, source=mask_from, color=mask_color, tolerance=mask_tolerance,
+        rectangles=rect, seed=random_mask, invert=invert_mask, dilate=dilate,
+        strict_size=strict_size,
+    )  # fmt: skip
+    look = batch.Look(
+        blend=blend, feather=feather, resize_to=resize_to, concat=concat,
+        patch_only=patch_only, format=format, quality=quality,
+    )  # fmt: skip
+    batch.run(
+        image, output, holes, look, model=model, experiment=experiment,
+        skip_existing=skip_existing, max_pixels=max_pixels,
+    )  # fmt: skip
+
+
+def models() -> None:
+    """List the models that are shipped, and say how to get others."""
+    from gl_jax.inpainting import completer
+
+    print(completer.describe_available())
+
+
+def report(*runs: Path, output: Path) -> None:
+    """Put training runs side by side: curves, film strips, the ablation, one page.
+
+    Args:
+        runs: Folders of training runs, finished or not.
+        output: Folder for report.html, which holds its pictures itself, and the pictures.
+    """
+    from gl_jax.evaluation import report as page
+
+    page.report(runs, output)
+
+
+def _require_other(source: Path, target: Path) -> None:
+    if source.exists() and source.resolve() == target.resolve():
+        raise UsageError(f"{target} would overwrite its source; name another file.")
+
+
+def _join(
+    coordinator: str | None,
+    process_count: int | None,
+    process_id: int | None,
+    distributed: bool,
+    heartbeat: int = 100,
+) -> None:
+    """Joins this process to the other hosts, if there are any."""
+    if distributed or (coordinator, process_count, process_id) != (None, None, None):
+        from gl_jax import parallel
+
+        parallel.initialize(coordinator, process_count, process_id, heartbeat=heartbeat)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "summary": summary,
+    "compare": compare,
+    "evaluate": evaluate,
+    "report": report,
+    "convert": convert,
+    "export": export,
+    "inspect": inspect_model,
+    "complete": complete,
+    "models": models,
+}
