@@ -333,9 +333,9 @@ def report(*runs: Path, output: Path) -> None:
         runs: Folders of training runs, finished or not.
         output: Folder for report.html, which holds its pictures itself, and the pictures.
     """
-    from gl_jax.evaluation import runs as training_runs
+    from gl_jax.evaluation import report as page
 
-    training_runs.report(runs, output)
+    page.report(runs, output)
 
 
 def _require_other(source: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ ROWS = (
     "experiment holes models metrics",
     "cpu",
     "compilation",
-    "parallel data weights",
+    "parallel data weights figures",
     "training inpainting",
     "evaluation",
     "options verbs",
@@ -31,7 +31,7 @@ ROWS = (
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
     2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
-    "evaluation.masks evaluation.fid evaluation.figures "
+    "evaluation.masks evaluation.fid evaluation.tables "
     "evaluation.baselines evaluation.journal evaluation.memory "
     "training.checkpoint training.interruption training.watchdog",
 }
@@ -45,9 +45,9 @@ HOMES = {
     "tensorflow_datasets": "data",
     "orbax": "training.checkpoint",
     "optax": "training",
-    "tensorboardX": "training.report",
-    "rich": "training.report inpainting.batch",
-    "matplotlib": "training.report evaluation.figures",
+    "tensorboardX": "training.report.tensorboard",
+    "rich": "training.report.screen inpainting.batch",
+    "matplotlib": "figures",
     "PIL": "inpainting.images",
     "cv2": "evaluation.baselines evaluation.protocol inpainting.blending inpainting.images",
     "patchmatch": "evaluation.baselines",

@@ -1,1 +1,1 @@
-"""How good completed photographs are: metrics, baselines, comparisons, and their figures."""
+"""Measurements of completed photographs: protocols, other methods, tables, reports."""

@@ -25,17 +25,11 @@ from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import mask_list
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
-from gl_jax.evaluation.figures import (
-    Column,
-    Table,
-    Tile,
-    comparison_sheet,
-    estimate,
-    finite,
-)
 from gl_jax.evaluation.journal import Journal
 from gl_jax.evaluation.memory import peak_above
 from gl_jax.evaluation.scoring import fingerprint
+from gl_jax.evaluation.tables import Column, Table, estimate, finite
+from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output, writing
 from gl_jax.inpainting import images
 from gl_jax.inpainting.completer import Completer, load_model
@@ -462,6 +456,4 @@ def _write(result: Comparison, rows: Sequence[Sequence[Tile]], output: Path) -> 
         write_output(output / f"comparison.{ending}", text.encode())
     if rows:
         titles = ["input", *result.methods, "truth"]
-        partial = output / ".comparison.part.png"
-        comparison_sheet(partial, titles, rows)
-        partial.replace(output / "comparison.png")
+        write_output(output / "comparison.png", draw_sheet(titles, rows))

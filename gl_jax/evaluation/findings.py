@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gl_jax.evaluation.figures import Column, Table, estimate
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.protocol import PUBLISHED
+from gl_jax.evaluation.tables import Column, Table, estimate
 
 Key = tuple[int, int]
 """Seed and index of an entry."""

@@ -24,7 +24,6 @@ from gl_jax import parallel
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import fid, inception, lpips, mask_list
-from gl_jax.evaluation.figures import Tile, comparison_sheet
 from gl_jax.evaluation.findings import Evaluation, Key, Row, seeds_of
 from gl_jax.evaluation.journal import Journal
 from gl_jax.evaluation.mask_list import Entry
@@ -43,6 +42,7 @@ from gl_jax.evaluation.scoring import (
     Scores,
     fingerprint,
 )
+from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
 from gl_jax.inpainting import completer
 from gl_jax.inpainting.images import RgbImage
@@ -549,6 +549,5 @@ def _write(result: Evaluation, output: Path, tiles: list[list[Tile]]) -> None:
     for name, text in texts.items():
         write_output(output / name, text.encode())
     if tiles:
-        partial = output / ".evaluation.part.png"
-        comparison_sheet(partial, ["input", "completed", "truth"], tiles)
-        partial.replace(output / "evaluation.png")
+        sheet = draw_sheet(["input", "completed", "truth"], tiles)
+        write_output(output / "evaluation.png", sheet)

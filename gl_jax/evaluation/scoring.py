@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from gl_jax import compilation, metrics
 from gl_jax.evaluation import inception
-from gl_jax.evaluation.figures import Column
 from gl_jax.evaluation.lpips import Lpips
+from gl_jax.evaluation.tables import Column
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices

@@ -123,7 +123,9 @@ def test_a_run_leaves_what_the_readme_promises(unbroken):
     finished = {"status": "finished", "last_step": TOTAL, "reason": ""}
     assert status(unbroken) == finished
     sheets = sorted(path.name for path in (unbroken / "samples").iterdir())
-    assert sheets == ["step_00000003.png", "step_00000006.png"]
+    assert sheets == [
+        f"step_{step:08d}.{kind}" for step in (3, 6) for kind in ("npz", "png")
+    ]
 
 
 def test_the_log_has_a_line_for_each_step_with_its_phase(unbroken):

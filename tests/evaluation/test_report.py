@@ -16,19 +16,24 @@ from gl_jax.config import (
     ScheduleConfig,
     UsageError,
 )
-from gl_jax.evaluation import runs
-from gl_jax.training.report import Report, cut_sheet, read_metrics
+from gl_jax.evaluation import report as page
+from gl_jax.training.report import Report
 
 SIDE = 32
 
 
 def write_run(
-    folder: Path, judges: str = "both", *, seed: int = 0, steps: int = 40, name="test"
+    folder: Path,
+    discriminators: str = "both",
+    *,
+    seed: int = 0,
+    steps: int = 40,
+    name="test",
 ) -> Path:
     """A folder as a training run leaves it."""
     config = Config(
         name=name,
-        model=ModelConfig(width=0.0625, discriminators=judges),
+        model=ModelConfig(width=0.0625, discriminators=discriminators),
         data=DataConfig(batch_size=2, image_size=SIDE, resize=(SIDE, SIDE)),
         holes=HolesConfig(min_size=8, max_size=12, local_size=16),
         schedule=ScheduleConfig(20, 5, 60),
@@ -37,8 +42,8 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     (folder / "run_status.json").write_text(json.dumps({"status": "preempted"}))
-    chance = np.random.default_rng(seed)
-    photographs = chance.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    rng = np.random.default_rng(seed)
+    photographs = rng.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
     mask = np.zeros((3, SIDE, SIDE, 1), np.float32)
     mask[:, 8:20, 4:16] = 1
     report = Report(folder, config=config, start_step=0)
@@ -53,6 +58,18 @@ def write_run(
     return folder
 
 
+def drawn_sheets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list, list]]:
+    """Titles and rows of every sheet drawn from here on."""
+    sheets: list[tuple[list, list]] = []
+
+    def keep(titles, rows, **_):
+        sheets.append((titles, rows))
+        return b""
+
+    monkeypatch.setattr(page, "draw_sheet", keep)
+    return sheets
+
+
 @pytest.fixture
 def log() -> list[str]:
     return []
@@ -60,8 +77,8 @@ def log() -> list[str]:
 
 def test_a_page_holds_its_pictures_and_needs_nothing_else(tmp_path, log):
     folder = write_run(tmp_path / "a")
-    page = runs.report([folder], tmp_path / "out", log=log.append)
-    text = page.read_text()
+    file = page.report([folder], tmp_path / "out", log=log.append)
+    text = file.read_text()
     assert text.count("data:image/png;base64,") == 3
     outside = re.findall(r'\b(?:src|href)=(?!"data:)\S*', text)
     assert outside == []
@@ -71,7 +88,7 @@ def test_a_page_holds_its_pictures_and_needs_nothing_else(tmp_path, log):
 
 def test_runs_of_one_name_are_told_apart_and_their_differences_named(tmp_path, log):
     folders = [write_run(tmp_path / n, seed=i) for i, n in enumerate("ab")]
-    text = runs.report(folders, tmp_path / "out", log=log.append).read_text()
+    text = page.report(folders, tmp_path / "out", log=log.append).read_text()
     assert "test (a)" in text
     assert "test (b)" in text
     assert "run.seed" in text
@@ -84,19 +101,11 @@ def test_runs_of_one_name_are_told_apart_and_their_differences_named(tmp_path, l
 def test_the_ablation_figure_stands_in_the_papers_order(tmp_path, log, monkeypatch):
     order = ("both", "none", "local", "global")
     folders = [write_run(tmp_path / j, j, name=f"ablation-{j}") for j in order]
-    sheets = []
-    monkeypatch.setattr(
-        runs,
-        "comparison_sheet",
-        lambda path, titles, rows: (
-            sheets.append((path.name, titles, rows)),
-            path.write_bytes(b""),
-        ),
-    )
-    runs.report(folders, tmp_path / "out", log=log.append)
-    ((_, titles, rows),) = [sheet for sheet in sheets if sheet[0] == "ablation.png"]
-    judged = ["MSE", "MSE + global", "MSE + local", "MSE + both"]
-    assert titles == ["input", *judged, "photo"]
+    sheets = drawn_sheets(monkeypatch)
+    page.report(folders, tmp_path / "out", log=log.append)
+    titles, rows = sheets[-1]
+    kinds = ["MSE", "MSE + global", "MSE + local", "MSE + both"]
+    assert titles == ["input", *kinds, "photo"]
     assert len(rows) == 3
     assert rows[0][1].caption == "step 40"
 
@@ -106,7 +115,7 @@ def test_runs_of_other_photographs_make_no_ablation_figure(tmp_path, log):
         write_run(tmp_path / "a", "none"),
         write_run(tmp_path / "b", "both", seed=1),
     ]
-    text = runs.report(folders, tmp_path / "out", log=log.append).read_text()
+    text = page.report(folders, tmp_path / "out", log=log.append).read_text()
     assert not (tmp_path / "out" / "ablation.png").exists()
     assert "no ablation figure" in text
     assert any("no ablation figure" in line for line in log)
@@ -116,43 +125,14 @@ def test_a_film_strip_begins_with_the_hole_and_ends_with_the_photo(
     tmp_path, log, monkeypatch
 ):
     folder = write_run(tmp_path / "a", steps=200)
-    shown = {}
-    monkeypatch.setattr(
-        runs,
-        "comparison_sheet",
-        lambda path, titles, rows: (
-            shown.update(titles=titles, row=rows[0]),
-            path.write_bytes(b""),
-        ),
-    )
-    runs.report([folder], tmp_path / "out", log=log.append)
-    assert shown["titles"][0] == "hole"
-    assert shown["titles"][1] == "step 10"
-    assert shown["titles"][-2:] == ["step 200", "photo"]
-    assert len(shown["row"]) == runs.FRAMES + 2
-    assert (shown["row"][0].image[8:20, 4:16] == 255).all()
-    assert (shown["row"][1].image[8:20, 4:16] == round(0.1 * 255)).all()
-
-
-def test_a_sheet_of_samples_is_cut_into_the_pictures_it_was_made_of(tmp_path):
-    (run,) = runs.read_runs([write_run(tmp_path / "a")])
-    pictures = run.pictures(30)
-    photographs = np.random.default_rng(0).integers(
-        0, 256, (3, SIDE, SIDE, 3), np.uint8
-    )
-    np.testing.assert_array_equal(pictures["photo"], photographs)
-    assert (pictures["raw output"] == round(0.3 * 255)).all()
-    with pytest.raises(ValueError, match="no sheet"):
-        cut_sheet(np.zeros((300, 300, 3), np.uint8), SIDE)
-
-
-def test_phases_end_where_the_run_stands(tmp_path):
-    (run,) = runs.read_runs([write_run(tmp_path / "a", steps=40)])
-    assert run.phases() == [
-        (0, 20, "completion"),
-        (20, 25, "discriminator"),
-        (25, 40, "joint"),
-    ]
+    sheets = drawn_sheets(monkeypatch)
+    page.report([folder], tmp_path / "out", log=log.append)
+    ((titles, (row,)),) = sheets
+    assert titles[:2] == ["hole", "step 10"]
+    assert titles[-2:] == ["step 200", "photo"]
+    assert len(row) == page.FRAMES + 2
+    assert (row[0].image[8:20, 4:16] == 255).all()
+    assert (row[1].image[8:20, 4:16] == round(0.1 * 255)).all()
 
 
 @pytest.mark.parametrize(
@@ -166,8 +146,8 @@ def test_phases_end_where_the_run_stands(tmp_path):
         ),
         (
             lambda folder: (
-                write_run(folder) / "samples" / "step_00000010.png"
-            ).write_bytes(b"no picture"),
+                write_run(folder) / "samples" / "step_00000010.npz"
+            ).write_bytes(b"no arrays"),
             "cannot be read",
         ),
     ],
@@ -175,19 +155,29 @@ def test_phases_end_where_the_run_stands(tmp_path):
 def test_what_is_no_run_is_refused_in_one_line(make, words, tmp_path, log):
     make(tmp_path / "run")
     with pytest.raises(UsageError, match=words) as refusal:
-        runs.report([tmp_path / "run"], tmp_path / "out", log=log.append)
+        page.report([tmp_path / "run"], tmp_path / "out", log=log.append)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("place", [110, 900, -30])
+def test_damaged_arrays_are_refused_by_name(place, tmp_path, log):
+    file = write_run(tmp_path / "run") / "samples" / "step_00000010.npz"
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0x10
+    for damaged in (content, content[: place % len(content)]):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"step_00000010\.npz cannot be read"):
+            page.report([tmp_path / "run"], tmp_path / "out", log=log.append)
 
 
 def test_nothing_to_report_on_is_a_mistake(tmp_path):
     with pytest.raises(UsageError, match="at least one folder"):
-        runs.report([], tmp_path)
+        page.report([], tmp_path)
 
 
-def test_a_run_that_wrote_no_samples_says_so(tmp_path, log):
+def test_a_run_without_arrays_of_samples_has_no_film_strip(tmp_path, log):
     folder = write_run(tmp_path / "a")
-    for sheet in (folder / "samples").iterdir():
-        sheet.unlink()
-    assert read_metrics(folder / "metrics.jsonl")
-    runs.report([folder], tmp_path / "out", log=log.append)
+    for arrays in (folder / "samples").glob("*.npz"):
+        arrays.unlink()
+    page.report([folder], tmp_path / "out", log=log.append)
     assert any("no film strip" in line for line in log)

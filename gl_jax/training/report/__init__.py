@@ -1,0 +1,250 @@
+"""Everything a training run shows: its log, the screen, TensorBoard, sheets and curves.
+
+metrics.jsonl is the record (see `log`), and the curves are drawn from it alone. A failure
+to write, on a full disk for example, is reported and does not stop the run: lines of
+metrics.jsonl are kept and written later, pictures and events are left out.
+"""
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gl_jax.config import Config
+from gl_jax.figures.curves import History, draw_curves
+from gl_jax.figures.sheets import Tile, draw_sheet
+from gl_jax.files import write_whole
+from gl_jax.training.report.log import Log, read_metrics
+from gl_jax.training.report.screen import FULL, duration, open_screen, say
+from gl_jax.training.report.tensorboard import TensorBoard
+
+__all__ = ["FULL", "Report", "read_metrics", "say"]
+
+SHEET_COLUMNS = "photo", "hole", "raw output", "composite"
+
+
+class Report:
+    """Everything a run tells its user, on the screen and in the workdir.
+
+    A run resumed at `start_step` continues the log as if it had never been broken:
+    lines beyond that step are dropped. At 0 the log starts afresh. Log a step before
+    saving it, so that a resumed log misses no line. `enabled` is false on all hosts but
+    the first: every method is silent there.
+    """
+
+    def __init__(
+        self, workdir: Path, *, config: Config, start_step: int, enabled: bool = True
+    ) -> None:
+        self.enabled = enabled
+        self._workdir = workdir
+        self._config = config
+        self._log = Log(workdir / "metrics.jsonl")
+        self._stopwatch = _Stopwatch()
+        self._failures: set[str] = set()
+        self._last_step = start_step
+        with contextlib.ExitStack() as closing:
+            if enabled:
+                self._tensorboard = TensorBoard(workdir / "tensorboard")
+                closing.callback(self._tensorboard.close)
+                self.rewind(start_step)
+                self._screen = open_screen(config.schedule.total_steps, start_step)
+                closing.callback(self._screen.close)
+            self._closing = closing.pop_all()
+
+    def rewind(self, step: int) -> None:
+        """Forgets the log after `step`, as the run goes on from its checkpoint there.
+
+        Raises OSError if metrics.jsonl cannot be written: a run should not start so.
+        """
+        if not self.enabled:
+            return
+        self._log.rewind(step)
+        self._tensorboard.forget_from(step + 1)
+        self._last_step, self._last_seconds = step, self._stopwatch.seconds()
+        self._pace_start: tuple[str, int, float] | None = None
+
+    @contextlib.contextmanager
+    def pause(self, *, steps: int = 0) -> Iterator[None]:
+        """Leaves time out of images_per_second: compiling, evaluating, saving.
+
+        `steps` of training done meanwhile are left out too. Devices work on while the
+        host goes ahead, so fetch the last metrics before.
+        """
+        with self._stopwatch.pause():
+            yield
+        self._last_step += steps
+
+    def message(self, text: str) -> None:
+        """Shows one line to the user, above the progress bar."""
+        if self.enabled:
+            self._screen.message(text)
+
+    def progress(self, step: int, phase: str) -> None:
+        """Moves the bar to `step` completed updates; cheap enough for every step."""
+        if self.enabled:
+            self._screen.progress(step, phase)
+
+    def scalars(
+        self,
+        step: int,
+        phase: str,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        order_hash: str | None = None,
+    ) -> None:
+        """Logs training metrics, and the images per second since the previous call."""
+        if not self.enabled:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        seconds = self._stopwatch.seconds()
+        steps, elapsed = step - self._last_step, seconds - self._last_seconds
+        facts = [f"{k} {v:.4g}" for k, v in values.items() if k.endswith("_loss")]
+        if steps > 0 and elapsed > 0:
+            rate = steps * self._config.data.batch_size / elapsed
+            values["images_per_second"] = round(rate, 3)
+            left = self._time_left(step, phase, pace=elapsed / steps)
+            digits = 0 if rate >= 100 else 2
+            facts += [f"{rate:,.{digits}f} images/s", f"{duration(left)} left"]
+        self._last_step, self._last_seconds = step, seconds
+        marks = {} if order_hash is None else {"order_hash": order_hash}
+        self._record(step, phase, values, "train", marks)
+        self._screen.training(step, phase, facts)
+
+    def validation(
+        self, step: int, phase: str, metrics: Mapping[str, SupportsFloat]
+    ) -> None:
+        """Logs validation metrics (`val_*`) on a line of their own."""
+        if not self.enabled:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        self._record(step, phase, values, "validation", {})
+        self._screen.validation(step, [f"{k} {v:.4g}" for k, v in values.items()])
+
+    def samples(
+        self,
+        step: int,
+        photographs: UInt8[Any, "n s s 3"],
+        mask: Float[Any, "n s s 1"],
+        completed: Float[Any, "n s s 3"],
+        composite: Float[Any, "n s s 3"],
+    ) -> None:
+        """Draws samples/step_00001000.png, and writes its arrays beside it as .npz.
+
+        The sheet has a row for each photograph, with the columns photo, hole (white), raw
+        output and composite. Floats lie in [0, 1]; they are clipped, NaN becomes black.
+        The arrays are `photo` and `completed`, the raw output (uint8 [n, s, s, 3]), and
+        `mask` (bool [n, s, s, 1], true in the hole).
+        """
+        if not self.enabled:
+            return
+        with self.pause(), self._tolerated("samples"):
+            photo, hole = np.asarray(photographs), np.asarray(mask) > 0.5
+            raw = _to_uint8(completed)
+            white = np.where(hole, np.uint8(255), photo)
+            columns = photo, white, raw, _to_uint8(composite)
+            rows = [
+                [Tile(image) for image in row] for row in zip(*columns, strict=True)
+            ]
+            note = f"{self._config.name}, step {step:,}"
+            png = draw_sheet(SHEET_COLUMNS, rows, note=note)
+            npz = io.BytesIO()
+            np.savez_compressed(
+                npz, allow_pickle=False, photo=photo, mask=hole, completed=raw
+            )
+            file = self._workdir / "samples" / f"step_{step:08d}.png"
+            write_whole(file.with_suffix(".npz"), npz.getvalue())
+            write_whole(file, png)
+            self._tensorboard.image(step, "samples", png)
+
+    def curves(self) -> None:
+        """Draws curves.png from metrics.jsonl; before the first line there is none."""
+        if not self.enabled:
+            return
+        with self.pause(), self._tolerated("curves"):
+            metrics = read_metrics(self._workdir / "metrics.jsonl")
+            if metrics:
+                history = History(self._config.name, self._config, metrics)
+                write_whole(self._workdir / "curves.png", draw_curves([history]))
+
+    def close(self) -> None:
+        """Takes the bar off the screen and closes the files; twice does no harm."""
+        self._closing.close()
+
+    def _record(
+        self,
+        step: int,
+        phase: str,
+        values: Mapping[str, float],
+        group: str,
+        marks: Mapping[str, str],
+    ) -> None:
+        with self._tolerated("metrics.jsonl"):
+            self._log.append(step, phase, values, **marks)
+        with self._tolerated("TensorBoard's events"):
+            tagged = {f"{group}/{k}": v for k, v in values.items()}
+            self._tensorboard.scalars(step, tagged)
+
+    @contextlib.contextmanager
+    def _tolerated(self, product: str) -> Iterator[None]:
+        """Reports that `product` cannot be written, once, until it can be again."""
+        try:
+            yield
+        except OSError as error:
+            if product not in self._failures:
+                self._failures.add(product)
+                reason = error.strerror or error
+                self._screen.message(
+                    f"{product.upper()} COULD NOT BE WRITTEN: {reason}. "
+                    "Training goes on."
+                )
+        else:
+            self._failures.discard(product)
+
+    def _time_left(self, step: int, phase: str, *, pace: float) -> float:
+        """Returns seconds at this phase's pace, its evaluations and saves included.
+
+        Counted from the phase's first log on, so that compiling does not raise the
+        estimate; until the second log it is `pace`, the seconds per step just measured.
+        """
+        now = time.perf_counter()
+        if self._pace_start is None or self._pace_start[0] != phase:
+            self._pace_start = phase, step, now
+        _, first, since = self._pace_start
+        if step > first:
+            pace = (now - since) / (step - first)
+        return max(0, self._config.schedule.total_steps - step) * pace
+
+
+@dataclass
+class _Stopwatch:
+    """Seconds of training: a clock that stands still during a pause."""
+
+    paused: float = field(default=0.0, init=False)
+    stopped_at: float | None = field(default=None, init=False)
+
+    def seconds(self) -> float:
+        now = time.perf_counter() if self.stopped_at is None else self.stopped_at
+        return now - self.paused
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        if self.stopped_at is not None:  # a pause within a pause
+            yield
+            return
+        began = self.stopped_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.paused += time.perf_counter() - began
+            self.stopped_at = None
+
+
+def _to_uint8(images: Any) -> np.ndarray:
+    levels = np.nan_to_num(np.asarray(images, np.float32)).clip(0, 1) * 255
+    return levels.round().astype(np.uint8)
