@@ -66,7 +66,7 @@ def test_an_array_file_is_never_a_pickle() -> None:
 
 def test_only_the_experiment_that_the_user_names_is_run() -> None:
     runs = {file for file, name, _ in calls() if name in ("exec", "runpy.run_path")}
-    assert runs == {"config.py"}
+    assert runs == {"experiment.py"}
 
 
 def test_every_requirement_has_a_lower_and_an_upper_bound() -> None:

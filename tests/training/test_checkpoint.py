@@ -31,7 +31,7 @@ from gl_jax.training.checkpoint import (
     NonFiniteStateError,
     NoWholeCheckpointError,
     SaveFailedError,
-    peek_config,
+    peek,
     restore_subtree,
 )
 
@@ -174,7 +174,7 @@ def test_a_donated_state_is_saved_as_it_was(open_checkpoints):
 
 def test_where_there_never_was_a_checkpoint_there_is_none(open_checkpoints, tmp_path):
     assert open_checkpoints().restore_newest(make_state(0)) is None
-    assert peek_config(tmp_path / "nowhere") is None
+    assert peek(tmp_path / "nowhere") is None
 
 
 def test_a_state_of_another_configuration_is_refused_and_kept(open_checkpoints):
@@ -457,15 +457,15 @@ def test_a_state_that_is_not_finite_is_refused(open_checkpoints, dtype, bad):
 # --- reading without a run
 
 
-def test_peek_config_reads_the_newest_that_can_be_read(open_checkpoints, tmp_path):
+def test_peek_reads_the_newest_that_can_be_read(open_checkpoints, tmp_path):
     root = tmp_path / "checkpoints"
     checkpoints = open_checkpoints()
     for step in (1, 2):
         save(checkpoints, step)
-    assert peek_config(root) == '{"of": 2}'
+    assert peek(root).config_json == '{"of": 2}'
     manifest = root / "2" / "manifest" / "metadata"
     manifest.write_text(manifest.read_text().replace("rollbacks", "rollforth"))
-    assert peek_config(root) == '{"of": 1}'
+    assert peek(root).config_json == '{"of": 1}'
 
 
 def test_a_manifest_of_a_newer_version_is_refused_not_renamed(

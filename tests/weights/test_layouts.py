@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.models.discriminators import ContextDiscriminator, depth
-from gl_jax.models.layers import ConvBlock
 from gl_jax.weights import layouts, native
 from gl_jax.weights.native import Discriminator, Model
 
@@ -39,26 +37,13 @@ def completed(model: Model, foreign: Any) -> np.ndarray:
 
 
 def judged(discriminator: Discriminator, images: Any, patches: Any) -> np.ndarray:
-    """Logits of RGB images [b, 3, h, w], with blocks in the order of its architecture."""
-    made, variables = discriminator.architecture, discriminator.variables
-    params, stats = variables["params"], variables["batch_stats"]
-    features = []
-    for column, inputs in (("local", patches), ("global", images)):
-        x = jnp.asarray(inputs.transpose(0, 2, 3, 1))
-        x = made.convention.encode_image(x)
-        for index in range(1, depth(x.shape[1]) + 1):
-            name = f"conv{index}"
-            own = {"params": params[column][name], "batch_stats": stats[column][name]}
-            block = ConvBlock(
-                own["params"]["bias"].size, 5, stride=2, norm_order=made.norm_order
-            )
-            x = block.apply(own, x, False)
-        dense = params[column]["features"]
-        x = x.reshape(len(x), -1) @ dense["kernel"] + dense["bias"][None]
-        features.append(nn.relu(x))
-    both = jnp.concatenate(features, axis=-1)
-    fused = both @ params["fusion"]["kernel"] + params["fusion"]["bias"][None]
-    return np.asarray(fused[:, 0])
+    """Logits of RGB images [b, 3, h, w] and their windows, by the network itself."""
+    encode = discriminator.architecture.convention.encode_image
+    views = {
+        name: encode(jnp.asarray(array.transpose(0, 2, 3, 1)))
+        for name, array in (("global", images), ("local", patches))
+    }
+    return compiled(discriminator.network())(discriminator.variables, views)
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -171,12 +156,7 @@ def test_mmediting_judges_as_at_home(tmp_path, foreign, archives, golden):
     model = layouts.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
     discriminator = model.discriminator
     made = discriminator.architecture
-    network = ContextDiscriminator(made.image_size, made.local_size, width=made.width)
-    pair = [
-        made.convention.encode_image(jnp.asarray(x.transpose(0, 2, 3, 1)))
-        for x in foreign.judged("places2")
-    ]
-    logits = network.apply(discriminator.variables, *pair, train=False)
+    logits = judged(discriminator, *foreign.judged("places2"))
     np.testing.assert_allclose(logits, golden["mmediting.judge"], atol=TOLERANCE)
     assert (made.image_size, made.local_size) == (256, 128)
 
