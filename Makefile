@@ -74,7 +74,7 @@ bench: .venv/.bench
 # Every kind of case once, so small that its times mean nothing: does the bench still run?
 bench-smoke: .venv/.bench
 	$(BIN)/python -m benchmarks --size tiny --json runs/bench-smoke.json --cases \
-		matrix_product,joint_step,inference_256,input_pipeline_256x256,devices,area_curve_256,area_curve_512,large_photo,start_up
+		joint_step,devices,inference_256,large_photo,input_pipeline_256x256
 	cp docs/performance.md runs/bench-smoke.md
 	$(BIN)/python -m benchmarks --report runs/bench-smoke.json --page runs/bench-smoke.md
 

@@ -1,14 +1,11 @@
-"""PyTorch's side of every case, in each of its configurations.
+"""PyTorch's side of every task.
 
-A configuration is words joined by "+": eager or channels_last, then compile, freezing
-(inference only), keep_memory (freed memory stays with the process) and bfloat16
-(autocast).
+A configuration is eager or channels_last, followed by "+compile" for torch.compile;
+bfloat16 is autocast.
 """
 
-import contextlib
 import importlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +13,21 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from benchmarks import cold, memory, twin
-from benchmarks.exchange import Arrays, flattened
-from benchmarks.inputs import (
-    FIRST,
-    MEAN_COLOR,
-    processor_seconds,
-    processors,
-    random_images,
-    random_mask,
-)
-from benchmarks.photographs import large_turn
+from benchmarks import machine, tasks, twin
+from benchmarks.tasks import FIRST, MEAN_COLOR, Arrays, Settings, flattened
 from gl_jax.config import UsageError
-
-Settings = dict[str, Any]
 
 ALPHA = 4e-4
 
 
 def start(settings: Settings) -> None:
     """Starts torch on the device of the case, with all processors."""
-    torch.set_num_threads(processors())
-    words = settings.get("configuration", "").split("+")
-    if "compile" in words:
+    torch.set_num_threads(machine.processors())
+    if "compile" in settings.get("configuration", ""):
         # Imported late by torch itself, and not to be counted as memory of the work.
         importlib.import_module("torch._inductor.compile_fx")
-        inductor = importlib.import_module("torch._inductor.config")
-        inductor.freezing = "freezing" in words
-    if "keep_memory" in words:
-        memory.keep_freed()
     if settings["device"] == "gpu":
         if not torch.cuda.is_available():
             raise UsageError("this torch sees no GPU.")
@@ -58,296 +39,201 @@ def start(settings: Settings) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The library that does the work."""
+    """Returns the version of the library that does the work."""
     return {"torch": torch.__version__}
 
 
 def peak_bytes(at_start: int) -> int:
-    """The most memory used: the GPU's if there is one, else the process's."""
+    """Returns the peak memory: the GPU's if there is one, else the process's."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    return memory.peak() - at_start
+    return machine.peak() - at_start
 
 
-class _Configured:
-    """Device, memory format and precision of a case."""
+class Configured(tasks.Task):
+    """A task with its configuration: device, memory format, precision, compilation."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        words = settings["configuration"].split("+")
+        super().__init__(settings)
+        layout, *words = settings["configuration"].split("+")
         self._device = torch.device("cuda" if settings["device"] == "gpu" else "cpu")
-        channels_last = "channels_last" in words
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        formats = {"channels_last": torch.channels_last}
+        self._format = formats.get(layout, torch.contiguous_format)
         self._compiled = "compile" in words
-        self._autocast = torch.bfloat16 if "bfloat16" in words else None
-        self._mean_color = torch.tensor(MEAN_COLOR, device=self._device).view(
-            1, 3, 1, 1
-        )
+        color = torch.tensor(MEAN_COLOR, device=self._device)
+        self._mean_color = color.view(1, 3, 1, 1)
+
+    def wait(self, results: Any) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _placed(self, module: nn.Module) -> nn.Module:
         return module.to(device=self._device, memory_format=self._format)
 
+    def _runnable(self, module: nn.Module) -> Any:
+        return torch.compile(module, dynamic=False) if self._compiled else module
+
     def _tensor(self, images: np.ndarray) -> Tensor:
-        """[b, h, w, c] of any type to float [b, c, h, w], uint8 to [0, 1]."""
+        """Returns [b, h, w, c] of any type as float [b, c, h, w], uint8 in [0, 1]."""
         tensor = torch.from_numpy(images).to(self._device, non_blocking=True)
         tensor = tensor.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
         return tensor.float().div_(255) if images.dtype == np.uint8 else tensor
 
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self._autocast is None:
-            yield
-        else:
-            with torch.autocast(self._device.type, self._autocast):
-                yield
+    def _run(self, net: Any, *tensors: Tensor, **options: Any) -> Tensor:
+        """Runs a network in the case's precision; returns float32."""
+        # Cutting and joining lose the format that the convolutions are fastest in.
+        tensors = tuple(t.contiguous(memory_format=self._format) for t in tensors)
+        enabled = self.settings["precision"] == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=enabled):
+            return net(*tensors, **options).float()
 
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
+    def _complete(self, net: Any, images: Tensor, mask: Tensor) -> Tensor:
+        return self._run(net, twin.network_input(images, mask, self._mean_color))
 
 
-class Training(_Configured):
-    """A step of the twin."""
+class Training(Configured, tasks.Training):
+    """The two updates of Algorithm 1, written for speed as one would train with them.
+
+    One forward pass of the completion network serves both updates, gradients of the
+    discriminator's weights are not computed where they are not used, holes are drawn on
+    the host so that nothing waits for the device, and the optimizer is torch's own.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        width, side = settings["width"], settings["image_size"]
-        self._joint = settings["phase"] == "joint"
-        self._nets: dict[str, nn.Module] = {
-            "completion": self._placed(twin.CompletionNetwork(width))
+        sides = settings["image_size"], settings["local_size"]
+        nets: dict[str, nn.Module] = {
+            "completion": twin.CompletionNetwork(settings["width"])
         }
-        if self._joint:
-            judge = twin.ContextDiscriminator(side, settings["local_size"], width)
-            self._nets["discriminator"] = self._placed(judge)
-        self._trainer = twin.Trainer(
-            self._nets["completion"],
-            self._nets.get("discriminator"),
-            mean_color=self._mean_color,
-            local_size=settings["local_size"],
-            alpha=ALPHA,
-            memory_format=self._format,
-            autocast=self._autocast,
-            compiled=self._compiled,
-        )
-        self._step = (
-            self._trainer.joint_step if self._joint else self._trainer.completion_step
-        )
+        if settings["phase"] == "joint":
+            discriminator = twin.ContextDiscriminator(*sides, settings["width"])
+            nets["discriminator"] = discriminator
+        self._nets = {name: self._placed(net) for name, net in nets.items()}
+        self._optimizers = {n: twin.adadelta(net) for n, net in self._nets.items()}
+        self._runnables = {n: self._runnable(net) for n, net in self._nets.items()}
         self._generator = torch.Generator().manual_seed(0)
 
     def outcome(self, folder: Path) -> Arrays:
-        """The losses of the first step, and how it moved each network's weights."""
         with np.load(folder / "exchange.npz") as file:
             arrays = dict(file)
         for name, net in self._nets.items():
             twin.load(net, arrays, name)
         examples = twin.Examples(
-            self._tensor(self._images(FIRST)),
+            self._tensor(*self.inputs(FIRST)),
             self._tensor(arrays["mask"]),
             arrays["corner"].tolist(),
             arrays["real_corner"].tolist(),
         )
-        before = {name: weights(net) for name, net in self._nets.items()}
+        before = {name: _weights(net) for name, net in self._nets.items()}
         values = self._step(examples)
-        fakes = values.pop("composite", None)
-        if fakes is not None:
-            norm = self._trainer.adversarial_gradient_norm(examples, fakes)
+        if "composite" in values:
+            norm = self._adversarial_gradient_norm(examples, values.pop("composite"))
             values["adversarial.gradient"] = norm
         results = {name: value.cpu().numpy() for name, value in values.items()}
         for name, net in self._nets.items():
-            results[f"update.{name}"] = weights(net) - before[name]
+            results[f"update.{name}"] = _weights(net) - before[name]
         return results
 
-    def run(self, seed: int) -> float:
-        """Seconds for one step, photographs brought to the device included."""
-        count = self._settings["steps"]
-        batches = [self._images(seed * count + i) for i in range(count)]
-        low, high = self._settings["holes"]
-        local_size = self._settings["local_size"]
-        self._synchronize()
-        began = time.perf_counter()
-        for images in batches:
-            tensor = self._tensor(images)
-            self._step(twin.draw(tensor, low, high, local_size, self._generator))
-        self._synchronize()
-        return (time.perf_counter() - began) / count
+    def work(self, images: np.ndarray) -> dict[str, Tensor]:
+        low, high = self.settings["holes"]
+        sizes = low, high, self.settings["local_size"]
+        return self._step(twin.draw(self._tensor(images), *sizes, self._generator))
 
-    def _images(self, seed: int) -> np.ndarray:
-        side = self._settings["image_size"]
-        return random_images(seed, self._settings["batch"], side, side)
+    def _step(self, examples: twin.Examples) -> dict[str, Tensor]:
+        net = self._runnables["completion"]
+        completed = self._complete(net, examples.images, examples.mask)
+        error = twin.completion_loss(completed, examples)
+        if "discriminator" in self._nets:
+            return self._joint_updates(examples, completed, error)
+        twin.update(self._optimizers["completion"], error)
+        return {"loss.completion": error.detach()}
 
+    def _joint_updates(
+        self, examples: twin.Examples, completed: Tensor, error: Tensor
+    ) -> dict[str, Tensor]:
+        """Updates the discriminator, then the completion network against the new one."""
+        composite = torch.where(examples.mask > 0, completed, examples.images)
+        detached = composite.detach()
+        fake_logits = self._logits(detached, examples.corner)
+        real_logits = self._logits(examples.images, examples.real_corner)
+        loss = twin.discriminator_loss(real_logits, fake_logits)
+        twin.update(self._optimizers["discriminator"], loss)
 
-class Inference(_Configured):
-    """One photograph completed by the network alone, in one piece."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._net = self._placed(twin.CompletionNetwork(settings["width"])).eval()
-        self._side, self._steps = settings["side"], settings["steps"]
-        self._run: Any = None
-
-    def outcome(self, folder: Path) -> Arrays:
-        """The network's whole output and the completed photograph."""
-        with np.load(folder / "exchange.npz") as file:
-            twin.load(self._net, dict(file), "completion")
-        self._run = (
-            torch.compile(self._net, dynamic=False) if self._compiled else self._net
-        )
-        completed, pasted = self._complete(*self._inputs(FIRST))
+        self._nets["discriminator"].requires_grad_(False)
+        logits = self._logits(composite, examples.corner, track=False)
+        adversarial = twin.adversarial_loss(logits)
+        twin.update(self._optimizers["completion"], error + ALPHA * adversarial)
+        self._nets["discriminator"].requires_grad_(True)
         return {
-            name: tensor.permute(0, 2, 3, 1).cpu().numpy()
-            for name, tensor in (("completed", completed), ("composite", pasted))
+            "loss.completion": error.detach(),
+            "loss.discriminator": loss.detach(),
+            "adversarial.loss": adversarial.detach(),
+            "composite": detached,
         }
 
-    def run(self, seed: int) -> float:
-        """Seconds for one photograph, the way to the device included."""
-        inputs = [self._inputs(seed * self._steps + i) for i in range(self._steps)]
-        self._synchronize()
-        began = time.perf_counter()
-        for pair in inputs:
-            self._complete(*pair)
-        self._synchronize()
-        return (time.perf_counter() - began) / self._steps
+    def _logits(
+        self, images: Tensor, corner: list[list[int]], track: bool = True
+    ) -> Tensor:
+        patches = twin.crop(images, corner, self.settings["local_size"])
+        return self._run(self._runnables["discriminator"], images, patches, track=track)
 
-    def _inputs(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        side = self._side
-        return random_images(seed, 1, side, side), random_mask(seed, side, side)
-
-    def _complete(self, photograph: np.ndarray, hole: np.ndarray) -> Any:
-        # Freezing wants no_grad: under inference_mode the weights are no constants.
-        with torch.no_grad() if self._compiled else torch.inference_mode():
-            images, mask = self._tensor(photograph), self._tensor(hole)
-            inputs = twin.network_input(images, mask, self._mean_color)
-            inputs = inputs.contiguous(memory_format=self._format)
-            with self._precision():
-                completed = self._run(inputs).float()
-            return completed, torch.where(mask > 0, completed, images)
+    def _adversarial_gradient_norm(
+        self, examples: twin.Examples, composite: Tensor
+    ) -> Tensor:
+        composite = composite.clone().requires_grad_(True)
+        logits = self._logits(composite, examples.corner, track=False)
+        (gradient,) = torch.autograd.grad(twin.adversarial_loss(logits), composite)
+        return ALPHA * (gradient * examples.mask).norm()
 
 
-class LargePhoto(_Configured):
-    """A large photograph completed in one piece, or as much of it as memory holds."""
-
-    # Two maps of 64 float32 channels at full resolution, and a half more for the rest.
-    BYTES_PER_PIXEL = 2.5 * 64 * 4
+class Completion(Configured):
+    """The completion network in evaluation mode."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._net = self._placed(twin.CompletionNetwork(settings["width"])).eval()
-        self._size = settings["large"]
-        width, height, _ = self._size
-        fits = int(self._available() / self.BYTES_PER_PIXEL / width) // 4 * 4
-        self._rows = min(height, fits)
 
-    def note(self) -> str:
-        """The part of the photograph that PyTorch completes, in words."""
-        height = self._size[1]
-        if self._rows == height:
-            return "PyTorch completes the whole photograph"
-        return f"PyTorch completes {self._rows} of {height} rows, for want of memory"
-
-    def outcome(self, folder: Path) -> Arrays:
-        """The completed hole, in grey levels."""
+    def _load(self, folder: Path) -> None:
         with np.load(folder / "exchange.npz") as file:
             twin.load(self._net, dict(file), "completion")
-        photograph, mask = large_turn(FIRST, *self._size)
-        completed = self._complete(photograph, mask)
-        return {"hole": completed[mask[self._part(mask)]].astype(np.float32)}
+        self._program = self._runnable(self._net)
 
-    def run(self, seed: int) -> float:
-        """Seconds for one photograph, from uint8 to uint8."""
-        photograph, mask = large_turn(seed, *self._size)
-        began = time.perf_counter()
-        self._complete(photograph, mask)
-        return time.perf_counter() - began
-
-    def _complete(self, photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        part = self._part(mask)
-        with torch.inference_mode():
-            images = self._tensor(photograph[part][None])
-            holes = self._tensor(mask[part][None, :, :, None].astype(np.float32))
-            inputs = twin.network_input(images, holes, self._mean_color)
-            inputs = inputs.contiguous(memory_format=self._format)
-            with self._precision():
-                completed = self._net(inputs).float()
-            composite = torch.where(holes > 0, completed, images)
-            levels = composite.mul_(255).round_().byte()[0].permute(1, 2, 0)
-            return levels.cpu().numpy()
-
-    def _part(self, mask: np.ndarray) -> slice:
-        """The rows that are completed, the hole in their middle if possible."""
-        height = len(mask)
-        middle = int(np.nonzero(mask.any(axis=1))[0].mean())
-        start = min(max(0, middle - self._rows // 2), height - self._rows) // 4 * 4
-        return slice(start, start + self._rows)
-
-    def _available(self) -> float:
-        if self._device.type == "cuda":
-            return torch.cuda.mem_get_info()[0]
-        return memory.available()
+    def _completed(self, photograph: np.ndarray, hole: np.ndarray) -> Any:
+        """Returns the network's output and the completed photograph: [1, 3, h, w]."""
+        images, mask = self._tensor(photograph), self._tensor(hole)
+        completed = self._complete(self._program, images, mask)
+        return completed, torch.where(mask > 0, completed, images)
 
 
-class StartUp:
-    """A new process that imports torch and completes one photograph."""
-
-    def __init__(self, settings: Settings) -> None:
-        del settings
-        self._folder = Path()
+class Inference(Completion, tasks.Inference):
+    """The network alone."""
 
     def outcome(self, folder: Path) -> Arrays:
-        """The completed hole, in grey levels."""
-        self._folder = folder
-        self.run(FIRST)
-        return {"hole": cold.hole(folder)}
+        self._load(folder)
+        completed, composite = self.work(*self.inputs(FIRST))
+        return {"completed": _array(completed), "composite": _array(composite)}
 
-    def run(self, seed: int) -> float:
-        """Seconds from the start of the process to its end."""
-        del seed
-        return cold.seconds("torch", self._folder)
-
-    def peak_bytes(self) -> int:
-        """All that the process held."""
-        return cold.peak_bytes()
+    @torch.inference_mode()
+    def work(self, photograph: np.ndarray, mask: np.ndarray) -> Any:
+        return self._completed(photograph, mask)
 
 
-class MatrixProduct(_Configured):
-    """The product of two square matrices: the most that the machine computes."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._steps = settings["steps"]
-        self._factor = torch.empty(0)
-
-    def work(self, matrix: Tensor) -> Tensor:
-        """The product that is timed."""
-        return matrix @ self._factor
+class LargePhoto(Completion, tasks.LargePhoto):
+    """The whole photograph through the network."""
 
     def outcome(self, folder: Path) -> Arrays:
-        """The result."""
-        with np.load(folder / "exchange.npz") as file:
-            matrix = torch.from_numpy(file["matrix"])
-        self._factor = matrix.to(self._device, self._autocast or torch.float32)
-        return {"completed": self.work(self._factor).float().cpu().numpy()}
+        self._load(folder)
+        return super().outcome(folder)
 
-    def run(self, seed: int) -> float:
-        """Seconds for one of them."""
-        matrix = self._factor + seed
-        self._synchronize()
-        began = time.perf_counter()
-        for _ in range(self._steps):
-            self.work(matrix)
-        self._synchronize()
-        return (time.perf_counter() - began) / self._steps
-
-
-class MemoryCopy(MatrixProduct):
-    """A large array plus one, into another: the most that the memory moves."""
-
-    def work(self, matrix: Tensor) -> Tensor:
-        """The copy that is timed: one array read, one written."""
-        return matrix + 1
+    @torch.inference_mode()
+    def work(self, photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        hole = mask[None, :, :, None].astype(np.float32)
+        _, composite = self._completed(photograph[None], hole)
+        return _array(composite.mul_(255).round_().byte())[0]
 
 
 class Photographs(Dataset[Tensor]):
-    """Pillow's way from a JPEG to a random crop of it."""
+    """Random crops of the JPEGs in a folder."""
 
     def __init__(self, folder: Path, side: int) -> None:
         self._paths = sorted(folder.glob("*.jpg"))
@@ -360,91 +246,63 @@ class Photographs(Dataset[Tensor]):
         side = self._side
         shortest = int(torch.randint(side, side + side // 2 + 1, ()))
         top, left = torch.rand(2).tolist()
-        crop = pillow_crop(self._paths[index], shortest, side, top, left)
-        return torch.from_numpy(np.array(crop))
+        return torch.from_numpy(_crop(self._paths[index], shortest, side, top, left))
 
 
-def pillow_crop(
-    path: Path, shortest: int, side: int, top: float, left: float
-) -> Image.Image:
-    """Decoded, resized to the shortest side, cropped at (top, left) in [0, 1]."""
+class Pipeline(tasks.Pipeline):
+    """Pillow in a DataLoader with a worker for each processor."""
+
+    _workers = 0  # the most bytes that they held
+
+    def crop(
+        self, path: Path, shortest: int, side: int, top: float, left: float
+    ) -> np.ndarray:
+        return _crop(path, shortest, side, top, left)
+
+    def batches(self, seed: int) -> Iterator[Tensor]:
+        torch.manual_seed(seed)
+        folder = Path(self.settings["folder"])
+        photographs = Photographs(folder, self.settings["image_size"])
+        loader = DataLoader(
+            photographs,
+            batch_size=self.settings["batch"],
+            sampler=RandomSampler(photographs, replacement=True, num_samples=2**31),
+            num_workers=machine.processors(),
+        )
+        workers = iter(loader)
+        try:
+            yield from workers
+        finally:  # The end of a turn: the workers still live.
+            self._workers = max(self._workers, machine.children_private())
+
+    def peak_bytes(self, process: int) -> int:
+        return process + self._workers
+
+
+def _crop(path: Path, shortest: int, side: int, top: float, left: float) -> np.ndarray:
     image = Image.open(path).convert("RGB")
     scale = shortest / min(image.size)
-    width, height = (
-        max(shortest, round(image.width * scale)),
-        max(shortest, round(image.height * scale)),
-    )
+    width, height = (max(shortest, round(length * scale)) for length in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     y = min(int(top * (height - side + 1)), height - side)
     x = min(int(left * (width - side + 1)), width - side)
-    return image.crop((x, y, x + side, y + side))
+    return np.array(image.crop((x, y, x + side, y + side)))
 
 
-class Pipeline:
-    """JPEG files to uint8 batches by a DataLoader with a worker for each processor."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._folder = Path(settings["folder"])
-        self._children = 0
-
-    def outcome(self, folder: Path) -> Arrays:
-        """The same crops of the first photographs, in grey levels."""
-        del folder
-        side = self._settings["image_size"]
-        crops = [
-            np.asarray(pillow_crop(path, side * 5 // 4, side, 0.3, 1))
-            for path in sorted(self._folder.glob("*.jpg"))[:4]
-        ]
-        return {"crops": np.stack(crops).astype(np.float32)}
-
-    def run(self, seed: int) -> float:
-        """Processor-seconds for one photograph, once the workers are under way."""
-        torch.manual_seed(seed)
-        size = self._settings["batch"]
-        photographs = Photographs(self._folder, self._settings["image_size"])
-        loader = DataLoader(
-            photographs,
-            batch_size=size,
-            sampler=_Endless(len(photographs)),
-            num_workers=processors(),
-        )
-        batches = iter(loader)
-        seconds = processor_seconds(
-            lambda: next(batches), size, self._settings["loaded"]
-        )
-        self._children = max(self._children, memory.children_private())
-        return seconds
-
-    def extra_bytes(self) -> int:
-        """Bytes that the workers held for themselves, beside this process."""
-        return self._children
+def _array(tensor: Tensor) -> np.ndarray:
+    """Returns [b, c, h, w] as an array [b, h, w, c]."""
+    return tensor.permute(0, 2, 3, 1).cpu().numpy()
 
 
-class _Endless(torch.utils.data.Sampler[int]):
-    """Every photograph once, in random order, again and again."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from torch.randperm(self._length).tolist()
-
-
-def weights(net: nn.Module) -> np.ndarray:
-    """All trainable weights as one vector."""
+def _weights(net: nn.Module) -> np.ndarray:
     return flattened(
         {name: p.detach().cpu().numpy() for name, p in net.named_parameters()}
     )
 
 
-TASKS: dict[str, Callable[[Settings], Any]] = {
+TASKS: dict[str, type[tasks.Task]] = {
     "training": Training,
     "inference": Inference,
     "large_photo": LargePhoto,
-    "start_up": StartUp,
-    "matrix_product": MatrixProduct,
-    "memory_copy": MemoryCopy,
     "pipeline": Pipeline,
 }

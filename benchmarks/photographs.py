@@ -14,7 +14,7 @@ QUALITY = 90
 
 
 def bundled() -> list[np.ndarray]:
-    """The bundled training photographs, uint8 [h, w, 3] each."""
+    """Returns the bundled training photographs, uint8 [h, w, 3] each."""
     source = open_source(DataConfig(source="bundled"))
     return [read_rgb(source.read(i), source.name(i)) for i in range(len(source))]
 
@@ -26,7 +26,7 @@ def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = originals[index % len(originals)]
-        # The largest window of the wanted shape, made smaller by up to a third.
+        # Between two thirds of the largest window of this shape and all of it.
         scale = min(image.width / width, image.height / height)
         scale *= random.uniform(2 / 3, 1)
         left = random.uniform(0, image.width - scale * width)
@@ -38,17 +38,18 @@ def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
 
 @functools.cache
 def large(width: int, height: int) -> np.ndarray:
-    """One photograph of that size, uint8 [height, width, 3]: a bundled one made larger."""
+    """Returns a bundled photograph enlarged to uint8 [height, width, 3]."""
     image = Image.fromarray(bundled()[0])
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def large_turn(
+def large_with_hole(
     seed: int, width: int, height: int, hole: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The large photograph of one turn, and a square hole anywhere in it: bool [h, w].
+    """Returns the large photograph, shifted, and a random square hole: bool [h, w].
 
-    Not at its edges, where windows of other sizes are compiled for.
+    The hole stays away from the edges, which need windows of other sizes and so another
+    compilation.
     """
     random = np.random.default_rng(seed)
     photograph = np.roll(large(width, height), random.integers(width), axis=1)

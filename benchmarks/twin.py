@@ -1,14 +1,10 @@
 """GLCIC in PyTorch, from the paper's tables: what gl_jax is measured against.
 
-Written for speed, as one would train with it: one forward pass of the completion network
-serves both updates, gradients of the discriminator's weights are not computed where they
-are not used, holes are drawn on the host so that nothing waits for the device, and the
-optimizer is torch's own. Modules take images [b, 3, h, w] in [0, 1].
+The networks, losses and holes; `peer.Training` has the steps. Modules take images
+[b, 3, h, w] in [0, 1].
 """
 
-import contextlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +45,7 @@ class Norm(nn.BatchNorm2d):
     """BatchNorm that can normalise by the batch without moving its running statistics."""
 
     def forward(self, x: Tensor, track: bool = True) -> Tensor:
-        """Normalised; `track` moves the running statistics, in training."""
+        """Normalises; in training `track` moves the running statistics."""
         if track:
             return super().forward(x)
         weight, bias = self.weight, self.bias
@@ -64,7 +60,7 @@ class Conv(nn.Conv2d):
         self.norm = Norm(outputs)
 
     def forward(self, x: Tensor, track: bool = True) -> Tensor:
-        """The block."""
+        """Applies all three."""
         return F.relu_(self.norm(super().forward(x), track))
 
 
@@ -76,7 +72,7 @@ class Deconv(nn.ConvTranspose2d):
         self.norm = Norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block."""
+        """Applies all three."""
         return F.relu_(self.norm(super().forward(x)))
 
 
@@ -104,7 +100,7 @@ class CompletionNetwork(nn.Module):
             inputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, 4, h, w] to [b, 3, h, w] in [0, 1]."""
+        """Takes [b, 4, h, w] to [b, 3, h, w] in [0, 1]."""
         for layer in self.children():
             x = layer(x)
         return torch.sigmoid(x)
@@ -125,7 +121,7 @@ class Column(nn.Module):
         self.features = nn.Linear(inputs * side * side, scaled(FEATURES, width))
 
     def forward(self, x: Tensor, track: bool) -> Tensor:
-        """[b, 3, side, side] to [b, features]."""
+        """Takes [b, 3, side, side] to [b, features]."""
         for index in range(1, self.depth + 1):
             x = self.get_submodule(f"conv{index}")(x, track)
         return F.relu_(self.features(x.flatten(1)))
@@ -142,14 +138,13 @@ class ContextDiscriminator(nn.Module):
         self.fusion = nn.Linear(2 * scaled(FEATURES, width), 1)
 
     def forward(self, images: Tensor, patches: Tensor, track: bool = True) -> Tensor:
-        """[b, 3, h, w] and [b, 3, s, s] to [b]."""
-        local = self.local_(patches, track)
-        whole = self.global_(images, track)
-        return self.fusion(torch.cat([local, whole], 1))[:, 0]
+        """Takes [b, 3, h, w] and [b, 3, s, s] to [b]."""
+        features = [self.local_(patches, track), self.global_(images, track)]
+        return self.fusion(torch.cat(features, 1))[:, 0]
 
 
 def load(net: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
-    """Copies the arrays named `prefix.` into the network; all have to be there."""
+    """Copies the arrays named `prefix.` into the network; none may be missing."""
     column = re.compile(r"^(local|global)\.")
     tensors = {
         column.sub(r"\1_.", name.removeprefix(f"{prefix}.")): torch.from_numpy(array)
@@ -162,7 +157,7 @@ def load(net: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
 
 @dataclass
 class Examples:
-    """Photographs of a step with what was drawn for them; corners are (y, x) pixels."""
+    """A batch with its holes and windows; corners are (y, x) in pixels."""
 
     images: Tensor
     mask: Tensor
@@ -173,30 +168,26 @@ class Examples:
 def draw(
     images: Tensor, low: int, high: int, local_size: int, generator: torch.Generator
 ) -> Examples:
-    """A hole for each photograph and two windows: around the hole, and a random one."""
-    batch, _, height, width = images.shape
-    bounds = torch.tensor([height, width])
+    """Draws a hole for each image and two windows: around the hole, and a random one."""
+    batch, _, *sides = images.shape
+    bounds = torch.tensor(sides)
 
     def holes() -> tuple[Tensor, Tensor, Tensor]:
         size = torch.randint(low, high + 1, (batch, 2), generator=generator)
         share = torch.rand(batch, 2, generator=generator)
-        top_left = (share * (bounds - size + 1)).long()
-        corner = top_left + size // 2 - local_size // 2
-        zero = torch.zeros_like(corner)
-        return (
-            top_left,
-            size,
-            corner.clamp(zero, (bounds - local_size).expand(batch, 2)),
-        )
+        start = (share * (bounds - size + 1)).long()
+        corner = start + size // 2 - local_size // 2
+        limit = (bounds - local_size).expand(batch, 2)
+        return start, start + size, corner.clamp(torch.zeros_like(corner), limit)
 
-    top_left, size, corner = holes()
-    first = top_left.to(images.device, non_blocking=True)
-    end = (top_left + size).to(images.device, non_blocking=True)
-    inside = []
-    for axis, length in enumerate((height, width)):
-        at = torch.arange(length, device=images.device)
-        inside.append((first[:, axis, None] <= at) & (at < end[:, axis, None]))
-    mask = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()
+    start, end, corner = holes()
+    start, end = (t.to(images.device, non_blocking=True) for t in (start, end))
+    rows, columns = (
+        (start[:, axis, None] <= at) & (at < end[:, axis, None])
+        for axis, side in enumerate(sides)
+        for at in [torch.arange(side, device=images.device)]
+    )
+    mask = (rows[:, None, :, None] & columns[:, None, None, :]).float()
     return Examples(images, mask, corner.tolist(), holes()[2].tolist())
 
 
@@ -215,104 +206,20 @@ def completion_loss(completed: Tensor, examples: Examples) -> Tensor:
     return (examples.mask * (completed - examples.images)).square().mean()
 
 
-class Trainer:
-    """Both networks with their optimizers, and the two updates of Algorithm 1."""
-
-    def __init__(
-        self,
-        completion: nn.Module,
-        discriminator: nn.Module | None,
-        *,
-        mean_color: Tensor,
-        local_size: int,
-        alpha: float,
-        memory_format: torch.memory_format,
-        autocast: torch.dtype | None,
-        compiled: bool,
-    ) -> None:
-        # torch picks the foreach implementation wherever it is the faster one.
-        settings = {"lr": 1.0, "rho": 0.9, "eps": 1e-6}
-        self.optimizer = torch.optim.Adadelta(completion.parameters(), **settings)
-        self.completion = _compiled(completion, compiled)
-        self.weights = discriminator
-        if discriminator is not None:
-            self.adversary = torch.optim.Adadelta(
-                discriminator.parameters(), **settings
-            )
-            self.discriminator = _compiled(discriminator, compiled)
-        self._mean_color, self._local_size = mean_color, local_size
-        self._alpha, self._autocast = alpha, autocast
-        self._format = memory_format
-
-    def completion_step(self, examples: Examples) -> dict[str, Tensor]:
-        """One update of the completion network by the masked squared error."""
-        loss = completion_loss(self._complete(examples), examples)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return {"loss.completion": loss.detach()}
-
-    def joint_step(self, examples: Examples) -> dict[str, Tensor]:
-        """The discriminator, then the completion network against the updated one."""
-        assert self.weights is not None
-        completed = self._complete(examples)
-        fakes = torch.where(examples.mask > 0, completed, examples.images)
-        detached = fakes.detach()
-        fake_logits = self._judge(detached, examples.corner)
-        real_logits = self._judge(examples.images, examples.real_corner)
-        judging = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-        self.adversary.zero_grad(set_to_none=True)
-        judging.backward()
-        self.adversary.step()
-
-        self.weights.requires_grad_(False)
-        logits = self._judge(fakes, examples.corner, track=False)
-        adversarial = F.softplus(-logits).mean()
-        error = completion_loss(completed, examples)
-        self.optimizer.zero_grad(set_to_none=True)
-        (error + self._alpha * adversarial).backward()
-        self.optimizer.step()
-        self.weights.requires_grad_(True)
-        return {
-            "loss.completion": error.detach(),
-            "loss.discriminator": judging.detach(),
-            "adversarial.loss": adversarial.detach(),
-            "composite": detached,
-        }
-
-    def adversarial_gradient_norm(self, examples: Examples, fakes: Tensor) -> Tensor:
-        """The norm of alpha times the adversarial gradient at the completed images."""
-        assert self.weights is not None
-        self.weights.requires_grad_(False)
-        fakes = fakes.clone().requires_grad_(True)
-        logits = self._judge(fakes, examples.corner, track=False)
-        (gradient,) = torch.autograd.grad(F.softplus(-logits).mean(), fakes)
-        self.weights.requires_grad_(True)
-        return self._alpha * (gradient * examples.mask).norm()
-
-    def _complete(self, examples: Examples) -> Tensor:
-        inputs = network_input(examples.images, examples.mask, self._mean_color)
-        # Joining loses the format that the convolutions are fastest in.
-        inputs = inputs.contiguous(memory_format=self._format)
-        with self._precision():
-            return self.completion(inputs).float()
-
-    def _judge(
-        self, images: Tensor, corner: list[list[int]], track: bool = True
-    ) -> Tensor:
-        patches = crop(images, corner, self._local_size)
-        patches = patches.contiguous(memory_format=self._format)
-        with self._precision():
-            return self.discriminator(images, patches, track).float()
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self._autocast is None:
-            yield
-        else:
-            with torch.autocast(self._mean_color.device.type, self._autocast):
-                yield
+def adversarial_loss(logits: Tensor) -> Tensor:
+    return F.softplus(-logits).mean()
 
 
-def _compiled(module: nn.Module, compiled: bool) -> Any:
-    return torch.compile(module, dynamic=False) if compiled else module
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def adadelta(net: nn.Module) -> torch.optim.Optimizer:
+    # torch picks the foreach implementation wherever it is the faster one.
+    return torch.optim.Adadelta(net.parameters(), lr=1.0, rho=0.9, eps=1e-6)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

@@ -1,7 +1,7 @@
-"""One contestant: a process with one library, told what to do by lines of JSON.
+"""A process with one library that works on request: `python -m benchmarks.worker`.
 
-Requests come on standard input and answers go to standard output, one line each:
-{"do": "start", ...} and then "export", "outcome", "warm_up", "run", "peak".
+Requests come on standard input and answers go to standard output, one line of JSON each:
+{"do": "start", ...}, then "export", "outcome", "warm_up", "run" and "peak".
 """
 
 import importlib
@@ -14,52 +14,45 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import memory
-from benchmarks.inputs import FIRST
+from benchmarks import machine
+from benchmarks.tasks import FIRST
 
 MODULES = {"jax": "benchmarks.ours", "torch": "benchmarks.peer"}
 
 
 class Worker:
-    """A task of one library, driven by the requests: one method for each."""
+    """A task of one library, with one method for each request."""
 
     def start(self, library: str, task: str, settings: dict[str, Any]) -> Any:
-        """Imports the library, notes the memory, and prepares the task."""
+        """Imports the library, notes the memory, prepares the task; returns versions."""
         self._side = importlib.import_module(MODULES[library])
         self._side.start(settings)
-        memory.reset_peak()
-        self._at_start = memory.resident()
+        machine.reset_peak()
+        self._at_start = machine.resident()
         self._task = self._side.TASKS[task](settings)
-        facts = {"versions": self._side.versions()}
-        for name in ("flop", "note"):
-            value = getattr(self._task, name, None)
-            facts[name] = value() if value is not None else None
-        return facts
+        return self._side.versions()
 
     def export(self, folder: str) -> None:
-        """Writes what the others need to compute the same."""
+        """Writes what the baselines need to compute the same."""
         self._task.export(Path(folder))
 
     def outcome(self, folder: str, name: str) -> None:
-        """Computes what is compared, and writes it."""
+        """Computes the results to compare and writes them."""
         np.savez(Path(folder) / f"{name}.npz", **self._task.outcome(Path(folder)))
 
     def warm_up(self) -> None:
-        """One turn that does not count; the memory is watched from here on."""
+        """Does an uncounted run; the peak memory is measured from here on."""
         self._task.run(FIRST + 1)
-        memory.reset_peak()
+        machine.reset_peak()
 
     def run(self, seed: int) -> float:
-        """Seconds of one turn."""
+        """Returns the seconds of one run."""
         return float(self._task.run(seed))
 
     def peak(self) -> float:
-        """The most memory used since `warm_up`, in MB."""
-        own = getattr(self._task, "peak_bytes", None)
-        if own is not None:
-            return own() / memory.MB
-        extra = getattr(self._task, "extra_bytes", lambda: 0)()
-        return (self._side.peak_bytes(self._at_start) + extra) / memory.MB
+        """Returns the peak memory since `warm_up`, in MB."""
+        process = self._side.peak_bytes(self._at_start)
+        return self._task.peak_bytes(process) / machine.MB
 
 
 def serve() -> None:
