@@ -38,19 +38,26 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "b h w c"], train: bool
+        self,
+        inputs: Float[Array, "b h w c"],
+        train: bool,
+        added: Float[Array, " c"] | float = 0.0,
     ) -> Float[Array, "b h w c"]:
-        """Normalises by the batch's statistics where `train`, else by the running ones."""
+        """Normalises by the batch's statistics if `train`, else by the running ones.
+
+        `added` is a bias of the inputs. It moves their mean and nothing else, so it is
+        never added to them: their sum would be one more array to keep for the way back.
+        """
         shape = inputs.shape[-1:]
         scale = self.param("scale", nn.initializers.ones_init(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        mean, var = running_mean.value, running_var.value
+        mean, var = running_mean.value - added, running_var.value
         if train:
-            mean, var = batch_statistics(inputs, running_mean.value, self.axis_name)
+            mean, var = batch_statistics(inputs, mean, self.axis_name)
             if not self.is_initializing():
-                for running, seen in ((running_mean, mean), (running_var, var)):
+                for running, seen in ((running_mean, mean + added), (running_var, var)):
                     old = self.momentum * running.value
                     running.value = old + (1 - self.momentum) * seen
         factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
@@ -110,14 +117,11 @@ class ConvBlock(nn.Module):
             "kernel", KERNEL_INIT, (k, k, inputs.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        if train and self.norm_order == "norm_activation":
-            # The batch's mean takes the bias away again: its gradient is rounding alone,
-            # of which Adam and Adadelta would make whole steps.
-            bias = jax.lax.stop_gradient(bias)
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
-        outputs = outputs + _over_pixels(bias.astype(self.dtype))
         if self.norm_order == "norm_activation":
-            outputs = self.normalize(outputs, train)
+            outputs = self.normalize(outputs, train, bias)
+        else:
+            outputs = outputs + _over_pixels(bias.astype(self.dtype))
         if self.activation is not None:
             outputs = self.activation(outputs)
         if self.norm_order == "activation_norm":
@@ -128,10 +132,12 @@ class ConvBlock(nn.Module):
         """The block's linear map, before bias and normalisation."""
         return self.ops.convolve(inputs, kernel, self.stride, self.dilation)
 
-    def normalize(self, inputs: Array, train: bool) -> Array:
+    def normalize(
+        self, inputs: Array, train: bool, added: Array | float = 0.0
+    ) -> Array:
         """Batch normalisation under the name `norm`."""
         norm = BatchNorm(axis_name=self.axis_name, momentum=self.momentum, name="norm")
-        return norm(inputs, train)
+        return norm(inputs, train, added)
 
 
 class UpBlock(ConvBlock):
