@@ -86,7 +86,7 @@ def compare(
         split: Split of a bundled or TFDS source; all of a folder is taken.
         data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
     """
-    from gl_jax.evaluation import comparison
+    from gl_jax.evaluation import compare as comparison
 
     names = tuple(name for word in methods for name in word.split(",") if name)
     comparison.run(
@@ -143,10 +143,10 @@ def evaluate(
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
     _join(coordinator, process_count, process_id, distributed)
-    from gl_jax.evaluation import measurement
+    from gl_jax.evaluation import evaluate as evaluation
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
-    measurement.run(
+    evaluation.run(
         model, data, output, masks=masks, protocol=protocol, seeds=seeds, count=count,
         image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
         split=split, data_dir=data_dir, batch_size=batch_size, experiment=experiment,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation.journal import Journal
+from gl_jax.evaluation.resume import Journal
 
 SETTINGS = {"seed": 1, "sizes": (2, 3)}
 

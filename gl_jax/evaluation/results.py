@@ -24,7 +24,7 @@ def seeds_of(entries: Sequence[Entry]) -> list[int]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `measurement.run` finds, as it also stands in evaluation.json."""
+    """What `evaluate.run` finds, as it also stands in evaluation.json."""
 
     settings: dict[str, Any]
     entries: tuple[Entry, ...]

@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 from gl_jax import cli, metrics
 from gl_jax.config import UsageError
-from gl_jax.evaluation import lpips, mask_list, measurement
-from gl_jax.evaluation.findings import Evaluation
+from gl_jax.evaluation import evaluate as evaluation
+from gl_jax.evaluation import lpips, mask_list
+from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 from gl_jax.weights.native import Model
@@ -48,7 +49,7 @@ def evaluate(weights_file: Path, folder: Path, tmp_path: Path) -> Any:
             "model": weights_file, "data": str(folder), "output": tmp_path / "result",
             "batch_size": 1, "log": lambda text: None,
         }  # fmt: skip
-        return measurement.run(**(values | changes))
+        return evaluation.run(**(values | changes))
 
     return call
 
@@ -152,7 +153,7 @@ class Stopped(Exception):
 
 def interrupted(evaluate: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """An evaluation that ends after its first batch."""
-    score, calls = measurement.Scorer.__call__, []
+    score, calls = evaluation.Scorer.__call__, []
 
     def once(self: Any, *batch: Any) -> Any:
         if calls:
@@ -161,7 +162,7 @@ def interrupted(evaluate: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) 
         return score(self, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measurement.Scorer, "__call__", once)
+        patch.setattr(evaluation.Scorer, "__call__", once)
         with pytest.raises(Stopped):
             evaluate(**changes)
 
@@ -172,9 +173,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     unbroken = evaluate(seeds=(0, 1), output=tmp_path / "unbroken")
     interrupted(evaluate, monkeypatch, seeds=(0, 1))
     measured: list[int] = []
-    score = measurement.Scorer.__call__
+    score = evaluation.Scorer.__call__
     monkeypatch.setattr(
-        measurement.Scorer,
+        evaluation.Scorer,
         "__call__",
         lambda self, *batch: measured.append(len(batch[0])) or score(self, *batch),
     )
@@ -188,7 +189,7 @@ def test_a_finished_evaluation_is_not_measured_again(
     evaluate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluate(masks="center")
-    monkeypatch.setattr(measurement.Scorer, "__call__", None)
+    monkeypatch.setattr(evaluation.Scorer, "__call__", None)
     assert evaluate(masks="center", sheet_rows=0).rows.keys() == first.rows.keys()
 
 
@@ -238,15 +239,15 @@ def test_no_readable_photograph_at_all_is_refused(evaluate: Any, folder: Path) -
 def test_a_model_that_computes_nonsense_fails_the_run(
     evaluate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = measurement.Scorer.__call__
+    score = evaluation.Scorer.__call__
 
     def broken(self: Any, *batch: Any) -> Any:
         scores = score(self, *batch)
         scores.values["psnr_db"] = scores.values["psnr_db"] * np.nan
         return scores
 
-    monkeypatch.setattr(measurement.Scorer, "__call__", broken)
-    with pytest.raises(measurement.NotFiniteError, match=r"photo0.png is not finite"):
+    monkeypatch.setattr(evaluation.Scorer, "__call__", broken)
+    with pytest.raises(evaluation.NotFiniteError, match=r"photo0.png is not finite"):
         evaluate()
 
 
@@ -346,14 +347,14 @@ def test_fid_survives_an_interruption(
 ) -> None:
     # A cheap stand-in for Inception: the colours of the middle of the picture.
     monkeypatch.setattr(
-        measurement.inception,
+        evaluation.inception,
         "features",
         lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
     )
-    monkeypatch.setattr(measurement.inception, "FEATURES", 48)
-    weights = measurement.inception.Weights({"x": np.zeros(1, np.float32)}, True)
-    monkeypatch.setattr(measurement.inception, "load", lambda path: weights)
-    monkeypatch.setattr(measurement, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(evaluation.inception, "FEATURES", 48)
+    weights = evaluation.inception.Weights({"x": np.zeros(1, np.float32)}, True)
+    monkeypatch.setattr(evaluation.inception, "load", lambda path: weights)
+    monkeypatch.setattr(evaluation, "SAVE_SECONDS", -1)
     file = tmp_path / "inception.pth"
     file.write_bytes(b"stand-in")
     unbroken = evaluate(fid_weights=file, output=tmp_path / "unbroken")

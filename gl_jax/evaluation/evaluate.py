@@ -24,10 +24,15 @@ from gl_jax import parallel
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import fid, inception, lpips, mask_list
-from gl_jax.evaluation.findings import Evaluation, Key, Row, seeds_of
-from gl_jax.evaluation.journal import Journal
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
+from gl_jax.evaluation.measures import (
+    COLUMNS,
+    LPIPS_COLUMN,
+    Scorer,
+    Scores,
+    fingerprint,
+)
 from gl_jax.evaluation.protocol import (
     IMAGE_SIZE,
     PROTOCOLS,
@@ -35,13 +40,8 @@ from gl_jax.evaluation.protocol import (
     TooSmall,
     photograph,
 )
-from gl_jax.evaluation.scoring import (
-    COLUMNS,
-    LPIPS_COLUMN,
-    Scorer,
-    Scores,
-    fingerprint,
-)
+from gl_jax.evaluation.results import Evaluation, Key, Row, seeds_of
+from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
 from gl_jax.inpainting import completer

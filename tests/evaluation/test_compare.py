@@ -21,7 +21,7 @@ from gl_jax.config import (
     RunConfig,
     UsageError,
 )
-from gl_jax.evaluation import comparison
+from gl_jax.evaluation import compare as comparison
 from gl_jax.evaluation.baselines import BASELINES, fair
 from gl_jax.evaluation.masks import box
 from gl_jax.holes import network_input

@@ -25,9 +25,9 @@ from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import mask_list
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
-from gl_jax.evaluation.journal import Journal
+from gl_jax.evaluation.measures import fingerprint
 from gl_jax.evaluation.memory import peak_above
-from gl_jax.evaluation.scoring import fingerprint
+from gl_jax.evaluation.resume import Journal
 from gl_jax.evaluation.tables import Column, Table, estimate, finite
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output, writing
