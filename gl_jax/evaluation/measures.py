@@ -1,47 +1,106 @@
-"""A model's output on a batch and all its metrics: one program over this host's devices."""
+"""Every metric of completed pictures, and the program that completes and measures them."""
 
 import functools
 import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from gl_jax import compilation, metrics
-from gl_jax.evaluation import inception
-from gl_jax.evaluation.lpips import Lpips
-from gl_jax.evaluation.tables import Column
+from gl_jax.config import UsageError
+from gl_jax.evaluation import inception, lpips
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
-from gl_jax.weights import native
+from gl_jax.weights import native, tensors
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
-
-COLUMNS = {
-    "l1_percent": Column("L1, %", 3),
-    "psnr_db": Column("PSNR, dB", 3),
-    "ssim": Column("SSIM", 4),
-    "ms_ssim": Column("MS-SSIM", 4),
-    "hole_l1_percent": Column("L1 in the hole, %", 3),
-    "hole_psnr_db": Column("PSNR in the hole, dB", 3),
-    "hole_ssim": Column("SSIM in the hole", 4),
-    "hole_ms_ssim": Column("MS-SSIM in the hole", 4),
-}
-LPIPS_COLUMN = {"lpips": Column("LPIPS", 4)}
 
 Images = UInt8[np.ndarray, "b h w 3"]
 Masks = Bool[np.ndarray, "b h w"]
 
 
+def image_metrics(
+    images: Shaped[Array, "b h w 3"],
+    targets: Shaped[Array, "b h w 3"],
+    mask: Bool[Array, "b h w 1"] | None = None,
+) -> dict[str, Float[Array, " b"]]:
+    """Returns L1 in percent, PSNR, SSIM and MS-SSIM of images with levels 0 to 255.
+
+    Each is over the hole only if there is a `mask`. MS-SSIM is NaN for images that are
+    too small for it.
+    """
+    pair = (images, targets, mask)
+    ms_ssim = jnp.full(len(images), jnp.nan, jnp.float32)
+    if min(images.shape[1:3]) >= metrics.MS_SSIM_MIN_SIZE:
+        ms_ssim = metrics.ms_ssim(*pair, max_value=255.0)
+    return {
+        "l1_percent": 100 * metrics.l1(*pair, max_value=255.0),
+        "psnr_db": metrics.psnr(*pair, max_value=255.0),
+        "ssim": metrics.ssim(*pair, max_value=255.0),
+        "ms_ssim": ms_ssim,
+    }
+
+
+class Networks(NamedTuple):
+    """The networks that measure, and notes on the files they come from."""
+
+    lpips: lpips.Lpips | None
+    inception: inception.Weights | None
+    hashes: dict[str, Any]
+    """SHA-256 of the files, as settings of an evaluation."""
+    notes: list[str]
+
+
+def load_networks(
+    fid_file: Path | None, lpips_files: tuple[Path, ...], side: int
+) -> Networks:
+    """Loads the networks of FID and LPIPS, each left out with a note if it has no file.
+
+    Raises UsageError if a file does not fit, or squares of `side` pixels are too small.
+    """
+    hashes: dict[str, Any] = {}
+    notes = []
+    distance, network = None, None
+    if lpips_files:
+        distance = lpips.load(lpips_files)
+        if side < distance.smallest:
+            raise UsageError(
+                f"LPIPS by {distance.name} needs images of at least {distance.smallest} "
+                f"pixels, these have {side}; leave out --lpips-weights."
+            )
+        hashes["lpips"] = [tensors.sha256(path) for path in lpips_files]
+        files = zip(lpips_files, hashes["lpips"], strict=True)
+        notes.append(
+            f"LPIPS by {distance.name}: "
+            + ", ".join(f"{path.name} (SHA-256 {digest})" for path, digest in files)
+        )
+    else:
+        notes.append("LPIPS skipped: give --lpips-weights FILE.")
+    if fid_file is not None:
+        network = inception.load(fid_file)
+        hashes["fid"] = tensors.sha256(fid_file)
+        notes.append(f"FID by {fid_file.name} (SHA-256 {hashes['fid']})")
+        if not network.published:
+            notes.append(
+                f"{fid_file.name} is not pytorch-fid's file (its fc has not 1008 "
+                "outputs), so this FID cannot be compared with published ones."
+            )
+    else:
+        notes.append("FID skipped: give --fid-weights FILE.")
+    return Networks(distance, network, hashes, notes)
+
+
 class Scores(NamedTuple):
-    """What `Scorer` makes of a batch; arrays of the host, one value for each image."""
+    """A measured batch: arrays on the host, one value for each image."""
 
     values: dict[str, Float[np.ndarray, " b"]]
-    """By the names of `COLUMNS`."""
+    """By the names of `results.EVALUATION_COLUMNS`."""
     composite: Images
     """The completed pictures in 8 bits, the known pixels as they were."""
     features: tuple[np.ndarray, np.ndarray] | None
@@ -55,14 +114,14 @@ class _Weights(NamedTuple):
 
 
 class Scorer:
-    """Completes batches with a model and measures them."""
+    """Completes batches with a model and measures them, on all devices of this host."""
 
     def __init__(
         self,
         model: Model,
         *,
         raw_l1: bool = False,
-        lpips: Lpips | None = None,
+        lpips: lpips.Lpips | None = None,
         features: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Puts the weights onto every device of this host.
@@ -99,7 +158,7 @@ def _score(
     network: nn.Module,
     convention: Convention,
     raw_l1: bool,
-    lpips: Lpips | None,
+    distance: lpips.Lpips | None,
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
@@ -108,20 +167,14 @@ def _score(
     truth = images.astype(jnp.float32)
     completed = _completed(network, convention, weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
-    values = {}
-    for prefix, mask in (("", None), ("hole_", masks)):
-        pair = (levels, truth, mask)
-        values[f"{prefix}l1_percent"] = 100 * metrics.l1(*pair, max_value=255.0)
-        values[f"{prefix}psnr_db"] = metrics.psnr(*pair, max_value=255.0)
-        values[f"{prefix}ssim"] = metrics.ssim(*pair, max_value=255.0)
-        if min(images.shape[1:3]) >= metrics.MS_SSIM_MIN_SIZE:
-            values[f"{prefix}ms_ssim"] = metrics.ms_ssim(*pair, max_value=255.0)
-        else:
-            values[f"{prefix}ms_ssim"] = jnp.full(len(images), jnp.nan, jnp.float32)
+    values = image_metrics(levels, truth) | {
+        f"hole_{name}": value
+        for name, value in image_metrics(levels, truth, masks).items()
+    }
     if raw_l1:
         values["hole_l1_percent"] = 100 * metrics.l1(completed, truth / 255, masks)
-    if lpips is not None:
-        values["lpips"] = lpips(weights.lpips, levels / 255, truth / 255)
+    if distance is not None:
+        values["lpips"] = distance(weights.lpips, levels / 255, truth / 255)
     features = tuple(
         inception.features(weights.inception, x / 255)
         for x in (truth, levels)
@@ -137,7 +190,7 @@ def _completed(
     images: Float[Array, "b h w 3"],
     masks: Bool[Array, "b h w 1"],
 ) -> Float[Array, "b h w 3"]:
-    """The network's own output over the whole image, in [0, 1]."""
+    """Returns the network's own output over the whole image, in [0, 1]."""
     height, width = images.shape[1:3]
     next_side = padded if inference.takes_size(network) else bucket
     size = next_side(height), next_side(width)
@@ -151,7 +204,7 @@ def _completed(
 
 
 def fingerprint(model: Model) -> str:
-    """A SHA-256 of all that the model's output depends on."""
+    """Returns a SHA-256 of everything that the model's output depends on."""
     digest = hashlib.sha256(repr((model.architecture, model.convention)).encode())
     for name, array in sorted(native.flat(model.variables).items()):
         digest.update(f"{name} {array.shape}".encode())
