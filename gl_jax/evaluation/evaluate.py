@@ -104,12 +104,7 @@ def run(
         "model": fingerprint(loaded), "photographs": source.fingerprint(),
         **_settings(selection, entries), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(
-        loaded,
-        raw_l1=protocol == "mmediting",
-        lpips=networks.lpips,
-        features=networks.inception.arrays if networks.inception else None,
-    )
+    scorer = Scorer(loaded, networks, raw_l1=protocol == "mmediting")
     reader = Reader(source, side)
     batches = _Batches(scorer, reader, batch_size, log)
     rows, sums = _measure_share(batches, entries, settings, output)

@@ -116,30 +116,28 @@ class _Weights(NamedTuple):
 class Scorer:
     """Completes batches with a model and measures them, on all devices of this host."""
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        raw_l1: bool = False,
-        lpips: lpips.Lpips | None = None,
-        features: dict[str, np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, model: Model, networks: Networks, *, raw_l1: bool) -> None:
         """Puts the weights onto every device of this host.
 
         With `raw_l1` the L1 in the hole is that of the network's own output in [0, 1],
-        before it is rounded to 8 bits. `features` are Inception's arrays.
+        before it is rounded to 8 bits.
         """
         self._devices = Devices()
         self.devices = len(self._devices.local)
         """Batches are multiples of this."""
-        self.measures_features = features is not None
+        self.measures_features = networks.inception is not None
+        distance = networks.lpips
         network = model.network(compilation.ops())
         network, variables = inference.fold(network, model.variables)
         self._weights = self._devices.replicate(
-            _Weights(variables, lpips.arrays if lpips else {}, features or {})
+            _Weights(
+                variables,
+                distance.arrays if distance else {},
+                networks.inception.arrays if networks.inception else {},
+            )
         )
         self._score = jax.jit(
-            functools.partial(_score, network, model.convention, raw_l1, lpips)
+            functools.partial(_score, network, model.convention, raw_l1, distance)
         )
 
     def __call__(self, images: Images, masks: Masks) -> Scores:
