@@ -1,4 +1,4 @@
-"""Journals: what is written is there after any end, and belongs to its settings."""
+"""Journals: records survive any end of the program, and belong to their settings."""
 
 from pathlib import Path
 
