@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gl_jax.config import UsageError
+from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
 
 
@@ -102,7 +103,7 @@ def evaluate(
     experiment: Path | None = None,
     data: str = "bundled",
     masks: str = "box",
-    protocol: Literal["own", "mmediting"] = "own",
+    protocol: Protocol = "own",
     seeds: tuple[int, ...] | None = None,
     count: int | None = None,
     image_size: int | None = None,

@@ -19,7 +19,7 @@ import numpy as np
 
 from gl_jax import parallel
 from gl_jax.config import UsageError
-from gl_jax.evaluation import fid, inception, mask_list, results
+from gl_jax.evaluation import Protocol, fid, inception, mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
@@ -30,7 +30,7 @@ from gl_jax.evaluation.photographs import (
     require_at_least,
     with_white_hole,
 )
-from gl_jax.evaluation.protocol import IMAGE_SIZE, Protocol
+from gl_jax.evaluation.protocol import IMAGE_SIZE
 from gl_jax.evaluation.results import (
     EVALUATION_COLUMNS,
     LPIPS_COLUMN,

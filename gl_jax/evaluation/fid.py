@@ -1,7 +1,7 @@
 """The Fréchet inception distance (Heusel et al. 2017) from sums that can be added up.
 
-A set of images is summed up by the mean and the covariance of its features. Sums over
-parts of a set add up to those of the whole, so hosts and interrupted runs can share one.
+A set of images is described by the mean and the covariance of its features. Sums over
+parts of a set add up to those of the full set, so hosts and interrupted runs share one.
 """
 
 import io
@@ -32,20 +32,20 @@ class Moments:
         self.products = np.zeros((self.width, self.width))
 
     def add(self, features: Features) -> None:
-        """Takes the features of more images into the set."""
+        """Adds the features of more images."""
         values = np.asarray(features, np.float64)
         self.count += len(values)
         self.total += values.sum(axis=0)
         self.products += values.T @ values
 
     def mean(self) -> Float64[np.ndarray, " d"]:
-        """The mean; ValueError for an empty set."""
+        """Returns the mean; raises ValueError for an empty set."""
         if not self.count:
             raise ValueError("an empty set has no mean.")
         return self.total / self.count
 
     def covariance(self) -> Float64[np.ndarray, "d d"]:
-        """The covariance over n - 1; ValueError for fewer than two images."""
+        """Returns the covariance over n - 1; raises ValueError below two images."""
         if self.count < 2:
             raise ValueError("fewer than two images have no covariance.")
         mean = self.mean()
@@ -53,18 +53,18 @@ class Moments:
 
 
 class Sums(NamedTuple):
-    """The features of the photographs and of their completions so far."""
+    """The moments of the photographs and of their completions so far."""
 
     truth: Moments
     completed: Moments
 
     @classmethod
     def empty(cls, width: int) -> Self:
-        """Of no images yet, whose features are `width` numbers."""
+        """Returns sums over no images, with features of `width` numbers."""
         return cls(Moments(width), Moments(width))
 
     def packed(self, done: int) -> bytes:
-        """All of it, and how many entries of a list are in it, for `add` to read."""
+        """Returns the sums and the number of entries in them, as bytes for `add`."""
         arrays = {"done": np.array(done)}
         for name, moments in self._asdict().items():
             arrays[f"{name}_count"] = np.array(moments.count)
@@ -75,7 +75,7 @@ class Sums(NamedTuple):
         return data.getvalue()
 
     def add(self, data: bytes) -> int:
-        """Adds what `packed` made, and returns how many entries are in that."""
+        """Adds the sums of `packed`, and returns the number of entries in them."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             for name, moments in self._asdict().items():
                 moments.count += int(arrays[f"{name}_count"])
@@ -85,9 +85,10 @@ class Sums(NamedTuple):
 
 
 def read_sums(path: Path, width: int) -> tuple[Sums, int]:
-    """The sums of an interrupted run and how many entries are in them, or empty ones.
+    """Returns the sums of an interrupted run and the number of entries in them.
 
-    Raises UsageError for a file that `packed` did not make.
+    Without a file the sums are empty. Raises UsageError for a file that is not from
+    `packed`.
     """
     sums = Sums.empty(width)
     if not path.exists():
@@ -102,11 +103,11 @@ def read_sums(path: Path, width: int) -> tuple[Sums, int]:
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), at least 0; equal sets have 0.
+    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), at least 0.
 
-    The trace of the square root is the sum of the square roots of the eigenvalues of
-    C1^(1/2) C2 C1^(1/2), which is symmetric: no complex numbers arise, and covariances
-    of fewer images than features need no correction.
+    Equal sets have 0. The trace of the square root is the sum of the square roots of the
+    eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no complex numbers arise, and
+    covariances of fewer images than features need no correction.
     """
     first, second = one.covariance(), other.covariance()
     values, vectors = np.linalg.eigh(first)

@@ -1,7 +1,7 @@
 """The Inception network whose features FID compares (Szegedy et al. 2016, Heusel et al. 2017).
 
-What is computed is the `pool3` of pytorch-fid, which is the network that FID was
-published with: torchvision's Inception v3 except that average pooling leaves the border
+The features are `pool3` of pytorch-fid, which is the network that FID was published with:
+torchvision's Inception v3 except that average pooling leaves the border
 out of its mean and that the last block has a max pooling. The weights are its
 pt_inception-2015-12-05-6726825d.pth, or the same converted to safetensors, with
 torchvision's names:
@@ -27,7 +27,7 @@ SIDE = 299
 FEATURES = 2048
 BATCH_NORM_EPSILON = 0.001
 PUBLISHED_CLASSES = 1008
-"""Of the file that FID was published with; torchvision's has 1000."""
+"""Classes in the file that FID was published with; torchvision's has 1000."""
 
 
 class Conv(NamedTuple):
@@ -155,7 +155,7 @@ class Weights(NamedTuple):
 
 
 def load(path: str | Path) -> Weights:
-    """The weights in a file; UsageError, one line, where some are missing."""
+    """Loads the weights of a file; raises UsageError, one line, if some are missing."""
     arrays = tensors.read(path)
     head = arrays.get("fc.bias")
     published = head is not None and head.shape == (PUBLISHED_CLASSES,)
@@ -163,7 +163,7 @@ def load(path: str | Path) -> Weights:
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Every array that is needed, by name, in PyTorch's order of axes."""
+    """Returns the shapes of all arrays, by name, in PyTorch's order of axes."""
     expected: dict[str, tuple[int, ...]] = {}
     inputs = 3
     for block in (Block("", (STEM,)), *BLOCKS):
@@ -183,9 +183,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def features(arrays: tensors.Arrays, images: Images) -> Features:
-    """The 2048 features of images in [0, 1], resized to 299x299 bilinearly as pytorch-fid.
+    """Returns the 2048 features of images in [0, 1], resized to 299x299 as pytorch-fid.
 
-    Bilinear without averaging, whatever the size: an image larger than 299 is sampled.
+    Bilinear without averaging at any size: an image larger than 299 is sampled.
     """
     shape = (images.shape[0], SIDE, SIDE, 3)
     outputs = jax.image.resize(images, shape, "linear", antialias=False) * 2 - 1

@@ -11,13 +11,12 @@ import numpy as np
 
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
-from gl_jax.evaluation import mask_list
+from gl_jax.evaluation import Protocol, mask_list
 from gl_jax.evaluation.mask_list import Entry, Hole
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import (
     IMAGE_SIZE,
     PROTOCOLS,
-    Protocol,
     TooSmall,
     photograph,
 )

@@ -45,7 +45,7 @@ class Table:
     """By their names in CSV and JSON."""
     rows: Mapping[str, Mapping[str, Estimate]]
     counts: Mapping[str, int]
-    """Photographs behind each row."""
+    """Number of photographs of each row."""
     notes: Sequence[str] = ()
     heading: str = "method"
     """The title of the first column, which holds the rows' names."""
@@ -111,7 +111,7 @@ def _shown(value: Estimate, digits: int) -> str:
 
 
 def _justified(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The first cell to the left, the numbers to the right."""
+    """Aligns the first cell to the left and the numbers to the right."""
     first, *others = zip(row, widths, strict=True)
     return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
 
