@@ -19,7 +19,7 @@ import numpy as np
 
 from gl_jax import parallel
 from gl_jax.config import UsageError
-from gl_jax.evaluation import Protocol, fid, inception, mask_list, results
+from gl_jax.evaluation import Protocol, fid, mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
@@ -178,10 +178,10 @@ def _distance(sums: fid.Sums | None, notes: list[str]) -> float | None:
     """Returns the FID, or None; `notes` says if it is over too few pictures."""
     if sums is None or sums.truth.count < 2:
         return None
-    if sums.truth.count < inception.FEATURES:
+    if sums.truth.count < fid.FEATURES:
         notes.append(
             f"FID over {sums.truth.count} pictures, fewer than its "
-            f"{inception.FEATURES} features: it cannot be compared with one over "
+            f"{fid.FEATURES} features: it cannot be compared with one over "
             "another number."
         )
     return fid.frechet_distance(*sums)
@@ -236,7 +236,7 @@ class _Batches:
             if not journal.records:
                 fid_path.unlink(missing_ok=True)
             # The sums know how many entries are in them; rows beyond are made again.
-            sums, done = fid.read_sums(fid_path, inception.FEATURES)
+            sums, done = fid.read_sums(fid_path, fid.FEATURES)
             first = {(e.seed, e.index) for e in entries[:done]}
             rows = {key: row for key, row in rows.items() if key in first}
         missing = [
@@ -324,7 +324,7 @@ def _gathered(
         "unreadable": unreadable,
     }
     rows, unreadable = {}, {}
-    total = None if sums is None else fid.Sums.empty(inception.FEATURES)
+    total = None if sums is None else fid.Sums.empty(fid.FEATURES)
     for text in parallel.from_every_host(json.dumps(here)):
         host = json.loads(text)
         rows |= {(seed, index): row for seed, index, row in host["rows"]}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from gl_jax import compilation, metrics
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception, lpips
+from gl_jax.evaluation import fid, lpips
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
@@ -51,7 +51,7 @@ class Networks(NamedTuple):
     """The networks that measure, and notes on the files they come from."""
 
     lpips: lpips.Lpips | None
-    inception: inception.Weights | None
+    inception: fid.Weights | None
     hashes: dict[str, Any]
     """SHA-256 of the files, as settings of an evaluation."""
     notes: list[str]
@@ -83,7 +83,7 @@ def load_networks(
     else:
         notes.append("LPIPS skipped: give --lpips-weights FILE.")
     if fid_file is not None:
-        network = inception.load(fid_file)
+        network = fid.load(fid_file)
         hashes["fid"] = tensors.sha256(fid_file)
         notes.append(f"FID by {fid_file.name} (SHA-256 {hashes['fid']})")
         if not network.published:
@@ -174,7 +174,7 @@ def _score(
     if distance is not None:
         values["lpips"] = distance(weights.lpips, levels / 255, truth / 255)
     features = tuple(
-        inception.features(weights.inception, x / 255)
+        fid.features(weights.inception, x / 255)
         for x in (truth, levels)
         if weights.inception
     )

@@ -347,13 +347,13 @@ def test_fid_survives_an_interruption(
 ) -> None:
     # A cheap stand-in for Inception: the colours of the middle of the picture.
     monkeypatch.setattr(
-        evaluation.inception,
+        evaluation.fid,
         "features",
         lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
     )
-    monkeypatch.setattr(evaluation.inception, "FEATURES", 48)
-    weights = evaluation.inception.Weights({"x": np.zeros(1, np.float32)}, True)
-    monkeypatch.setattr(evaluation.inception, "load", lambda path: weights)
+    monkeypatch.setattr(evaluation.fid, "FEATURES", 48)
+    weights = evaluation.fid.Weights({"x": np.zeros(1, np.float32)}, True)
+    monkeypatch.setattr(evaluation.fid, "load", lambda path: weights)
     monkeypatch.setattr(evaluation, "SAVE_SECONDS", -1)
     file = tmp_path / "inception.pth"
     file.write_bytes(b"stand-in")
