@@ -65,19 +65,26 @@ class Entry:
         return json.dumps(record | shape | {"sha256": self.sha256})
 
 
-def made(
+def make_entries(
     masks: str,
     names: Sequence[str],
     positions: Sequence[int],
     seeds: Iterable[int],
     side: int,
 ) -> list[Entry]:
-    """Returns entries with holes of a kind of `masks.KINDS` or from a folder.
+    """Returns entries with holes of a kind of `masks.KINDS`, for every seed.
 
-    Raises UsageError if `masks` is neither.
+    `masks` may also be a folder of masks (`from_folder`). Raises UsageError if it is
+    neither.
     """
     if masks in KINDS:
-        return drawn(masks, names, positions, seeds, side)
+        return [
+            _entry(names[i], positions[i], seed, i, hole)
+            for seed in seeds
+            for i, hole in enumerate(
+                make_masks(masks, len(names), side, side, seed=seed)
+            )
+        ]
     folder = Path(masks).expanduser()
     if folder.is_dir():
         return from_folder(folder, names, positions, side)
@@ -85,23 +92,6 @@ def made(
         f"masks {masks!r} are unknown.{did_you_mean(masks, KINDS)} Known: "
         f"{', '.join(KINDS)}, and a folder of masks."
     )
-
-
-def drawn(
-    kind: str, names: Sequence[str], positions: Sequence[int], seeds: Iterable[int],
-    side: int,
-) -> list[Entry]:  # fmt: skip
-    """Returns entries with holes of a kind of `masks.KINDS`, for every seed."""
-    entries = []
-    for seed in seeds:
-        holes = make_masks(kind, len(names), side, side, seed=seed)
-        entries += [
-            _entry(name, position, seed, index, hole)
-            for index, (name, position, hole) in enumerate(
-                zip(names, positions, holes, strict=True)
-            )
-        ]
-    return entries
 
 
 def mmediting(

@@ -109,7 +109,7 @@ class Selection:
                 f"{self.masks}; leave them out."
             )
         seeds = self.seeds or (SEEDS[:1] if fixed else SEEDS)
-        return mask_list.made(self.masks, names, positions, seeds, side)
+        return mask_list.make_entries(self.masks, names, positions, seeds, side)
 
     def _listed(self, entries: list[Entry], source: Source) -> list[Entry]:
         """Returns the entries of a mask list if photographs and options fit them."""

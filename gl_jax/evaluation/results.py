@@ -1,7 +1,5 @@
 """The results of `evaluate` and `compare`: their tables, every value, and their files."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.protocol import PUBLISHED
-from gl_jax.evaluation.tables import Column, Estimate, Table, estimate, finite
+from gl_jax.evaluation.tables import Column, Estimate, Table, csv_text, estimate, finite
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
 
@@ -130,17 +128,12 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """Returns a line per photograph and seed; a metric without value is empty."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["photograph", "seed", "index", *self.columns])
-        for entry in self.entries:
-            row = self.rows.get((entry.seed, entry.index))
-            if row is None:
-                continue
-            values = [row[name] for name in self.columns]
-            known = ["" if math.isnan(value) else value for value in values]
-            writer.writerow([entry.photograph, entry.seed, entry.index, *known])
-        return text.getvalue()
+        rows = [
+            [e.photograph, *key, *(self.rows[key][name] for name in self.columns)]
+            for e in self.entries
+            if (key := (e.seed, e.index)) in self.rows
+        ]
+        return csv_text([["photograph", "seed", "index", *self.columns], *rows])
 
     def _published(self) -> list[dict[str, Any]]:
         mmediting = self.settings["protocol"] == "mmediting"

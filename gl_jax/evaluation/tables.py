@@ -74,15 +74,12 @@ class Table:
 
         A missing number is an empty cell.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = [name for key in self.columns for name in (key, f"{key}_error")]
-        writer.writerow([self.heading, *names, "photographs"])
-        for name, row in self.rows.items():
-            numbers = [number for key in self.columns for number in row[key]]
-            known = ["" if math.isnan(number) else number for number in numbers]
-            writer.writerow([name, *known, self.counts[name]])
-        return text.getvalue()
+        rows = [
+            [name, *(n for key in self.columns for n in row[key]), self.counts[name]]
+            for name, row in self.rows.items()
+        ]
+        return csv_text([[self.heading, *names, "photographs"], *rows])
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rows as JSON values: {row: {column: {mean, standard_error}}}."""
@@ -91,6 +88,16 @@ class Table:
             | {"photographs": self.counts[name]}
             for name, row in self.rows.items()
         }
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Returns rows as CSV, with an empty cell for NaN."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
+        for row in rows
+    )
+    return text.getvalue()
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -286,12 +286,14 @@ def test_mistakes_are_refused_in_one_line(
 def test_a_mask_list_for_other_photographs_is_refused(
     evaluate: Any, folder: Path, tmp_path: Path
 ) -> None:
-    entries = mask_list.drawn("box", ["photo0.png", "x.png"], [0, 1], (0,), SIDE)
+    entries = mask_list.make_entries("box", ["photo0.png", "x.png"], [0, 1], (0,), SIDE)
     path = tmp_path / "list.jsonl"
     mask_list.write(entries, path)
     with pytest.raises(UsageError, match=r"photograph 1 is x.png; in .* photo1.png"):
         evaluate(masks=str(path))
-    mask_list.write(mask_list.drawn("box", ["photo0.png"], [7], (0,), SIDE), path)
+    mask_list.write(
+        mask_list.make_entries("box", ["photo0.png"], [7], (0,), SIDE), path
+    )
     with pytest.raises(UsageError, match=r"at least 8 photographs, .* has 5"):
         evaluate(masks=str(path))
     with pytest.raises(UsageError, match="seeds stand in mask list"):
