@@ -88,12 +88,13 @@ def compare(
         data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
     """
     from gl_jax.evaluation import compare as comparison
+    from gl_jax.evaluation.photographs import Selection
 
     names = tuple(name for word in methods for name in word.split(",") if name)
-    comparison.run(
-        model, data, masks, names, output, count=count, image_size=image_size,
-        seed=seed, split=split, data_dir=data_dir, experiment=experiment,
-    )  # fmt: skip
+    selection = Selection(
+        data, masks, "own", (seed,), count, image_size, split, data_dir
+    )
+    comparison.run(model, selection, names, output, experiment=experiment)
 
 
 def evaluate(
@@ -145,12 +146,15 @@ def evaluate(
     """
     _join(coordinator, process_count, process_id, distributed)
     from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation.photographs import Selection
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
+    selection = Selection(
+        data, masks, protocol, seeds, count, image_size, split, data_dir
+    )
     evaluation.run(
-        model, data, output, masks=masks, protocol=protocol, seeds=seeds, count=count,
-        image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
-        split=split, data_dir=data_dir, batch_size=batch_size, experiment=experiment,
+        model, selection, output, experiment=experiment, fid_weights=fid_weights,
+        lpips_weights=files, batch_size=batch_size,
     )  # fmt: skip
 
 

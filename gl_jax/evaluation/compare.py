@@ -51,16 +51,10 @@ class Photograph(NamedTuple):
 
 def run(
     model: str | Path | None,
-    data: str,
-    masks: str,
+    selection: Selection,
     methods: tuple[str, ...],
     output: Path,
     *,
-    count: int = 8,
-    image_size: int | None = None,
-    seed: int = 0,
-    split: str = "validation",
-    data_dir: str | None = None,
     experiment: Path | None = None,
     sheet_rows: int = 8,
     log: Callable[[str], None] = print,
@@ -69,11 +63,8 @@ def run(
 
     `model` and `experiment` are those of `gl_jax.load`; they matter if `gl` is among the
     methods. A further model is a method by its path, and goes by the path's stem.
-    `data` is `bundled`, a folder or `tfds:NAME`; `count` of its validation photographs
-    are used (of all, if a folder has none), spread evenly, their middle squares resized
-    to `image_size`: by default that of the model's training, or 256.
-    `masks` is a kind of `masks.KINDS` or a folder (`mask_list.from_folder`). The sheet
-    shows the first `sheet_rows` photographs; their pictures are kept in `pictures/`.
+    `selection` has one seed, and no mask list. The sheet shows the first `sheet_rows`
+    photographs; their pictures are kept in `pictures/`.
 
     If a method fails on a photograph, the failure is named below the table and the rest
     goes on. A method whose library is missing and a photograph that cannot be read are
@@ -84,33 +75,32 @@ def run(
     and if `output` holds a comparison of other photographs or holes.
     """
     methods = tuple(dict.fromkeys(methods))
-    selection = Selection(
-        data, masks, "own", (seed,), count, image_size, split, data_dir
-    )
+    (seed,) = selection.seeds or (0,)
     _check_methods(methods)
     selection.check()
     with writing(f"output {output}"):
         output.mkdir(parents=True, exist_ok=True)
     functions: dict[str, Baseline] = {}
-    fingerprints, step = dict[str, str](), None
+    fingerprints, step, side = dict[str, str](), None, selection.image_size
     for name in methods:
         if name in BASELINES:
             functions[name] = BASELINES[name]
             continue
         loaded = load_model(model if name == OURS else name, experiment)
         completer = Completer(loaded)
-        image_size = image_size or completer.trained.image
+        side = side or completer.trained.image
         step = loaded.training.get("steps") if name == OURS else step
         title = OURS if name == OURS else Path(name).stem
         fingerprints[title] = fingerprint(loaded)
         functions[title] = _ours(completer)
-    side, notes = image_size or IMAGE_SIZE, list[str]()
+    side, notes = side or IMAGE_SIZE, list[str]()
     photographs, facts = _photographs(selection, selection.open(), side, notes)
     with Journal(output / "journal.jsonl", facts | {"seed": seed}) as journal:
         outcomes = _Outcomes(journal, photographs, output, fingerprints, sheet_rows)
         names, scores, failures = outcomes.complete(functions, notes, log)
     settings = {
-        "data": data, "split": split, "masks": masks, "seed": seed,
+        "data": selection.data, "split": selection.split, "masks": selection.masks,
+        "seed": seed,
         "photographs": [photograph.name for photograph in photographs],
         "image_size": side, "model": _label(model, methods), "step": step,
     }  # fmt: skip
@@ -164,7 +154,7 @@ def _photographs(
     `notes` names the others.
     """
     count = min(selection.count or len(source), len(source))
-    if selection.count != count:
+    if (selection.count or 0) > count:
         notes.append(
             f"{selection.count} photographs were asked for, there are {count}."
         )

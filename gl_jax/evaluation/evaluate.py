@@ -19,7 +19,7 @@ import numpy as np
 
 from gl_jax import parallel
 from gl_jax.config import UsageError
-from gl_jax.evaluation import Protocol, fid, mask_list, results
+from gl_jax.evaluation import fid, mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
@@ -58,31 +58,20 @@ class NotFiniteError(RuntimeError):
 
 def run(
     model: str | Path | None,
-    data: str,
+    selection: Selection,
     output: Path,
     *,
     experiment: Path | None = None,
-    masks: str = "box",
-    protocol: Protocol = "own",
-    seeds: tuple[int, ...] | None = None,
-    count: int | None = None,
-    image_size: int | None = None,
     fid_weights: Path | None = None,
     lpips_weights: tuple[Path, ...] = (),
-    split: str = "validation",
-    data_dir: str | None = None,
     batch_size: int = 8,
     sheet_rows: int = 8,
     log: Callable[[str], None] = print,
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` and `experiment` are those of `gl_jax.load`. `masks` is a kind of
-    `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask list of another
-    evaluation, which repeats its photographs and holes. Random holes are drawn for each of
-    `seeds`. `count` photographs of `data` are used, spread evenly; by default all.
-    For `protocol` see the module of that name. `batch_size` photographs at once are on each
-    device.
+    `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
+    are on each device. The sheet shows the first `sheet_rows` photographs.
 
     The same call again goes on after an interruption. Without their weights, LPIPS and FID
     are left out with a note. A photograph that cannot be read is left out and named.
@@ -90,21 +79,20 @@ def run(
     Raises UsageError for mistakes of the caller, also if `output` holds results with other
     settings, and NotFiniteError if the model's output is not finite.
     """
-    selection = Selection(
-        data, masks, protocol, seeds, count, image_size, split, data_dir
-    )
     selection.check()
     require_at_least("batch_size", batch_size, 1)
     loaded = completer.load_model(model, experiment)
     source = selection.open()
-    entries = selection.entries(source, image_size or _trained_size(loaded, protocol))
+    mmediting = selection.protocol == "mmediting"
+    size = IMAGE_SIZE if mmediting else _trained_size(loaded)
+    entries = selection.entries(source, selection.image_size or size)
     side = entries[0].height
     networks = load_networks(fid_weights, lpips_weights, side)
     settings = {
         "model": fingerprint(loaded), "photographs": source.fingerprint(),
         **_settings(selection, entries), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(loaded, networks, raw_l1=protocol == "mmediting")
+    scorer = Scorer(loaded, networks, raw_l1=mmediting)
     reader = Reader(source, side)
     batches = _Batches(scorer, reader, batch_size, log)
     rows, sums = _measure_share(batches, entries, settings, output)
@@ -136,10 +124,10 @@ def run(
     return result
 
 
-def _trained_size(model: Model, protocol: Protocol) -> int:
-    """Returns the side to measure at if none is given."""
+def _trained_size(model: Model) -> int:
+    """Returns the side of the model's training, or the paper's."""
     trained = model.training.get("image size")
-    if protocol == "own" and isinstance(trained, int) and trained >= SMALLEST:
+    if isinstance(trained, int) and trained >= SMALLEST:
         return trained
     return IMAGE_SIZE
 

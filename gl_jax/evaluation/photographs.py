@@ -34,16 +34,21 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Selection:
-    """The photographs and holes to measure on, in the words of the command line."""
+    """The photographs and holes to measure on, named as the command line's options."""
 
     data: str
-    """`bundled`, a folder or `tfds:NAME`."""
+    """`bundled`, a folder or `tfds:NAME`; a folder without validation photographs is
+    taken completely."""
     masks: str
-    """A kind of `masks.KINDS`, a folder of masks, or the file of a mask list."""
+    """A kind of `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask
+    list of another evaluation, which repeats its photographs and holes."""
     protocol: Protocol
     seeds: tuple[int, ...] | None
+    """Random holes are drawn for each of them; by default SEEDS."""
     count: int | None
+    """Number of photographs, spread evenly over the source; by default all."""
     image_size: int | None
+    """Side of the squares in pixels; by default that of the model's training."""
     split: str
     data_dir: str | None
 

@@ -18,6 +18,7 @@ from gl_jax import cli, metrics
 from gl_jax.config import UsageError
 from gl_jax.evaluation import evaluate as evaluation
 from gl_jax.evaluation import lpips, mask_list
+from gl_jax.evaluation.photographs import Selection
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
@@ -46,10 +47,15 @@ def folder(tmp_path: Path) -> Path:
 def evaluate(weights_file: Path, folder: Path, tmp_path: Path) -> Any:
     def call(**changes: Any) -> Evaluation:
         values: dict[str, Any] = {
-            "model": weights_file, "data": str(folder), "output": tmp_path / "result",
-            "batch_size": 1, "log": lambda text: None,
+            "model": weights_file, "output": tmp_path / "result", "batch_size": 1,
+            "log": lambda text: None,
         }  # fmt: skip
-        return evaluation.run(**(values | changes))
+        options: dict[str, Any] = {
+            "data": str(folder), "masks": "box", "protocol": "own", "seeds": None,
+            "count": None, "image_size": None, "split": "validation", "data_dir": None,
+        }  # fmt: skip
+        options |= {name: changes.pop(name) for name in options if name in changes}
+        return evaluation.run(selection=Selection(**options), **(values | changes))
 
     return call
 
