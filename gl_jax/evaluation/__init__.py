@@ -3,4 +3,4 @@
 from typing import Literal
 
 Protocol = Literal["own", "mmediting"]
-"""How a photograph becomes a square with a hole; see `protocol`."""
+"""The names of the protocols; see `protocol`."""
