@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +25,12 @@ from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
 from gl_jax.evaluation.measures import fingerprint, image_metrics
 from gl_jax.evaluation.memory import peak_above
 from gl_jax.evaluation.photographs import (
+    READERS,
+    Photograph,
     Reader,
     Selection,
     one_line,
-    with_white_hole,
+    unreadable_notes,
 )
 from gl_jax.evaluation.protocol import IMAGE_SIZE
 from gl_jax.evaluation.results import Comparison, Failure, Score
@@ -39,14 +41,6 @@ from gl_jax.inpainting import images
 from gl_jax.inpainting.completer import Completer, load_model
 
 OURS = "gl"
-
-
-class Photograph(NamedTuple):
-    """A photograph and its hole."""
-
-    name: str
-    image: Image
-    mask: Hole
 
 
 def run(
@@ -101,7 +95,7 @@ def run(
     settings = {
         "data": selection.data, "split": selection.split, "masks": selection.masks,
         "seed": seed,
-        "photographs": [photograph.name for photograph in photographs],
+        "photographs": [entry.photograph for entry, _ in photographs],
         "image_size": side, "model": _label(model, methods), "step": step,
     }  # fmt: skip
     result = Comparison(settings, names, scores, failures, tuple(notes))
@@ -160,13 +154,9 @@ def _photographs(
         )
     entries = replace(selection, count=count).drawn(source, side)
     reader = Reader(source, side)
-    photographs = [
-        Photograph(entry.photograph, image, entry.mask())
-        for entry in entries
-        if (image := reader.read(entry)) is not None
-    ]
-    for reason in reader.unreadable.values():
-        notes.append(f"left out, it cannot be read: {reason}")
+    batches = reader.batches(entries, READERS)
+    photographs = [photograph for _, batch in batches for photograph in batch]
+    notes += unreadable_notes(reader.unreadable)
     if not photographs:
         raise UsageError(f"no photograph can be read; {notes[-1]}")
     facts = {
@@ -225,7 +215,8 @@ class _Outcomes:
             for name in names:
                 if (name, number) not in self._outcomes:
                     self._run(name, methods[name], number)
-            log(f"{number + 1}/{len(self._photographs)} {photograph.name}")
+            done = f"{number + 1}/{len(self._photographs)}"
+            log(f"{done} {photograph.entry.photograph}")
         outcomes = [self._outcomes[name, i] for i in numbers for name in names]
         return (
             names,
@@ -237,17 +228,16 @@ class _Outcomes:
         """Returns rows of the sheet: the hole, each method's picture, the truth."""
         rows = []
         for number, photograph in enumerate(self._shown):
-            hole = with_white_hole(photograph.image, photograph.mask)
-            row = [Tile(hole, photograph.name)]
+            completed = []
             for name in methods:
                 outcome = self._outcomes[name, number]
                 if isinstance(outcome, Failure):
-                    row.append(Tile(None, "failed"))
+                    completed.append(Tile(None, "failed"))
                     continue
                 picture = self._picture(name, number)
                 image = images.read_rgb(picture, str(picture))
-                row.append(Tile(image, f"{outcome.hole_psnr_db:.1f} dB"))
-            rows.append([*row, Tile(photograph.image)])
+                completed.append(Tile(image, f"{outcome.hole_psnr_db:.1f} dB"))
+            rows.append(photograph.row(completed))
         return rows
 
     def _picture(self, method: str, number: int) -> Path:
@@ -255,24 +245,23 @@ class _Outcomes:
 
     def _run(self, name: str, method: Baseline, number: int) -> None:
         """Runs one method on one photograph; a failure is tried again next time."""
-        photograph = self._photographs[number]
+        entry, image = self._photographs[number]
+        mask = entry.mask()
 
         def timed() -> tuple[Image, float]:
             start = time.perf_counter()
-            result = method(photograph.image, photograph.mask)
+            result = method(image, mask)
             return result, time.perf_counter() - start
 
         try:
             (result, seconds), memory = peak_above(timed)
         except Exception as error:
-            failure = Failure(name, photograph.name, one_line(error))
+            failure = Failure(name, entry.photograph, one_line(error))
             self._outcomes[name, number] = failure
             return
-        values = _measure(
-            result[None], photograph.image[None], photograph.mask[None, ..., None]
-        )
+        values = _measure(result[None], image[None], mask[None, ..., None])
         score = Score(
-            name, photograph.name, **{key: float(v[0]) for key, v in values.items()},
+            name, entry.photograph, **{key: float(v[0]) for key, v in values.items()},
             seconds=seconds, peak_memory_mib=memory,
         )  # fmt: skip
         if number < len(self._shown):
@@ -290,7 +279,7 @@ def _available(
     available = set()
     for name, method in methods.items():
         try:
-            method(photograph.image, photograph.mask)
+            method(photograph.image, photograph.entry.mask())
         except ImportError as error:
             notes.append(f"{name} left out, a library is missing: {one_line(error)}")
             continue

@@ -25,10 +25,11 @@ from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
 from gl_jax.evaluation.photographs import (
     SMALLEST,
+    Photograph,
     Reader,
     Selection,
     require_at_least,
-    with_white_hole,
+    unreadable_notes,
 )
 from gl_jax.evaluation.protocol import IMAGE_SIZE
 from gl_jax.evaluation.results import (
@@ -43,7 +44,6 @@ from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import write_output
 from gl_jax.inpainting import completer
-from gl_jax.inpainting.images import RgbImage
 from gl_jax.weights.native import Model
 
 SAVE_SECONDS = 60
@@ -101,13 +101,7 @@ def run(
         raise UsageError(
             f"no photograph can be read; {next(iter(unreadable.values()))}"
         )
-    notes = [
-        *networks.notes,
-        *(
-            f"left out, it cannot be read: {reason}"
-            for _, reason in sorted(unreadable.items())
-        ),
-    ]
+    notes = [*networks.notes, *unreadable_notes(unreadable)]
     distance = _distance(sums, notes)
     result = Evaluation(
         settings | _labels(selection, output, model, loaded.name),
@@ -234,9 +228,9 @@ class _Batches:
         ]
         if len(missing) < len(entries):
             self._log(f"{len(entries) - len(missing)} of {len(entries)} are done.")
-        for batch, readable in self._reader.batches(missing, self._size):
-            if readable:
-                self._measure_batch(readable, rows, journal, sums)
+        for batch, photographs in self._reader.batches(missing, self._size):
+            if photographs:
+                self._measure_batch(photographs, rows, journal, sums)
             done += len(batch)
             now, last = time.monotonic(), batch[-1] is missing[-1]
             if sums is not None and (now - saved > SAVE_SECONDS or last):
@@ -255,16 +249,16 @@ class _Batches:
 
     def _measure_batch(
         self,
-        readable: list[tuple[Entry, RgbImage]],
+        photographs: list[Photograph],
         rows: dict[Key, Row],
         journal: Journal,
         sums: fid.Sums | None,
     ) -> None:
-        scores = self._scores(readable)
+        scores = self._scores(photographs)
         if sums is not None and scores.features is not None:
             for moments, features in zip(sums, scores.features, strict=True):
-                moments.add(features[: len(readable)])
-        for number, (entry, _) in enumerate(readable):
+                moments.add(features[: len(photographs)])
+        for number, (entry, _) in enumerate(photographs):
             row = {name: float(v[number]) for name, v in scores.values.items()}
             if math.isnan(row["psnr_db"]):
                 raise NotFiniteError(
@@ -273,11 +267,11 @@ class _Batches:
             rows[entry.seed, entry.index] = row
             journal.add({"seed": entry.seed, "index": entry.index, "values": row})
 
-    def _scores(self, readable: list[tuple[Entry, RgbImage]]) -> Scores:
+    def _scores(self, photographs: list[Photograph]) -> Scores:
         """Scores a batch, filled up to its size with the last picture."""
-        full = [*readable, *[readable[-1]] * (self._size - len(readable))]
+        full = [*photographs, *[photographs[-1]] * (self._size - len(photographs))]
         return self._scorer(
-            np.stack([picture for _, picture in full]),
+            np.stack([image for _, image in full]),
             np.stack([entry.mask() for entry, _ in full]),
         )
 
@@ -286,17 +280,15 @@ class _Batches:
         tiles = []
         measured = [e for e in result.entries if (e.seed, e.index) in result.rows]
         size = max(1, min(count, self._size))
-        for _, readable in self._reader.batches(measured[:count], size):
-            if not readable:
+        for _, photographs in self._reader.batches(measured[:count], size):
+            if not photographs:
                 continue
-            composites = self._scores(readable).composite[: len(readable)]
-            for (entry, picture), composite in zip(readable, composites, strict=True):
-                psnr = result.rows[entry.seed, entry.index]["hole_psnr_db"]
-                tiles.append([
-                    Tile(with_white_hole(picture, entry.mask()), entry.photograph),
-                    Tile(composite, f"{psnr:.1f} dB in the hole"),
-                    Tile(picture),
-                ])  # fmt: skip
+            composites = self._scores(photographs).composite[: len(photographs)]
+            for photograph, composite in zip(photographs, composites, strict=True):
+                key = photograph.entry.seed, photograph.entry.index
+                psnr = result.rows[key]["hole_psnr_db"]
+                completed = Tile(composite, f"{psnr:.1f} dB in the hole")
+                tiles.append(photograph.row([completed]))
         return tiles
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool
 
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
-from gl_jax.evaluation.masks import KINDS, make_masks
+from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import Box, Place
 from gl_jax.files import write_output
 from gl_jax.inpainting import images, masks
@@ -81,9 +81,7 @@ def make_entries(
         return [
             _entry(names[i], positions[i], seed, i, hole)
             for seed in seeds
-            for i, hole in enumerate(
-                make_masks(masks, len(names), side, side, seed=seed)
-            )
+            for i, hole in enumerate(KINDS[masks](len(names), side, side, seed))
         ]
     folder = Path(masks).expanduser()
     if folder.is_dir():

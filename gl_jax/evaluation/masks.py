@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gl_jax.config import UsageError, did_you_mean
 from gl_jax.inpainting.masks import random_rectangle
 
 Masks = Bool[np.ndarray, "n h w"]
@@ -143,13 +142,4 @@ KINDS: dict[str, Callable[[int, int, int, int], Masks]] = {
     "box": box,
     "freeform": freeform,
 }
-
-
-def make_masks(kind: str, count: int, height: int, width: int, *, seed: int) -> Masks:
-    """Returns `count` masks of a kind in `KINDS`; raises UsageError for another name."""
-    if kind not in KINDS:
-        raise UsageError(
-            f"masks {kind!r} are unknown.{did_you_mean(kind, KINDS)} "
-            f"Known: {', '.join(KINDS)}."
-        )
-    return KINDS[kind](count, height, width, seed)
+"""The kinds by their names in `--masks`."""

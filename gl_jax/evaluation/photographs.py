@@ -1,18 +1,18 @@
 """The photographs and holes that are measured on, and how their squares are read."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import Protocol, mask_list
-from gl_jax.evaluation.mask_list import Entry, Hole
+from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import (
     IMAGE_SIZE,
@@ -20,6 +20,7 @@ from gl_jax.evaluation.protocol import (
     TooSmall,
     photograph,
 )
+from gl_jax.figures.sheets import Tile
 from gl_jax.inpainting.images import RgbImage
 
 SEEDS = (0, 1, 2)
@@ -152,6 +153,18 @@ class Selection:
         return entries
 
 
+class Photograph(NamedTuple):
+    """The square of a photograph that could be read, and its entry."""
+
+    entry: Entry
+    image: RgbImage
+
+    def row(self, completed: Sequence[Tile]) -> list[Tile]:
+        """Returns a row of a sheet: the hole in white, the completed, the truth."""
+        hole = np.where(self.entry.mask()[..., None], np.uint8(255), self.image)
+        return [Tile(hole, self.entry.photograph), *completed, Tile(self.image)]
+
+
 class Reader:
     """Reads photographs as their protocol shows them, and keeps why some cannot be."""
 
@@ -165,42 +178,38 @@ class Reader:
         """Returns the photograph's name in its source, which may contain folders."""
         return self._source.name(entry.position)
 
-    def read(self, entry: Entry) -> RgbImage | None:
-        """Returns the square to measure on, or None if the photograph is damaged."""
+    def _read(self, entry: Entry) -> Photograph | None:
         name = self.name(entry)
         try:
             data = self._source.read(entry.position)
-            return photograph(data, name, self._side, entry.place)
+            image = photograph(data, name, self._side, entry.place)
         except TooSmall:
             raise
         except (OSError, ValueError) as error:
             self.unreadable[name] = one_line(error)
             return None
+        return Photograph(entry, image)
 
     def batches(
         self, entries: Sequence[Entry], size: int
-    ) -> Iterator[tuple[Sequence[Entry], list[tuple[Entry, RgbImage]]]]:
-        """Yields `size` entries at a time, and those of them with a readable picture."""
+    ) -> Iterator[tuple[Sequence[Entry], list[Photograph]]]:
+        """Yields `size` entries at a time, and the photographs that could be read."""
         batches = [entries[i : i + size] for i in range(0, len(entries), size)]
         waiting: deque[Any] = deque()
         with ThreadPoolExecutor(READERS) as pool:
             for number, batch in enumerate(batches):
                 for later in batches[number + len(waiting) : number + AHEAD + 1]:
-                    waiting.append([pool.submit(self.read, entry) for entry in later])
-                pictures = [future.result() for future in waiting.popleft()]
-                yield (
-                    batch,
-                    [
-                        (entry, picture)
-                        for entry, picture in zip(batch, pictures, strict=True)
-                        if picture is not None
-                    ],
-                )
+                    waiting.append([pool.submit(self._read, entry) for entry in later])
+                results = [future.result() for future in waiting.popleft()]
+                yield batch, [result for result in results if result is not None]
 
 
-def with_white_hole(image: RgbImage, mask: Hole) -> RgbImage:
-    """Returns the photograph as the paper shows its inputs."""
-    return np.where(mask[..., None], np.uint8(255), image)
+def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
+    """Returns a line for each photograph of `Reader.unreadable`, sorted by name."""
+    return [
+        f"left out, it cannot be read: {reason}"
+        for _, reason in sorted(unreadable.items())
+    ]
 
 
 def require_at_least(name: str, value: int | None, least: int) -> None:

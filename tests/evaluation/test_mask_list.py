@@ -12,7 +12,7 @@ from PIL import Image
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import mask_list
-from gl_jax.evaluation.masks import make_masks
+from gl_jax.evaluation.masks import KINDS
 
 NAMES, POSITIONS = ["a/x.png", "a/y.png", "a/z.png"], [0, 2, 4]
 
@@ -35,7 +35,7 @@ def test_holes_are_those_of_their_kind_and_seed(kind: str) -> None:
         ("z.png", 4, 3, 2),
         ("x.png", 0, 4, 0),
     ]
-    expected = make_masks(kind, 3, 32, 32, seed=4)
+    expected = KINDS[kind](3, 32, 32, 4)
     np.testing.assert_array_equal([e.mask() for e in entries[3:]], expected)
 
 

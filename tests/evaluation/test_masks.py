@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 
-from gl_jax.config import UsageError
 from gl_jax.evaluation.masks import (
     AREA_CLASSES,
     KINDS,
     box,
     center,
     freeform,
-    make_masks,
 )
 
 
@@ -47,7 +45,7 @@ def test_boxes_reach_every_border() -> None:
 def test_every_mask_has_a_hole_and_something_around_it(
     kind: str, size: tuple[int, int]
 ) -> None:
-    masks = make_masks(kind, 20, *size, seed=3)
+    masks = KINDS[kind](20, *size, 3)
     assert masks.shape == (20, *size)
     assert masks.any(axis=(1, 2)).all()
     assert not masks.all(axis=(1, 2)).any()
@@ -55,13 +53,13 @@ def test_every_mask_has_a_hole_and_something_around_it(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_longer_list_begins_with_the_shorter_one(kind: str) -> None:
-    longer, shorter = (make_masks(kind, n, 64, 64, seed=1) for n in (9, 4))
+    longer, shorter = (KINDS[kind](n, 64, 64, 1) for n in (9, 4))
     np.testing.assert_array_equal(longer[:4], shorter)
 
 
 @pytest.mark.parametrize("kind", ["box", "freeform"])
 def test_another_seed_gives_other_masks(kind: str) -> None:
-    one, other = (make_masks(kind, 4, 64, 64, seed=seed) for seed in (0, 1))
+    one, other = (KINDS[kind](4, 64, 64, seed) for seed in (0, 1))
     assert (one != other).any(axis=(1, 2)).all()
 
 
@@ -101,10 +99,3 @@ def test_strokes_have_a_width() -> None:
 def test_an_image_of_few_pixels_has_no_freeform_masks() -> None:
     with pytest.raises(ValueError, match="3x3 pixels is too small"):
         freeform(6, 3, 3)
-
-
-def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
-    with pytest.raises(
-        UsageError, match=r"'centre' are unknown\. Did you mean 'center'"
-    ):
-        make_masks("centre", 1, 64, 64, seed=0)
