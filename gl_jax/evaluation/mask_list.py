@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
@@ -25,8 +24,7 @@ from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import Box, Place
 from gl_jax.files import write_output
 from gl_jax.inpainting import images, masks
-
-Hole = Bool[np.ndarray, "h w"]
+from gl_jax.inpainting.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Entry:
     runs: tuple[int, ...] = ()
     place: Place | None = None
 
-    def mask(self) -> Hole:
+    def mask(self) -> Mask:
         """Returns the hole, true for missing pixels."""
         if self.box is not None:
             return _inside((self.height, self.width), self.box)
@@ -213,7 +211,7 @@ def _parsed(record: dict[str, Any]) -> Entry:
 
 
 def _entry(
-    name: str, position: int, seed: int, index: int, mask: Hole,
+    name: str, position: int, seed: int, index: int, mask: Mask,
     place: Place | None = None,
 ) -> Entry:  # fmt: skip
     box = _box(mask)
@@ -224,13 +222,13 @@ def _entry(
     )  # fmt: skip
 
 
-def _inside(size: tuple[int, int], box: Box) -> Hole:
+def _inside(size: tuple[int, int], box: Box) -> Mask:
     mask = np.zeros(size, bool)
     mask[box.top : box.top + box.height, box.left : box.left + box.width] = True
     return mask
 
 
-def _box(mask: Hole) -> Box | None:
+def _box(mask: Mask) -> Box | None:
     """Returns the rectangle that the mask consists of, or None if it is another shape."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -241,17 +239,17 @@ def _box(mask: Hole) -> Box | None:
     return Box(top, left, height, width) if filled else None
 
 
-def _runs(mask: Hole) -> tuple[int, ...]:
+def _runs(mask: Mask) -> tuple[int, ...]:
     flags = np.concatenate([[False], mask.reshape(-1)])
     changes = np.flatnonzero(flags[1:] != flags[:-1])
     return tuple(int(n) for n in np.diff([0, *changes, mask.size]))
 
 
-def _digest(mask: Hole) -> str:
+def _digest(mask: Mask) -> str:
     return hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
 
 
-def _read_mask(path: Path, side: int) -> Hole:
+def _read_mask(path: Path, side: int) -> Mask:
     photo = images.read(path)
     mask = masks.from_white(
         photo.pixels, photo.white, photo.alpha, exact=photo.lossless
