@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gl_jax.config import UsageError
+from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
 
 
@@ -86,13 +87,14 @@ def compare(
         split: Split of a bundled or TFDS source; all of a folder is taken.
         data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
     """
-    from gl_jax.evaluation import comparison
+    from gl_jax.evaluation import compare as comparison
+    from gl_jax.evaluation.photographs import Selection
 
     names = tuple(name for word in methods for name in word.split(",") if name)
-    comparison.run(
-        model, data, masks, names, output, count=count, image_size=image_size,
-        seed=seed, split=split, data_dir=data_dir, experiment=experiment,
-    )  # fmt: skip
+    selection = Selection(
+        data, masks, "own", (seed,), count, image_size, split, data_dir
+    )
+    comparison.run(model, selection, names, output, experiment=experiment)
 
 
 def evaluate(
@@ -102,7 +104,7 @@ def evaluate(
     experiment: Path | None = None,
     data: str = "bundled",
     masks: str = "box",
-    protocol: Literal["own", "mmediting"] = "own",
+    protocol: Protocol = "own",
     seeds: tuple[int, ...] | None = None,
     count: int | None = None,
     image_size: int | None = None,
@@ -143,13 +145,16 @@ def evaluate(
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
     _join(coordinator, process_count, process_id, distributed)
-    from gl_jax.evaluation import measurement
+    from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation.photographs import Selection
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
-    measurement.run(
-        model, data, output, masks=masks, protocol=protocol, seeds=seeds, count=count,
-        image_size=image_size, fid_weights=fid_weights, lpips_weights=files,
-        split=split, data_dir=data_dir, batch_size=batch_size, experiment=experiment,
+    selection = Selection(
+        data, masks, protocol, seeds, count, image_size, split, data_dir
+    )
+    evaluation.run(
+        model, selection, output, experiment=experiment, fid_weights=fid_weights,
+        lpips_weights=files, batch_size=batch_size,
     )  # fmt: skip
 
 

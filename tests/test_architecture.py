@@ -31,8 +31,6 @@ ROWS = (
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
     2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
-    "evaluation.masks evaluation.fid evaluation.tables "
-    "evaluation.baselines evaluation.journal evaluation.memory "
     "training.checkpoint training.interruption training.watchdog",
 }
 

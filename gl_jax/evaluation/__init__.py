@@ -1,1 +1,6 @@
-"""Measurements of completed photographs: protocols, other methods, tables, reports."""
+"""Measurements of completed photographs: `evaluate`, `compare` and `report`."""
+
+from typing import Literal
+
+Protocol = Literal["own", "mmediting"]
+"""The names of the protocols; see `protocol`."""

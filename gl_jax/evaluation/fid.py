@@ -1,20 +1,31 @@
-"""The Fréchet inception distance (Heusel et al. 2017) from sums that can be added up.
+"""The Fréchet inception distance (Heusel et al. 2017): sums that add up, and the network.
 
-A set of images is summed up by the mean and the covariance of its features. Sums over
-parts of a set add up to those of the whole, so hosts and interrupted runs can share one.
+A set of images is described by the mean and the covariance of its features. Sums over
+parts of a set add up to those of the full set, so hosts and interrupted runs share one.
+
+The features are `pool3` of pytorch-fid, which is the network that FID was published with:
+torchvision's Inception v3 (Szegedy et al. 2016) except that average pooling leaves the
+border out of its mean and that the last block has a max pooling. The weights are its
+pt_inception-2015-12-05-6726825d.pth, or the same converted to safetensors, with
+torchvision's names:
+  Conv2d_1a_3x3.conv.weight, .bn.weight, .bn.bias, .bn.running_mean, .bn.running_var, ...
+  Mixed_5b.branch1x1.conv.weight, ... Mixed_7c.branch_pool.bn.running_var
+torchvision's own Inception v3 has them too, but gives numbers that nobody else has.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Array, Float, Float64
 
 from gl_jax.config import UsageError
-
-Features = Float[np.ndarray, "n d"]
+from gl_jax.weights import tensors
 
 
 @dataclass
@@ -31,21 +42,21 @@ class Moments:
         self.total = np.zeros(self.width)
         self.products = np.zeros((self.width, self.width))
 
-    def add(self, features: Features) -> None:
-        """Takes the features of more images into the set."""
+    def add(self, features: Float[np.ndarray, "n d"]) -> None:
+        """Adds the features of more images."""
         values = np.asarray(features, np.float64)
         self.count += len(values)
         self.total += values.sum(axis=0)
         self.products += values.T @ values
 
     def mean(self) -> Float64[np.ndarray, " d"]:
-        """The mean; ValueError for an empty set."""
+        """Returns the mean; raises ValueError for an empty set."""
         if not self.count:
             raise ValueError("an empty set has no mean.")
         return self.total / self.count
 
     def covariance(self) -> Float64[np.ndarray, "d d"]:
-        """The covariance over n - 1; ValueError for fewer than two images."""
+        """Returns the covariance over n - 1; raises ValueError below two images."""
         if self.count < 2:
             raise ValueError("fewer than two images have no covariance.")
         mean = self.mean()
@@ -53,18 +64,18 @@ class Moments:
 
 
 class Sums(NamedTuple):
-    """The features of the photographs and of their completions so far."""
+    """The moments of the photographs and of their completions so far."""
 
     truth: Moments
     completed: Moments
 
     @classmethod
     def empty(cls, width: int) -> Self:
-        """Of no images yet, whose features are `width` numbers."""
+        """Returns sums over no images, with features of `width` numbers."""
         return cls(Moments(width), Moments(width))
 
     def packed(self, done: int) -> bytes:
-        """All of it, and how many entries of a list are in it, for `add` to read."""
+        """Returns the sums and the number of entries in them, as bytes for `add`."""
         arrays = {"done": np.array(done)}
         for name, moments in self._asdict().items():
             arrays[f"{name}_count"] = np.array(moments.count)
@@ -75,7 +86,7 @@ class Sums(NamedTuple):
         return data.getvalue()
 
     def add(self, data: bytes) -> int:
-        """Adds what `packed` made, and returns how many entries are in that."""
+        """Adds the sums of `packed`, and returns the number of entries in them."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             for name, moments in self._asdict().items():
                 moments.count += int(arrays[f"{name}_count"])
@@ -85,9 +96,10 @@ class Sums(NamedTuple):
 
 
 def read_sums(path: Path, width: int) -> tuple[Sums, int]:
-    """The sums of an interrupted run and how many entries are in them, or empty ones.
+    """Returns the sums of an interrupted run and the number of entries in them.
 
-    Raises UsageError for a file that `packed` did not make.
+    Without a file the sums are empty. Raises UsageError for a file that is not from
+    `packed`.
     """
     sums = Sums.empty(width)
     if not path.exists():
@@ -102,11 +114,11 @@ def read_sums(path: Path, width: int) -> tuple[Sums, int]:
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), at least 0; equal sets have 0.
+    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), at least 0.
 
-    The trace of the square root is the sum of the square roots of the eigenvalues of
-    C1^(1/2) C2 C1^(1/2), which is symmetric: no complex numbers arise, and covariances
-    of fewer images than features need no correction.
+    Equal sets have 0. The trace of the square root is the sum of the square roots of the
+    eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no complex numbers arise, and
+    covariances of fewer images than features need no correction.
     """
     first, second = one.covariance(), other.covariance()
     values, vectors = np.linalg.eigh(first)
@@ -115,3 +127,245 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     cross = np.sqrt(np.clip(shared, 0, None)).sum()
     apart = float(np.sum((one.mean() - other.mean()) ** 2))
     return max(0.0, apart + float(np.trace(first) + np.trace(second) - 2 * cross))
+
+
+# --- the network
+
+SIDE = 299
+"""Pixels that images are resized to."""
+FEATURES = 2048
+"""Features of an image: its channels at the end."""
+BATCH_NORM_EPSILON = 0.001
+PUBLISHED_CLASSES = 1008
+"""Classes in the file that FID was published with; torchvision's has 1000."""
+
+
+class Conv(NamedTuple):
+    """Convolution, batch normalisation, ReLU; a stride of 2 goes without padding."""
+
+    name: str
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padded: bool = True
+
+
+class Pool(NamedTuple):
+    """The mean or the largest of 3x3 pixels; a stride of 1 keeps the size."""
+
+    kind: Literal["mean", "max"]
+    stride: int = 1
+
+
+class Split(NamedTuple):
+    """Convolutions side by side, their channels one after the other."""
+
+    convs: tuple[Conv, ...]
+
+
+Step = Conv | Pool | Split
+Branch = tuple[Step, ...]
+
+
+class Block(NamedTuple):
+    """Branches that see the same input, their channels one after the other."""
+
+    name: str
+    branches: tuple[Branch, ...]
+
+
+def _block_a(name: str, pooled: int) -> Block:
+    return Block(name, (
+        (Conv("branch1x1", 64),),
+        (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))),
+        (
+            Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, (3, 3)),
+            Conv("branch3x3dbl_3", 96, (3, 3)),
+        ),
+        (Pool("mean"), Conv("branch_pool", pooled)),
+    ))  # fmt: skip
+
+
+def _block_c(name: str, inner: int) -> Block:
+    return Block(name, (
+        (Conv("branch1x1", 192),),
+        (
+            Conv("branch7x7_1", inner), Conv("branch7x7_2", inner, (1, 7)),
+            Conv("branch7x7_3", 192, (7, 1)),
+        ),
+        (
+            Conv("branch7x7dbl_1", inner), Conv("branch7x7dbl_2", inner, (7, 1)),
+            Conv("branch7x7dbl_3", inner, (1, 7)),
+            Conv("branch7x7dbl_4", inner, (7, 1)),
+            Conv("branch7x7dbl_5", 192, (1, 7)),
+        ),
+        (Pool("mean"), Conv("branch_pool", 192)),
+    ))  # fmt: skip
+
+
+def _block_e(name: str, kind: Literal["mean", "max"]) -> Block:
+    def split(branch: str) -> Split:
+        return Split((Conv(f"{branch}a", 384, (1, 3)), Conv(f"{branch}b", 384, (3, 1))))
+
+    return Block(name, (
+        (Conv("branch1x1", 320),),
+        (Conv("branch3x3_1", 384), split("branch3x3_2")),
+        (
+            Conv("branch3x3dbl_1", 448), Conv("branch3x3dbl_2", 384, (3, 3)),
+            split("branch3x3dbl_3"),
+        ),
+        (Pool(kind), Conv("branch_pool", 192)),
+    ))  # fmt: skip
+
+
+STEM: Branch = (
+    Conv("Conv2d_1a_3x3", 32, (3, 3), stride=2),
+    Conv("Conv2d_2a_3x3", 32, (3, 3), padded=False),
+    Conv("Conv2d_2b_3x3", 64, (3, 3)),
+    Pool("max", stride=2),
+    Conv("Conv2d_3b_1x1", 80),
+    Conv("Conv2d_4a_3x3", 192, (3, 3), padded=False),
+    Pool("max", stride=2),
+)
+BLOCKS = (
+    _block_a("Mixed_5b", 32),
+    _block_a("Mixed_5c", 64),
+    _block_a("Mixed_5d", 64),
+    Block("Mixed_6a", (
+        (Conv("branch3x3", 384, (3, 3), stride=2),),
+        (
+            Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, (3, 3)),
+            Conv("branch3x3dbl_3", 96, (3, 3), stride=2),
+        ),
+        (Pool("max", stride=2),),
+    )),
+    _block_c("Mixed_6b", 128),
+    _block_c("Mixed_6c", 160),
+    _block_c("Mixed_6d", 160),
+    _block_c("Mixed_6e", 192),
+    Block("Mixed_7a", (
+        (Conv("branch3x3_1", 192), Conv("branch3x3_2", 320, (3, 3), stride=2)),
+        (
+            Conv("branch7x7x3_1", 192), Conv("branch7x7x3_2", 192, (1, 7)),
+            Conv("branch7x7x3_3", 192, (7, 1)),
+            Conv("branch7x7x3_4", 192, (3, 3), stride=2),
+        ),
+        (Pool("max", stride=2),),
+    )),
+    _block_e("Mixed_7b", "mean"),
+    _block_e("Mixed_7c", "max"),
+)  # fmt: skip
+
+
+class Weights(NamedTuple):
+    """The arrays of `shapes()`, and whether they are of the file FID is published with."""
+
+    arrays: tensors.Arrays
+    published: bool
+
+
+def load(path: str | Path) -> Weights:
+    """Loads the weights of a file; raises UsageError, one line, if some are missing."""
+    arrays = tensors.read(path)
+    head = arrays.get("fc.bias")
+    published = head is not None and head.shape == (PUBLISHED_CLASSES,)
+    return Weights(tensors.require(arrays, shapes(), str(path)), published)
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all arrays, by name, in PyTorch's order of axes."""
+    expected: dict[str, tuple[int, ...]] = {}
+    inputs = 3
+    for block in (Block("", (STEM,)), *BLOCKS):
+        outputs = 0
+        for branch in block.branches:
+            width = inputs
+            for step in branch:
+                if isinstance(step, Pool):
+                    continue
+                convs = step.convs if isinstance(step, Split) else (step,)
+                for conv in convs:
+                    expected |= _conv_shapes(_place(block, conv), width, conv)
+                width = sum(conv.outputs for conv in convs)
+            outputs += width
+        inputs = outputs
+    return expected
+
+
+def features(
+    arrays: tensors.Arrays, images: Float[Array, "b h w 3"]
+) -> Float[Array, "b 2048"]:
+    """Returns the 2048 features of images in [0, 1], resized to 299x299 as pytorch-fid.
+
+    Bilinear without averaging at any size: an image larger than 299 is sampled.
+    """
+    shape = (images.shape[0], SIDE, SIDE, 3)
+    outputs = jax.image.resize(images, shape, "linear", antialias=False) * 2 - 1
+    for block in (Block("", (STEM,)), *BLOCKS):
+        results = []
+        for branch in block.branches:
+            result = outputs
+            for step in branch:
+                result = jnp.concatenate(
+                    list(_applied(arrays, block, step, result)), axis=3
+                )
+            results.append(result)
+        outputs = jnp.concatenate(results, axis=3)
+    return jnp.mean(outputs, axis=(1, 2))
+
+
+def _place(block: Block, conv: Conv) -> str:
+    return f"{block.name}.{conv.name}".removeprefix(".")
+
+
+def _conv_shapes(place: str, inputs: int, conv: Conv) -> dict[str, tuple[int, ...]]:
+    norm = ("weight", "bias", "running_mean", "running_var")
+    return {f"{place}.conv.weight": (conv.outputs, inputs, *conv.kernel)} | {
+        f"{place}.bn.{name}": (conv.outputs,) for name in norm
+    }
+
+
+def _applied(
+    arrays: tensors.Arrays, block: Block, step: Step, inputs: Float[Array, "b h w c"]
+) -> Iterator[Float[Array, "b y x d"]]:
+    if isinstance(step, Pool):
+        yield _pooled(step, inputs)
+    elif isinstance(step, Split):
+        for conv in step.convs:
+            yield _convolved(arrays, _place(block, conv), conv, inputs)
+    else:
+        yield _convolved(arrays, _place(block, step), step, inputs)
+
+
+def _convolved(
+    arrays: tensors.Arrays, place: str, conv: Conv, inputs: Float[Array, "b h w c"]
+) -> Float[Array, "b y x d"]:
+    around = conv.padded and conv.stride == 1
+    outputs = jax.lax.conv_general_dilated(
+        inputs,
+        jnp.asarray(arrays[f"{place}.conv.weight"]),
+        (conv.stride, conv.stride),
+        [(side // 2, side // 2) if around else (0, 0) for side in conv.kernel],
+        dimension_numbers=("NHWC", "OIHW", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    scale, offset, mean, variance = (
+        jnp.asarray(arrays[f"{place}.bn.{name}"]).reshape(1, 1, 1, -1)
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    outputs = (outputs - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    return jax.nn.relu(outputs * scale + offset)
+
+
+def _pooled(pool: Pool, inputs: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
+    window, strides = (1, 3, 3, 1), (1, pool.stride, pool.stride, 1)
+    padding = "SAME" if pool.stride == 1 else "VALID"
+    if pool.kind == "max":
+        return jax.lax.reduce_window(
+            inputs, -jnp.inf, jax.lax.max, window, strides, padding
+        )
+    total, count = (
+        jax.lax.reduce_window(values, 0.0, jax.lax.add, window, strides, padding)
+        for values in (inputs, jnp.ones((1, *inputs.shape[1:3], 1), jnp.float32))
+    )
+    return total / count

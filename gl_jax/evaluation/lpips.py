@@ -1,9 +1,9 @@
 """LPIPS: how different two images look to a trained network (Zhang et al., CVPR 2018).
 
 The features of five layers of AlexNet or VGG-16, each position's channels scaled to
-length 1, subtracted, squared, weighted by a learned number per channel, summed over
-channels and averaged over positions; the sum over the layers is the distance. Version
-0.1 of the weights with the calibrated input is meant, the default of the authors' code.
+length 1, are subtracted, squared, weighted by a learned number per channel, summed over
+channels and averaged over positions; the sum over the layers is the distance. The weights
+are version 0.1 with the calibrated input, the default of the authors' code.
 
 Weights come from files that the user gives, together holding
   features.N.weight, features.N.bias    torchvision's AlexNet or VGG-16
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
     """A convolution and its ReLU; `pool` says whether the image is halved before it."""
 
     number: int
-    """As torchvision counts: features.NUMBER."""
+    """The number in torchvision's names: features.NUMBER."""
     inputs: int
     outputs: int
     kernel: int = 3
@@ -44,7 +44,7 @@ class Layer(NamedTuple):
     padding: int = 1
     pool: bool = False
     tap: bool = False
-    """Whether the distance looks at it."""
+    """The distance uses the output of this layer."""
 
 
 class Trunk(NamedTuple):
@@ -53,9 +53,9 @@ class Trunk(NamedTuple):
     name: str
     layers: tuple[Layer, ...]
     window: int
-    """Of the max pooling, whose stride is 2."""
+    """Side of the max pooling's window, in pixels; its stride is 2."""
     smallest: int
-    """Side of the smallest image of which a pixel is left at the end."""
+    """Side of the smallest image, of which one pixel is left at the end."""
 
 
 ALEXNET = Trunk(
@@ -91,16 +91,16 @@ VGG16 = Trunk(
     smallest=16,
 )
 TRUNKS = {11: ALEXNET, 3: VGG16}
-"""By the side of the first kernel, which tells the files apart."""
+"""Trunks by the side of their first kernel, in which their files differ."""
 
 # net.slice2.3.weight of the authors' module is features.3.weight of torchvision.
 RULES = ((r"^net\.slice\d\.(\d+)\.", r"features.\1."),)
 
 
 def load(paths: Sequence[str | Path]) -> "Lpips":
-    """The distance with the weights of the files, which complement each other.
+    """Loads the distance with the weights of files that complement each other.
 
-    Raises UsageError, one line, where a file cannot be read or arrays are missing.
+    Raises UsageError, one line, if a file cannot be read or arrays are missing.
     """
     names = ", ".join(map(str, paths))
     arrays: tensors.Arrays = {}
@@ -118,7 +118,7 @@ def load(paths: Sequence[str | Path]) -> "Lpips":
 
 
 def shapes(trunk: Trunk) -> dict[str, tuple[int, ...]]:
-    """Every array that is needed, by name."""
+    """Returns the shapes of all arrays of a trunk and its heads, by name."""
     expected: dict[str, tuple[int, ...]] = {}
     for layer in trunk.layers:
         kernel = (layer.outputs, layer.inputs, layer.kernel, layer.kernel)
@@ -131,7 +131,7 @@ def shapes(trunk: Trunk) -> dict[str, tuple[int, ...]]:
 
 
 class Lpips:
-    """`distances(images, targets)` is one number per image; equal images have 0."""
+    """The distance as a function of arrays; see `__call__`."""
 
     def __init__(self, trunk: Trunk, arrays: tensors.Arrays) -> None:
         """Takes the arrays of `shapes(trunk)` as PyTorch lays them out."""
@@ -143,10 +143,11 @@ class Lpips:
     def __call__(
         self, arrays: tensors.Arrays, images: Images, targets: Images
     ) -> Distances:
-        """The distances of images in [0, 1], with `arrays` as an argument of its own.
+        """Returns one distance per image in [0, 1]; equal images have 0.
 
-        So that a jitted caller need not keep the weights in its program. Raises
-        ValueError for images too small for the network.
+        `arrays` are those of this object, passed again so that a jitted caller does not
+        keep the weights in its program. Raises ValueError for images too small for the
+        network.
         """
         if min(images.shape[1:3]) < self.smallest:
             raise ValueError(
@@ -197,6 +198,6 @@ def _features(
 
 
 def _unit(features: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
-    """Each position's channels at length 1; the authors add the same small number."""
+    """Scales each position's channels to length 1, with the authors' small number."""
     length = jnp.sqrt(jnp.sum(jnp.square(features), axis=3, keepdims=True))
     return features / (length + 1e-10)

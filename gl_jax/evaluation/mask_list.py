@@ -1,12 +1,12 @@
-"""The list of an evaluation: which photograph, which hole; a file to rerun it from.
+"""The mask list of an evaluation: its photographs and holes, as a file to repeat it.
 
 One JSON object a line, one line for each photograph and seed:
   {"photograph": "kodim01.png", "position": 0, "seed": 0, "index": 0,
    "height": 256, "width": 256, "box": [70, 41, 128, 98], "sha256": "..."}
-`position` is the photograph's in its source, `index` its place in the list of its seed.
+`position` counts the photographs of the source, `index` those of the list of a seed.
 `box` is [top, left, height, width]; a hole of another shape has `runs` instead: lengths
 of pixels in turn known and missing, row by row, the first known and perhaps 0. `place`
-is where mmediting's crop lies. `sha256` is of the mask's pixels, a byte 0 or 1 each.
+is the position of mmediting's crop. `sha256` is of the mask's pixels, a byte 0 or 1 each.
 """
 
 import hashlib
@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
-from gl_jax.evaluation.masks import KINDS, make_masks
+from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import Box, Place
 from gl_jax.files import write_output
 from gl_jax.inpainting import images, masks
-
-Hole = Bool[np.ndarray, "h w"]
+from gl_jax.inpainting.masks import Mask
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A photograph of the evaluation, and the hole it gets."""
+    """A photograph of the evaluation and its hole."""
 
     photograph: str
     """The file's name without its folder."""
@@ -45,18 +43,15 @@ class Entry:
     runs: tuple[int, ...] = ()
     place: Place | None = None
 
-    def mask(self) -> Hole:
-        """The hole: true where pixels are missing."""
-        mask = np.zeros((self.height, self.width), bool)
-        if self.box is None:
-            flags = np.arange(len(self.runs)) % 2 == 1
-            return np.repeat(flags, self.runs).reshape(mask.shape)
-        top, left, height, width = self.box
-        mask[top : top + height, left : left + width] = True
-        return mask
+    def mask(self) -> Mask:
+        """Returns the hole, true for missing pixels."""
+        if self.box is not None:
+            return _inside((self.height, self.width), self.box)
+        flags = np.arange(len(self.runs)) % 2 == 1
+        return np.repeat(flags, self.runs).reshape(self.height, self.width)
 
     def to_json(self) -> str:
-        """The entry as a line of the file."""
+        """Returns the entry as a line of the file."""
         record: dict[str, Any] = {
             "photograph": self.photograph, "position": self.position,
             "seed": self.seed, "index": self.index,
@@ -68,16 +63,24 @@ class Entry:
         return json.dumps(record | shape | {"sha256": self.sha256})
 
 
-def made(
+def make_entries(
     masks: str,
     names: Sequence[str],
     positions: Sequence[int],
     seeds: Iterable[int],
     side: int,
 ) -> list[Entry]:
-    """Entries with holes of a kind of `masks.KINDS` or from a folder; else UsageError."""
+    """Returns entries with holes of a kind of `masks.KINDS`, for every seed.
+
+    `masks` may also be a folder of masks (`from_folder`). Raises UsageError if it is
+    neither.
+    """
     if masks in KINDS:
-        return drawn(masks, names, positions, seeds, side)
+        return [
+            _entry(names[i], positions[i], seed, i, hole)
+            for seed in seeds
+            for i, hole in enumerate(KINDS[masks](len(names), side, side, seed))
+        ]
     folder = Path(masks).expanduser()
     if folder.is_dir():
         return from_folder(folder, names, positions, side)
@@ -87,34 +90,15 @@ def made(
     )
 
 
-def drawn(
-    kind: str, names: Sequence[str], positions: Sequence[int], seeds: Iterable[int],
-    side: int,
-) -> list[Entry]:  # fmt: skip
-    """Entries with holes of a kind of `masks.KINDS`, for every seed."""
-    entries = []
-    for seed in seeds:
-        holes = make_masks(kind, len(names), side, side, seed=seed)
-        entries += [
-            _entry(name, position, seed, index, hole)
-            for index, (name, position, hole) in enumerate(
-                zip(names, positions, holes, strict=True)
-            )
-        ]
-    return entries
-
-
 def mmediting(
     names: Sequence[str], positions: Sequence[int], seeds: Iterable[int]
 ) -> list[Entry]:
-    """Entries with mmediting's crops and boxes, for every seed."""
+    """Returns entries with mmediting's crops and boxes, for every seed."""
     entries = []
     for seed in seeds:
         for index, (name, position) in enumerate(zip(names, positions, strict=True)):
             place, box = protocol.mmediting_hole(seed, index)
-            mask = np.zeros((protocol.IMAGE_SIZE, protocol.IMAGE_SIZE), bool)
-            top, left, height, width = box
-            mask[top : top + height, left : left + width] = True
+            mask = _inside((protocol.IMAGE_SIZE, protocol.IMAGE_SIZE), box)
             entries.append(_entry(name, position, seed, index, mask, place))
     return entries
 
@@ -122,13 +106,13 @@ def mmediting(
 def from_folder(
     folder: Path, names: Sequence[str], positions: Sequence[int], side: int
 ) -> list[Entry]:
-    """Entries with the masks of a folder, white = missing, all of seed 0.
+    """Returns entries with the masks of a folder, white = missing, all of seed 0.
 
-    A mask belongs to the photograph of the same stem, where every photograph has one;
-    else masks and photographs are paired in sorted order, and there must be as many of
-    one as of the other. Of a mask of another size the middle square is taken, as of a
-    photograph. Raises UsageError where the numbers differ, and for an unreadable mask
-    or one that is empty or covers everything.
+    A mask belongs to the photograph of the same stem if every photograph has one; else
+    masks and photographs are paired in sorted order, and there must be equally many. Of
+    a mask of another size the middle square is taken, as of a photograph. Raises
+    UsageError if the numbers differ, and for an unreadable mask or one that is empty or
+    covers everything.
     """
     suffixes = images.readable_suffixes()
     paths = sorted(
@@ -155,22 +139,22 @@ def from_folder(
 
 
 def write(entries: Iterable[Entry], path: Path) -> str:
-    """Writes the file, whole or not at all, and returns its SHA-256."""
+    """Writes the file, completely or not at all, and returns its SHA-256."""
     text = _text(entries)
     write_output(path, text)
     return hashlib.sha256(text).hexdigest()
 
 
 def digest(entries: Iterable[Entry]) -> str:
-    """The SHA-256 that the file of these entries has."""
+    """Returns the SHA-256 of the file of these entries."""
     return hashlib.sha256(_text(entries)).hexdigest()
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of a file that `write` wrote.
+    """Returns the entries of a file that `write` wrote.
 
-    Raises UsageError with the line that is none, or whose mask is not the one that its
-    SHA-256 says.
+    Raises UsageError with the number of a line that is no entry, or whose mask does not
+    have its SHA-256.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -206,11 +190,11 @@ def _text(entries: Iterable[Entry]) -> bytes:
 
 
 def _parsed(record: dict[str, Any]) -> Entry:
-    whole = ("position", "seed", "index", "height", "width")
-    numbers = {key: record[key] for key in whole}
+    integers = ("position", "seed", "index", "height", "width")
+    numbers = {key: record[key] for key in integers}
     sides = (numbers["height"], numbers["width"])
     if not all(type(value) is int and value >= 0 for value in numbers.values()):
-        raise ValueError(f"{', '.join(whole)} must be whole numbers")
+        raise ValueError(f"{', '.join(integers)} must be whole numbers")
     if not all(1 <= side <= 2**14 for side in sides):
         raise ValueError("height and width must be in [1, 16384]")
     box = Box(*record["box"]) if "box" in record else None
@@ -227,7 +211,7 @@ def _parsed(record: dict[str, Any]) -> Entry:
 
 
 def _entry(
-    name: str, position: int, seed: int, index: int, mask: Hole,
+    name: str, position: int, seed: int, index: int, mask: Mask,
     place: Place | None = None,
 ) -> Entry:  # fmt: skip
     box = _box(mask)
@@ -238,8 +222,14 @@ def _entry(
     )  # fmt: skip
 
 
-def _box(mask: Hole) -> Box | None:
-    """The one rectangle that the mask is; None where it is none."""
+def _inside(size: tuple[int, int], box: Box) -> Mask:
+    mask = np.zeros(size, bool)
+    mask[box.top : box.top + box.height, box.left : box.left + box.width] = True
+    return mask
+
+
+def _box(mask: Mask) -> Box | None:
+    """Returns the rectangle that the mask consists of, or None if it is another shape."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None
@@ -249,17 +239,17 @@ def _box(mask: Hole) -> Box | None:
     return Box(top, left, height, width) if filled else None
 
 
-def _runs(mask: Hole) -> tuple[int, ...]:
+def _runs(mask: Mask) -> tuple[int, ...]:
     flags = np.concatenate([[False], mask.reshape(-1)])
     changes = np.flatnonzero(flags[1:] != flags[:-1])
     return tuple(int(n) for n in np.diff([0, *changes, mask.size]))
 
 
-def _digest(mask: Hole) -> str:
+def _digest(mask: Mask) -> str:
     return hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
 
 
-def _read_mask(path: Path, side: int) -> Hole:
+def _read_mask(path: Path, side: int) -> Mask:
     photo = images.read(path)
     mask = masks.from_white(
         photo.pixels, photo.white, photo.alpha, exact=photo.lossless
@@ -269,9 +259,9 @@ def _read_mask(path: Path, side: int) -> Hole:
     square = mask[top : top + shortest, left : left + shortest]
     mask = masks.resized(square, (side, side))
     if not mask.any() or mask.all():
-        what = "everything" if mask.all() else "nothing"
+        extent = "everything" if mask.all() else "nothing"
         raise UsageError(
-            f"mask {path} marks {what} as missing in its middle square; white is what "
+            f"mask {path} marks {extent} as missing in its middle square; white is what "
             "is missing, and some of both is needed."
         )
     return mask

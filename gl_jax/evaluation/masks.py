@@ -1,4 +1,4 @@
-"""The fixed holes of an evaluation: the same for every method, every time, everywhere.
+"""The fixed holes of an evaluation, the same for every method and at every call.
 
 A kind of mask is a function (count, height, width, seed) to bool [count, height, width],
 true where pixels are missing. Mask i follows from (seed, i) and the size alone, so a
@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gl_jax.config import UsageError, did_you_mean
+from gl_jax.inpainting.masks import random_rectangle
 
 Masks = Bool[np.ndarray, "n h w"]
 
@@ -22,7 +22,7 @@ second: the six classes of the irregular masks of Liu et al. (PConv, ECCV 2018).
 
 
 def center(count: int, height: int, width: int, seed: int = 0) -> Masks:
-    """A hole in the middle, half as high and half as wide as the image; no randomness.
+    """Returns masks of the middle rectangle, half as high and wide as the image.
 
     The task of Context Encoders (a 64x64 hole in 128x128 pixels), on which the paper
     compares itself with them.
@@ -36,31 +36,24 @@ def center(count: int, height: int, width: int, seed: int = 0) -> Masks:
 
 
 def box(count: int, height: int, width: int, seed: int = 0) -> Masks:
-    """One rectangle in each, anywhere inside the image.
+    """Returns masks of one rectangle each, from 3/8 to 1/2 of the image's sides.
 
-    Its height and width are drawn independently from 3/8 to 1/2 of the image's, both
-    ends included: 96 to 128 of 256 pixels, the holes that the paper trains on.
+    See `inpainting.masks.random_rectangle`.
     """
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        chance = np.random.default_rng((seed, index))
-        hole_height, hole_width = (
-            chance.integers(max(1, side * 3 // 8), max(1, side // 2), endpoint=True)
-            for side in (height, width)
-        )
-        top = chance.integers(height - hole_height, endpoint=True)
-        left = chance.integers(width - hole_width, endpoint=True)
-        mask[top : top + hole_height, left : left + hole_width] = True
+        generator = np.random.default_rng((seed, index))
+        mask[:] = random_rectangle(generator, mask.shape, mask.shape)
     return masks
 
 
 def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
-    """Strokes of a round brush; mask i misses a share of class i mod 6.
+    """Returns masks of brush strokes; mask i misses a share of class i mod 6.
 
     So six masks hold one of each of `AREA_CLASSES`. Within its class the least area is
     drawn evenly, and strokes are added until it is reached. A stroke wanders: between
-    corners it is straight, and at each it turns by a random angle. ValueError where a
-    class has no whole number of pixels (fewer than 12 in the image).
+    corners it is straight, and at each it turns by a random angle. Raises ValueError if
+    a class has no whole number of pixels (fewer than 12 in the image).
     """
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
@@ -72,43 +65,37 @@ def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
                 f"an image of {height}x{width} pixels is too small for a mask of "
                 f"{low:.0%} to {high:.0%} of it."
             )
-        chance = np.random.default_rng((seed, index))
-        enough = int(chance.integers(fewest, most, endpoint=True))
+        generator = np.random.default_rng((seed, index))
+        enough = int(generator.integers(fewest, most, endpoint=True))
         while np.count_nonzero(mask) < enough:
-            _stroke(mask, chance, enough, most)
+            _stroke(mask, generator, enough, most)
     return masks
 
 
-def area_class(mask: Bool[np.ndarray, "h w"]) -> int | None:
-    """The number in `AREA_CLASSES` of a mask's missing share; None if it is in none."""
-    share = np.count_nonzero(mask) / mask.size
-    for number, (low, high) in enumerate(AREA_CLASSES):
-        if low < share <= high:
-            return number
-    return None
-
-
 PIECES = (2, 8)
-"""How many straight pieces a stroke has, unless it leaves the image before."""
+"""Fewest and most straight pieces of a stroke, unless it leaves the image before."""
 LENGTH = (0.05, 0.25)
-"""Of a piece, in sides of a square of the image's area."""
+"""Length of a piece, in sides of a square of the image's area."""
 WIDTH = (0.03, 0.13)
-"""Of a stroke, likewise: 8 to 33 of 256 pixels."""
+"""Width of a stroke in the same unit: 8 to 33 of 256 pixels."""
 TURN = 0.9
 """Standard deviation of the angle at a corner, in radians."""
 
 
 def _stroke(
-    mask: Bool[np.ndarray, "h w"], chance: np.random.Generator, enough: int, most: int
+    mask: Bool[np.ndarray, "h w"],
+    generator: np.random.Generator,
+    enough: int,
+    most: int,
 ) -> None:
-    """Paints one stroke, or what of it makes `enough` pixels and not more than `most`."""
+    """Paints one stroke, up to `enough` pixels in the mask and never more than `most`."""
     side = math.sqrt(mask.size)
-    position = chance.uniform((0, 0), mask.shape)
-    angle = chance.uniform(0, 2 * math.pi)
-    width = chance.uniform(*WIDTH) * side
-    for _ in range(chance.integers(*PIECES, endpoint=True)):
-        length = chance.uniform(*LENGTH) * side
-        angle += chance.normal(0, TURN)
+    position = generator.uniform((0, 0), mask.shape)
+    angle = generator.uniform(0, 2 * math.pi)
+    width = generator.uniform(*WIDTH) * side
+    for _ in range(generator.integers(*PIECES, endpoint=True)):
+        length = generator.uniform(*LENGTH) * side
+        angle += generator.normal(0, TURN)
         end = position + length * np.array([math.sin(angle), math.cos(angle)])
         painted = mask | _line(mask.shape, position, end, width)
         while np.count_nonzero(painted) > most:
@@ -128,13 +115,13 @@ def _line(
     end: Float[np.ndarray, " 2"],
     width: float,
 ) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centres lie within half a width of a line, so with round ends.
+    """Returns the pixels with centres within half a width of a line, so round ends.
 
-    Also the pixel in which it starts. Drawn here and not by a library, whose next
-    version may draw another line.
+    The pixel in which it starts is always among them. A library is not used, because
+    its next version may draw another line.
     """
     line = np.zeros(shape, bool)
-    # Only in the rectangle that it can reach.
+    # Only the rectangle that it can reach is computed.
     ends = np.sort([start, end], axis=0)
     top, left = np.maximum(np.floor(ends[0] - width / 2).astype(int), 0)
     bottom, right = np.ceil(ends[1] + width / 2).astype(int)
@@ -155,13 +142,4 @@ KINDS: dict[str, Callable[[int, int, int, int], Masks]] = {
     "box": box,
     "freeform": freeform,
 }
-
-
-def make_masks(kind: str, count: int, height: int, width: int, *, seed: int) -> Masks:
-    """`count` masks of a kind named in `KINDS`; UsageError where there is none so named."""
-    if kind not in KINDS:
-        raise UsageError(
-            f"masks {kind!r} are unknown.{did_you_mean(kind, KINDS)} "
-            f"Known: {', '.join(KINDS)}."
-        )
-    return KINDS[kind](count, height, width, seed)
+"""The kinds by their names in `--masks`."""

@@ -1,4 +1,4 @@
-"""How much memory a call takes, as Linux counts it; no rights are needed."""
+"""The peak memory of a call, as Linux counts it; no rights are needed."""
 
 import ctypes
 import math
@@ -15,13 +15,13 @@ _RESET_PEAK = "5"
 
 
 def peak_above(call: Callable[[], Result]) -> tuple[Result, float]:
-    """What `call` returns, and the MiB by which it raised the process's memory at most.
+    """Returns the result of `call`, and the peak of its memory in MiB.
 
     That is the peak of the resident memory during the call less the level before it,
-    in which libraries, weights and compiled programs that are loaded already are
-    contained. Memory that earlier calls have freed is given back to the system first,
-    as far as the C library can. It counts this process on the host: not what is on an
-    accelerator. NaN where the system does not tell, as outside Linux.
+    which contains libraries, weights and compiled programs that are loaded already.
+    Memory freed by earlier calls is first given back to the system, as far as the C
+    library can. Only this process on the host counts, not memory on an accelerator. NaN
+    if the system does not know, as outside Linux.
     """
     _give_back()
     before = _resident("VmRSS") if _reset() else math.nan
@@ -33,14 +33,14 @@ def peak_above(call: Callable[[], Result]) -> tuple[Result, float]:
 def _give_back() -> None:
     try:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    except (OSError, TypeError):  # where there is no C library to open this way
+    except (OSError, TypeError):  # no C library can be opened this way
         return
     if trim is not None:
         trim(0)
 
 
 def _reset() -> bool:
-    """Begins a new peak, the `5` of proc(5)'s clear_refs; whether that is possible."""
+    """Begins a new peak, the `5` of proc(5)'s clear_refs; returns False if it cannot."""
     try:
         _RESET.write_text(_RESET_PEAK)
     except OSError:
@@ -50,7 +50,7 @@ def _reset() -> bool:
 
 def _resident(name: str) -> float:
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     except OSError:
         return math.nan
-    return int(found[1]) / 1024 if found else math.nan
+    return int(match[1]) / 1024 if match else math.nan

@@ -1,9 +1,9 @@
-"""What an evaluation measures on: how a photograph becomes a square, and where its hole is.
+"""The protocols of an evaluation: how a photograph becomes a square, where its hole is.
 
 `own` takes the middle square of each photograph, holes of any kind, and measures the
 8-bit picture with the known pixels put back, which is what a user gets.
 
-`mmediting` is that project's protocol, whose table is the one that GLCIC is compared by
+`mmediting` is the protocol of that project, in whose table GLCIC is usually compared
 (open-mmlab/mmediting v0.5.0: configs/inpainting/global_local, mmedit/core/mask.py and
 evaluation/metrics.py; the table came with commit 0fe99814). Its test pipeline is its
 training pipeline: a random crop of 384 pixels, resized to 256, and a random box. There
@@ -11,18 +11,18 @@ it is unseeded; here both follow from (seed, index). Whatever the protocol, the 
 output is taken as it is, without the paper's post-processing.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from gl_jax.config import UsageError
+from gl_jax.evaluation import Protocol
 from gl_jax.inpainting.images import RgbImage, read_crop, read_rgb
 
-Protocol = Literal["own", "mmediting"]
-PROTOCOLS: tuple[Protocol, ...] = ("own", "mmediting")
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 IMAGE_SIZE = 256
-"""The paper's and mmediting's, where nothing else says it."""
+"""Side of the squares in pixels, the paper's and mmediting's, if nothing else sets it."""
 
 CROP = 384
 """Pixels: `Crop(crop_size=(384, 384), random_crop=True)`."""
@@ -43,7 +43,7 @@ class Box(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a crop lies among all its possible places: 0 first, towards 1 last."""
+    """The position of a crop among all possible ones: 0 is the first, towards 1 the last."""
 
     down: float
     across: float
@@ -67,24 +67,24 @@ PUBLISHED = (
 
 
 def mmediting_hole(seed: int, index: int) -> tuple[Place, Box]:
-    """The crop and the box of mmediting for photograph `index`, from the seed alone.
+    """Returns mmediting's crop and box for photograph `index`, from the seed alone.
 
-    The box keeps its bottom right corner, 128 pixels from where its top left one was
-    drawn; that one then moves in by up to 20 pixels each way. So its sides are from 108
-    to 128 pixels and at least 20 pixels stay known around it.
+    A box of 128 pixels is drawn, and its top left corner then moves in by up to 20
+    pixels each way. So its sides are from 108 to 128 pixels and at least 20 pixels stay
+    known around it.
     """
-    chance = np.random.default_rng((seed, index))
-    place = Place(*map(float, chance.random(2)))
-    top, left = (int(x) for x in chance.integers(BOX_FIRST, BOX_LAST, 2))
-    down, across = (int(x) for x in chance.integers(BOX_SHRINK, size=2))
+    generator = np.random.default_rng((seed, index))
+    place = Place(*map(float, generator.random(2)))
+    top, left = (int(x) for x in generator.integers(BOX_FIRST, BOX_LAST, 2))
+    down, across = (int(x) for x in generator.integers(BOX_SHRINK, size=2))
     return place, Box(top + down, left + across, BOX_SIDE - down, BOX_SIDE - across)
 
 
 def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbImage:
-    """The square that is measured on: of the middle, or mmediting's crop at `place`.
+    """Returns the square to measure on: the middle one, or mmediting's crop at `place`.
 
-    Raises UsageError, one line, where it cannot be decoded, and, for mmediting's, where
-    it is smaller than the square.
+    Raises UsageError, one line, if the photograph cannot be decoded, and TooSmall if it
+    is smaller than mmediting's square.
     """
     if place is None:
         return read_crop(data, name, shortest=side, side=side)
@@ -92,11 +92,12 @@ def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbIma
 
 
 def mmediting_square(image: RgbImage, name: str, place: Place) -> RgbImage:
-    """`Crop` and `Resize` of mmediting's pipeline: 384 pixels, or all there are, to 256.
+    """Crops 384 pixels and resizes them to 256, as `Crop` and `Resize` of mmediting.
 
-    OpenCV's bilinear resizing, as mmcv's, which samples without averaging. Where a side
-    has fewer than 384 pixels the crop is all of it, so the picture is stretched, as
-    there. Raises UsageError for photographs below 256 pixels, which would be enlarged.
+    The resizing is OpenCV's bilinear one, as mmcv's, which samples without averaging. A
+    side with fewer than 384 pixels is taken whole, which stretches the picture, as
+    mmediting does. Raises TooSmall for photographs below 256 pixels, which would be
+    enlarged.
     """
     import cv2
 

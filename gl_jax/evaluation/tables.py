@@ -45,7 +45,7 @@ class Table:
     """By their names in CSV and JSON."""
     rows: Mapping[str, Mapping[str, Estimate]]
     counts: Mapping[str, int]
-    """Photographs behind each row."""
+    """Number of photographs of each row."""
     notes: Sequence[str] = ()
     heading: str = "method"
     """The title of the first column, which holds the rows' names."""
@@ -74,15 +74,12 @@ class Table:
 
         A missing number is an empty cell.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = [name for key in self.columns for name in (key, f"{key}_error")]
-        writer.writerow([self.heading, *names, "photographs"])
-        for name, row in self.rows.items():
-            numbers = [number for key in self.columns for number in row[key]]
-            known = ["" if math.isnan(number) else number for number in numbers]
-            writer.writerow([name, *known, self.counts[name]])
-        return text.getvalue()
+        rows = [
+            [name, *(n for key in self.columns for n in row[key]), self.counts[name]]
+            for name, row in self.rows.items()
+        ]
+        return csv_text([[self.heading, *names, "photographs"], *rows])
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rows as JSON values: {row: {column: {mean, standard_error}}}."""
@@ -91,6 +88,16 @@ class Table:
             | {"photographs": self.counts[name]}
             for name, row in self.rows.items()
         }
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Returns rows as CSV, with an empty cell for NaN."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
+        for row in rows
+    )
+    return text.getvalue()
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def _shown(value: Estimate, digits: int) -> str:
 
 
 def _justified(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The first cell to the left, the numbers to the right."""
+    """Aligns the first cell to the left and the numbers to the right."""
     first, *others = zip(row, widths, strict=True)
     return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
 

@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from gl_jax.config import UsageError
+from gl_jax.inpainting.images.photo import LUMA
 
 Mask = Bool[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "h w 3"]
 Alpha = Shaped[np.ndarray, "h w"]
 
 THRESHOLD = 127 / 255
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def from_white(
@@ -86,20 +86,31 @@ def from_rectangles(size: tuple[int, int], rectangles: Iterable[str]) -> Mask:
 
 
 def from_seed(size: tuple[int, int], seed: int, name: str = "") -> Mask:
-    """One rectangle as in training, anywhere: 96 to 128 pixels to 256 of the shorter side.
+    """Returns one rectangle as in training, 3/8 to 1/2 of the shorter side, anywhere.
 
     It follows from the seed, the size and `name`, so that each photo of a folder has a
     hole of its own and keeps it when others come and go.
     """
-    height, width = size
-    shortest = min(size)
-    chance = np.random.default_rng((seed, zlib.crc32(name.encode())))
-    low, high = max(1, shortest * 3 // 8), max(1, shortest // 2)
-    down, across = (int(side) for side in chance.integers(low, high, 2, endpoint=True))
-    top = int(chance.integers(height - down, endpoint=True))
-    left = int(chance.integers(width - across, endpoint=True))
+    generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    return random_rectangle(generator, size, (min(size), min(size)))
+
+
+def random_rectangle(
+    generator: np.random.Generator, size: tuple[int, int], scale: tuple[int, int]
+) -> Mask:
+    """Returns one rectangle as the paper trains on, anywhere in a mask of this size.
+
+    Its height and width are drawn independently from 3/8 to 1/2 of those in `scale`,
+    both ends included: 96 to 128 of 256 pixels.
+    """
+    height, width = (
+        int(generator.integers(max(1, side * 3 // 8), max(1, side // 2), endpoint=True))
+        for side in scale
+    )
+    top = int(generator.integers(size[0] - height, endpoint=True))
+    left = int(generator.integers(size[1] - width, endpoint=True))
     mask = np.zeros(size, bool)
-    mask[top : top + down, left : left + across] = True
+    mask[top : top + height, left : left + width] = True
     return mask
 
 
@@ -183,7 +194,7 @@ def _brightness(pixels: Pixels) -> np.ndarray:
     first = pixels[..., 0]
     if (pixels == first[..., None]).all():
         return first
-    return np.asarray(pixels @ _LUMA)
+    return np.asarray(pixels @ LUMA)
 
 
 def _box(mask: Mask, margin: int) -> tuple[slice, slice]:

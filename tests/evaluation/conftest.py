@@ -15,15 +15,15 @@ Arrays = dict[str, np.ndarray]
 
 def random_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
     """Arrays that keep a network's activations at about their size, by PyTorch's names."""
-    chance = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     arrays = {}
     for name, shape in shapes.items():
         if name.endswith(("running_var", "bn.weight")) or name.startswith("lin"):
-            values = chance.uniform(0.5, 1.5, shape)
+            values = generator.uniform(0.5, 1.5, shape)
         elif len(shape) == 4:
-            values = chance.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            values = generator.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
         else:
-            values = chance.normal(0, 0.1, shape)
+            values = generator.normal(0, 0.1, shape)
         arrays[name] = values.astype(np.float32)
     return arrays
 

@@ -1,4 +1,4 @@
-"""What every baseline keeps to, and what the simple ones paint."""
+"""The rules for every baseline, and the pictures of the simple ones."""
 
 import sys
 
@@ -45,7 +45,7 @@ def test_what_is_under_the_hole_does_not_matter(
 
 
 LEVELS = {"telea": 3, "shift_map": 2}
-"""What is lost in one flat colour: to Telea's weights, and to 8-bit CIELab."""
+"""Levels lost in one flat colour, to Telea's weights and to 8-bit CIELab."""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Exemplar-based inpainting on the cases that everybody knows the answer to."""
+"""Exemplar-based inpainting on cases with a known answer."""
 
 import numpy as np
 import pytest

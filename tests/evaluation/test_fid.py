@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation import fid, inception
+from gl_jax.evaluation import fid
 from gl_jax.evaluation.fid import Moments, frechet_distance
 
 
@@ -82,7 +82,7 @@ def test_fewer_than_two_images_are_refused() -> None:
 
 
 def test_the_network_has_the_published_arrays() -> None:
-    shapes = inception.shapes()
+    shapes = fid.shapes()
     # torchvision's Inception v3: 94 convolutions, 21,785,568 weights and biases before
     # the classifier (without the auxiliary one), and as many means and variances again
     # as there are channels.
@@ -100,23 +100,21 @@ def test_the_network_has_the_published_arrays() -> None:
 def test_features_are_2048_for_images_of_any_size(randomly: Any) -> None:
     arrays = {
         name: jax.ShapeDtypeStruct(shape, np.float32)
-        for name, shape in inception.shapes().items()
+        for name, shape in fid.shapes().items()
     }
     for size in ((32, 48), (400, 300)):
         images = jax.ShapeDtypeStruct((3, *size, 3), np.float32)
-        assert jax.eval_shape(inception.features, arrays, images).shape == (3, 2048)
+        assert jax.eval_shape(fid.features, arrays, images).shape == (3, 2048)
 
 
 def test_mean_pooling_leaves_the_border_out_as_in_pytorch_fid() -> None:
-    pooled = inception._pooled(
-        inception.Pool("mean"), np.ones((1, 4, 5, 2), np.float32)
-    )
+    pooled = fid._pooled(fid.Pool("mean"), np.ones((1, 4, 5, 2), np.float32))
     np.testing.assert_allclose(pooled, 1, rtol=1e-6)
 
 
 def test_max_pooling_with_a_stride_takes_whole_windows() -> None:
     rows = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1).repeat(8, axis=2)
-    pooled = inception._pooled(inception.Pool("max", stride=2), rows)
+    pooled = fid._pooled(fid.Pool("max", stride=2), rows)
     np.testing.assert_array_equal(np.asarray(pooled)[0, :, 0, 0], [2, 4, 6])
 
 
@@ -124,17 +122,17 @@ def test_max_pooling_with_a_stride_takes_whole_windows() -> None:
 def test_the_published_file_is_told_from_torchvisions(
     classes: int, published: bool, tmp_path: Path
 ) -> None:
-    arrays = {
-        name: np.zeros(s, np.float32) for name, s in inception.shapes().items()
-    } | {"fc.bias": np.zeros(classes, np.float32)}
+    arrays = {name: np.zeros(s, np.float32) for name, s in fid.shapes().items()} | {
+        "fc.bias": np.zeros(classes, np.float32)
+    }
     save_file(arrays, tmp_path / "inception.safetensors")
-    assert inception.load(tmp_path / "inception.safetensors").published is published
+    assert fid.load(tmp_path / "inception.safetensors").published is published
 
 
 def test_missing_arrays_are_named(randomly: Any, tmp_path: Path) -> None:
     save_file({"fc.bias": np.zeros(5, np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(UsageError, match=r"missing Conv2d_1a_3x3.conv.weight.* more"):
-        inception.load(tmp_path / "x.safetensors")
+        fid.load(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,7 @@ def test_files_that_are_none_are_refused_in_one_line(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=rule) as caught:
-        inception.load(tmp_path / name)
+        fid.load(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import mask_list
-from gl_jax.evaluation.masks import make_masks
+from gl_jax.evaluation.masks import KINDS
 
 NAMES, POSITIONS = ["a/x.png", "a/y.png", "a/z.png"], [0, 2, 4]
 
@@ -30,12 +30,12 @@ def masks() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["center", "box"])
 def test_holes_are_those_of_their_kind_and_seed(kind: str) -> None:
-    entries = mask_list.drawn(kind, NAMES, POSITIONS, (3, 4), 32)
+    entries = mask_list.make_entries(kind, NAMES, POSITIONS, (3, 4), 32)
     assert [(e.photograph, e.position, e.seed, e.index) for e in entries[2:4]] == [
         ("z.png", 4, 3, 2),
         ("x.png", 0, 4, 0),
     ]
-    expected = make_masks(kind, 3, 32, 32, seed=4)
+    expected = KINDS[kind](3, 32, 32, 4)
     np.testing.assert_array_equal([e.mask() for e in entries[3:]], expected)
 
 
@@ -110,10 +110,10 @@ def test_masks_without_anything_to_do_or_to_see_are_refused(
 
 def test_an_unknown_kind_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'boxes' are unknown. Did you mean 'box'"):
-        mask_list.made("boxes", NAMES, POSITIONS, (0,), 16)
+        mask_list.make_entries("boxes", NAMES, POSITIONS, (0,), 16)
 
 
-LINE = mask_list.drawn("box", NAMES, POSITIONS, (0,), 32)[0].to_json()
+LINE = mask_list.make_entries("box", NAMES, POSITIONS, (0,), 32)[0].to_json()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The peak of memory that a call takes."""
+"""The peak memory of a call."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Tables: the numbers are right, and so is what stands for a missing one."""
+"""Tables: right numbers, and the right mark for a missing one."""
 
 import csv
 import io

@@ -1,8 +1,8 @@
 """Methods to set beside ours, all behind one signature: (image, mask) to image.
 
-A file each, imported when the method is first called, so that a library which is not
-installed is missed by its own method only. Every call passes through `fair`: no method
-can see what lies under the hole, or touch what lies around it.
+A file for each library, imported when a method is first called, so that a library which
+is not installed is missed by its own methods only. Every call passes through `fair`: no
+method can see the pixels under the hole, or change those around it.
 """
 
 import importlib
@@ -18,12 +18,12 @@ Baseline = Callable[[Image, Hole], Image]
 
 
 def fair(method: Baseline) -> Baseline:
-    """`method`, blind to the pixels under the hole and unable to change the others.
+    """Returns `method` blind to the pixels under the hole and unable to change others.
 
     The hole is painted in the mean colour of the known pixels first (OpenCV's methods
     read it where it touches the left or top border), and the known pixels are put back
-    to the bit. Without a hole the method is not asked. The result is a new array;
-    ValueError where nothing is known, or the method returns another size or type.
+    to the bit. Without a hole the method is not called. The result is a new array. Raises
+    ValueError if no pixel is known, or the method returns another size or type.
     """
 
     def complete(image: Image, mask: Hole) -> Image:
@@ -31,7 +31,7 @@ def fair(method: Baseline) -> Baseline:
             raise ValueError("the mask covers the whole image: no pixel is known.")
         if not mask.any():
             return image.copy()
-        result = method(paint_mean(image, mask), mask)
+        result = method(mean_fill(image, mask), mask)
         if result.shape != image.shape or result.dtype != np.uint8:
             raise ValueError(
                 f"the method returned {result.dtype} {result.shape} for an image "
@@ -42,8 +42,8 @@ def fair(method: Baseline) -> Baseline:
     return complete
 
 
-def paint_mean(image: Image, mask: Hole) -> Image:
-    """A copy with the hole in the mean colour of the image's own known pixels."""
+def mean_fill(image: Image, mask: Hole) -> Image:
+    """Returns a copy with the hole in the mean colour of the image's known pixels."""
     mean = np.rint(image[~mask].mean(axis=0)).astype(np.uint8)
     return np.where(mask[..., None], mean, image)
 
@@ -59,12 +59,12 @@ def _late(module: str, function: str) -> Baseline:
 
 
 BASELINES: dict[str, Baseline] = {
-    "mean": _late("mean_fill", "mean_fill"),
+    "mean": fair(mean_fill),
     "telea": _late("opencv", "telea"),
     "ns": _late("opencv", "navier_stokes"),
     "biharmonic": _late("biharmonic", "biharmonic"),
     "patchmatch": _late("patchmatch", "patchmatch"),
-    "shift_map": _late("shift_map", "shift_map"),
+    "shift_map": _late("opencv", "shift_map"),
     "criminisi": _late("criminisi", "criminisi"),
 }
-"""The methods by the names that `--methods` takes."""
+"""The methods by their names in `--methods`."""

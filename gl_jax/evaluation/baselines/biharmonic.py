@@ -7,12 +7,11 @@ from gl_jax.evaluation.baselines import Hole, Image
 
 
 def biharmonic(image: Image, mask: Hole) -> Image:
-    """The hole as a thin plate that is bent by the colours and slopes around it.
+    """Fills the hole like a thin plate, bent by the colours and slopes around it.
 
     No texture and no sharp edge survives; in smooth places it is hard to beat.
     """
-    # Apart from each other the holes are smaller systems, with the same solution
-    # as long as they do not touch.
+    # One system for each hole is smaller, with the same solution if they do not touch.
     smooth = inpaint_biharmonic(
         image / 255, mask, split_into_regions=True, channel_axis=-1
     )

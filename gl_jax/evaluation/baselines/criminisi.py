@@ -1,10 +1,10 @@
 """Exemplar-based inpainting after Criminisi, Perez and Toyama (IEEE TIP 2004).
 
-The hole is filled from its border inwards, a patch at a time. Which patch comes next is
-decided by its priority, the product of two terms: how much of it is known for certain,
-and how strongly an edge runs into the hole there. It is filled from the one patch of the
-photograph that differs least from it, over the pixels that both have. So edges grow into
-the hole before the textures around them close in.
+The hole is filled from its border inwards, a patch at a time. The next patch is that of
+highest priority, the product of two terms: how much of it is known for certain, and how
+strongly an edge runs into the hole there. It is filled from the patch of the photograph
+that differs least from it, over the pixels that both have. So edges grow into the hole
+before the textures around them close in.
 """
 
 import cv2
@@ -31,16 +31,16 @@ no tie is decided by rounding. (Where OpenCV filters by Fourier transforms, as i
 """
 
 REACH = 2 * RADIUS + 1
-"""How far a new patch can change priorities: a gradient just outside it, seen from the
-far end of a patch."""
+"""Pixels from a new patch to the farthest priority that it changes: a gradient just
+outside it, seen from the far end of a patch."""
 
 
 def criminisi(image: Image, mask: Hole) -> Image:
-    """The hole filled with whole patches of the photograph around it.
+    """Fills the hole with whole patches of the photograph around it.
 
-    Sources lie wholly in what was known at the start. Of equal priorities the more
-    certain one comes first, then the upper, then the left; of equal sources the nearest
-    is taken. ValueError where no 9x9 pixels without a hole exist.
+    Sources contain only pixels known at the start. Among equal priorities the more
+    certain one comes first, then the upper, then the left; among equal sources the
+    nearest is taken. Raises ValueError if no 9x9 pixels without a hole exist.
     """
     filling = _Filling(image, mask)
     while filling.hole.any():
@@ -68,7 +68,7 @@ class _Filling:
         self.inside = self.hole | self.known
         self.confidence = self.known.astype(np.float64)
         self.gradient = np.zeros((*self.hole.shape, 2))  # of the brightness: y, x
-        # Of the fill front only; elsewhere -1.
+        # On the fill front only; elsewhere -1.
         self.priority = np.full(self.hole.shape, -1.0)
         self.certainty = np.full(self.hole.shape, -1.0)
 
@@ -85,12 +85,12 @@ class _Filling:
         self._update(center, reach=max(self.hole.shape))
 
     def most_urgent(self) -> Point:
-        """The centre of the patch to be filled next, on the border of the hole."""
+        """Returns the centre of the patch to fill next, on the border of the hole."""
         first = np.flatnonzero(self.priority == self.priority.max())
         return self._point(first[np.argmax(self.certainty.flat[first])])
 
     def best_source(self, target: Point) -> Point:
-        """The centre of the known patch that differs least from the target's."""
+        """Returns the centre of the known patch that differs least from the target's."""
         window = _window(target, RADIUS)
         weights = self.known[window].astype(np.float32)
         wanted = self.lab[window] * weights[..., None]
@@ -104,7 +104,7 @@ class _Filling:
         return self._point(best[np.argmin((y - target[0]) ** 2 + (x - target[1]) ** 2)])
 
     def copy(self, source: Point, target: Point) -> None:
-        """Fills what the target's patch lacks, and brings all priorities up to date."""
+        """Fills the missing pixels of the target's patch, and updates all priorities."""
         there, here = _window(source, RADIUS), _window(target, RADIUS)
         missing = self.hole[here].copy()
         self.image[here][missing] = self.image[there][missing]
@@ -115,7 +115,7 @@ class _Filling:
         self._update(target, reach=REACH)
 
     def _update(self, center: Point, *, reach: int) -> None:
-        """Gradients and priorities of the pixels up to `reach` from a changed patch."""
+        """Updates gradients and priorities up to `reach` pixels from a changed patch."""
         (top, left), (bottom, right) = (
             np.clip(np.add(center, step), 1, np.subtract(self.hole.shape, 1))
             for step in (-reach, reach + 1)
@@ -188,7 +188,7 @@ def _gradient(
 
 
 def _any_neighbour(pixels: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Where one of the four neighbours is true."""
+    """Returns whether any of the four neighbours is true."""
     result = np.zeros_like(pixels)
     result[1:] |= pixels[:-1]
     result[:-1] |= pixels[1:]

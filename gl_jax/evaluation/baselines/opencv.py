@@ -1,25 +1,27 @@
-"""OpenCV's two inpainting methods, which continue colours and edges from the border.
+"""OpenCV's three inpainting methods: two continue the border, one shifts the photograph.
 
-Both look RADIUS pixels around each pixel they fill. Telea's result is a few levels of
-255 too dark or bright even in one flat colour (OpenCV 5.0: up to 3, and up to 7 where
-the hole touches the left or top border).
+`telea` and `navier_stokes` look RADIUS pixels around each pixel they fill. Telea's result
+is a few levels of 255 too dark or bright even in one flat colour (OpenCV 5.0: up to 3,
+and up to 7 if the hole touches the left or top border).
 """
 
 import cv2
+import numpy as np
+from jaxtyping import UInt8
 
-from gl_jax.evaluation.baselines import Hole, Image
+from gl_jax.evaluation.baselines import Hole, Image, mean_fill
 
 RADIUS = 3
 """Pixels; the value of OpenCV's own tutorial."""
 
 
 def telea(image: Image, mask: Hole) -> Image:
-    """Fast marching: weighted means of what is known, from the border inwards (2004)."""
+    """Fast marching: weighted means of the known pixels, from the border inwards (2004)."""
     return _inpaint(image, mask, cv2.INPAINT_TELEA)
 
 
 def navier_stokes(image: Image, mask: Hole) -> Image:
-    """Lines of equal brightness continued as a fluid flows (Bertalmio et al. 2001)."""
+    """Continues lines of equal brightness as a fluid flows (Bertalmio et al. 2001)."""
     return _inpaint(image, mask, cv2.INPAINT_NS)
 
 
@@ -27,3 +29,36 @@ def _inpaint(image: Image, mask: Hole, method: int) -> Image:
     # The order of the channels does not matter: each is filled for itself.
     filled: Image = cv2.inpaint(image, mask.astype("uint8"), RADIUS, method)
     return filled
+
+
+def shift_map(image: Image, mask: Hole) -> Image:
+    """Composes the hole of shifted copies of the photograph (He and Sun 2012).
+
+    Patches that resemble each other lie apart by a few offsets again and again. The 60
+    commonest of these shift the photograph over itself, and a graph cut joins the shifted
+    copies in the hole along their least visible seams.
+
+    Pixels that every shift takes from the hole, or from beyond the border, are filled in
+    a further round with the new pixels counted as known. Pixels that no round reaches
+    get the mean colour of the known ones, as in a hole too wide or an image too small for
+    the statistics.
+    """
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
+    left = mask
+    while left.any():
+        lab, before = _montage(lab, left), left
+        # OpenCV leaves it at (0, 0, 0), which is no colour: black is (0, 128, 128).
+        left = before & (lab == 0).all(axis=2)
+        if left.sum() == before.sum():
+            break
+    return np.where(
+        left[..., None], mean_fill(image, mask), cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+    )
+
+
+def _montage(lab: UInt8[np.ndarray, "h w 3"], mask: Hole) -> UInt8[np.ndarray, "h w 3"]:
+    # Here 255 is a known pixel, and only 255: other values come out black.
+    known = np.where(mask, 0, 255).astype(np.uint8)
+    filled = np.zeros_like(lab)
+    cv2.xphoto.inpaint(lab, known, filled, cv2.xphoto.INPAINT_SHIFTMAP)
+    return np.where(mask[..., None], filled, lab)

@@ -1,8 +1,8 @@
 """PatchMatch (Barnes et al. 2009) with the votes of Wexler et al. (2007): PyPatchMatch.
 
 From a coarse picture to the fine one, every patch of the hole looks for its nearest
-neighbour in the known pixels, and every pixel becomes the mean of what the patches
-around it want.
+neighbour in the known pixels, and every pixel becomes the mean of its values in the
+neighbours of the patches around it.
 """
 
 import patchmatch as library
@@ -14,13 +14,13 @@ RADIUS = 3
 of 15 copies whole objects into the hole.)"""
 
 SEED = 0
-"""Of the random search; the library keeps one for the process."""
+"""Seed of the random search, which the library keeps for the whole process."""
 
 
 def patchmatch(image: Image, mask: Hole) -> Image:
-    """The hole composed of patches that occur outside it; the same at every call.
+    """Composes the hole of patches that occur outside it, the same at every call.
 
-    Raises ImportError where the package was installed without its native library.
+    Raises ImportError if the package was installed without its native library.
     """
     if not library.patchmatch_available:
         raise ImportError(

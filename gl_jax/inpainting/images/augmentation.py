@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from gl_jax.inpainting.images.photo import RgbImage
-
-_LUMA = np.array([0.299, 0.587, 0.114])
+from gl_jax.inpainting.images.photo import LUMA, RgbImage
 
 
 def mirrored(image: RgbImage) -> RgbImage:
@@ -28,8 +26,8 @@ def jittered(
     import cv2
 
     # All three are linear in a pixel's colour, so one matrix and an offset do them.
-    mean_grey = brightness * float(np.array(cv2.mean(image)[:3]) @ _LUMA)
-    colours = saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1))
+    mean_grey = brightness * float(np.array(cv2.mean(image)[:3]) @ LUMA)
+    colours = saturation * np.eye(3) + (1 - saturation) * np.tile(LUMA, (3, 1))
     offset = np.full(3, (1 - contrast) * mean_grey)
     return cv2.transform(
         image, np.column_stack([contrast * brightness * colours, offset])

@@ -31,7 +31,8 @@ FORMATS = {
 SUFFIXES = {s: f for f, (row, _) in FORMATS.items() for s in row.split()}
 ALWAYS_LOSSY = ("JPEG", "AVIF")
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in the brightness, after ITU-R BT.601."""
 
 
 Box = tuple[slice, slice]
@@ -109,7 +110,7 @@ class Photo:
         """
         new = np.clip(colors, 0, 1).astype(np.float64)
         if self.mode in GREY:
-            new = np.repeat((new @ _LUMA)[:, None], 3, axis=1)
+            new = np.repeat((new @ LUMA)[:, None], 3, axis=1)
         if self.mode == "1":
             new = np.rint(new)
         pixels = self.pixels.copy()

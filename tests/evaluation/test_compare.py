@@ -21,9 +21,10 @@ from gl_jax.config import (
     RunConfig,
     UsageError,
 )
-from gl_jax.evaluation import comparison
+from gl_jax.evaluation import compare as comparison
 from gl_jax.evaluation.baselines import BASELINES, fair
 from gl_jax.evaluation.masks import box
+from gl_jax.evaluation.photographs import Selection
 from gl_jax.holes import network_input
 from gl_jax.weights import native
 
@@ -47,10 +48,14 @@ def pixels(index: int) -> np.ndarray:
 
 def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comparison:
     values: dict[str, Any] = {
-        "model": None, "data": str(folder), "masks": "box", "methods": ("mean",),
-        "output": output, "count": COUNT, "image_size": SIDE, "log": lambda text: None,
+        "model": None, "methods": ("mean",), "output": output, "log": lambda text: None,
     }  # fmt: skip
-    return comparison.run(**(values | changes))
+    options: dict[str, Any] = {
+        "data": str(folder), "masks": "box", "protocol": "own", "seeds": (0,),
+        "count": COUNT, "image_size": SIDE, "split": "validation", "data_dir": None,
+    }  # fmt: skip
+    options |= {name: changes.pop(name) for name in options if name in changes}
+    return comparison.run(selection=Selection(**options), **(values | changes))
 
 
 @pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
@@ -95,7 +100,7 @@ def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
 def test_scores_are_those_of_the_methods_on_the_seeded_holes(
     folder: Path, tmp_path: Path
 ) -> None:
-    result = compare(folder, tmp_path, methods=("mean", "telea"), seed=4)
+    result = compare(folder, tmp_path, methods=("mean", "telea"), seeds=(4,))
     assert [(s.method, s.photograph) for s in result.scores[:3]] == [
         ("mean", "photo0.png"),
         ("telea", "photo0.png"),
@@ -395,7 +400,7 @@ def test_other_holes_in_the_same_folder_are_refused(
 ) -> None:
     compare(folder, tmp_path)
     with pytest.raises(UsageError, match=r"other settings: .*seed was 0, is 1"):
-        compare(folder, tmp_path, seed=1)
+        compare(folder, tmp_path, seeds=(1,))
 
 
 def test_sharpness_and_memory_stand_in_the_table(folder: Path, tmp_path: Path) -> None:

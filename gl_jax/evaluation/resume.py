@@ -1,7 +1,7 @@
-"""What has been measured so far, so that an interrupted evaluation goes on where it was.
+"""A journal of finished results, from which an interrupted measurement goes on.
 
-A journal is a file of JSON lines: first the settings, then a record for each result, put
-to disk as it comes. A last line that was cut off is dropped.
+It is a file of JSON lines: first the settings, then a record for each result, written as
+soon as there is one. A last line that was cut off is dropped.
 """
 
 import json
@@ -17,33 +17,33 @@ Record = dict[str, Any]
 
 
 class Journal:
-    """Appends records to a file; `records` holds those that were there at the start."""
+    """Appends records to a file; `records` are those from earlier sessions."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Opens the journal, or begins it.
 
         `settings` are JSON values, all that the results depend on. Raises UsageError
-        where the file has other settings, naming those, or cannot be read or written.
+        if the file has other settings, naming those, or cannot be read or written.
         """
         self.path = path
-        # As JSON gives them back: tuples are lists there.
-        wanted = json.loads(json.dumps(dict(settings)))
-        lines, whole = _lines(path)
+        # In JSON tuples become lists.
+        settings = json.loads(json.dumps(dict(settings)))
+        lines, length = _lines(path)
         self.records: list[Record] = []
         if lines:
             head, *self.records = lines
-            self._require_same(head.get("settings", {}), wanted)
+            self._require_same(head.get("settings", {}), settings)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 with path.open("r+b") as file:
-                    file.truncate(whole)
+                    file.truncate(length)
             self._file = path.open("a", encoding="utf-8")
         if not lines:
-            self.add({"settings": wanted})
+            self.add({"settings": settings})
 
     def __enter__(self) -> "Journal":
-        """The journal itself."""
+        """Returns the journal itself."""
         return self
 
     def __exit__(
@@ -56,17 +56,15 @@ class Journal:
         self._file.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Writes one record; it is there even if the program is killed right after."""
+        """Writes one record, which then survives even a kill of the program."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
-    def _require_same(
-        self, there: Mapping[str, Any], wanted: Mapping[str, Any]
-    ) -> None:
+    def _require_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         changed = [
-            f"{name} was {_short(there.get(name))}, is {_short(wanted.get(name))}"
-            for name in dict.fromkeys([*there, *wanted])
-            if there.get(name) != wanted.get(name)
+            f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}"
+            for name in dict.fromkeys([*before, *now])
+            if before.get(name) != now.get(name)
         ]
         if changed:
             raise UsageError(
@@ -77,14 +75,14 @@ class Journal:
 
 
 def _lines(path: Path) -> tuple[list[Record], int]:
-    """The whole lines of the file, and how many bytes they take."""
+    """Returns the complete lines of the file, and their length in bytes."""
     with reading(path):
         if not path.exists():
             return [], 0
         data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
+    length = data.rfind(b"\n") + 1
     try:
-        records = [json.loads(line) for line in data[:whole].splitlines()]
+        records = [json.loads(line) for line in data[:length].splitlines()]
     except ValueError as error:
         raise UsageError(
             f"{path} is no journal of an evaluation, or damaged ({error}); delete it to "
@@ -92,7 +90,7 @@ def _lines(path: Path) -> tuple[list[Record], int]:
         ) from error
     if not all(isinstance(record, dict) for record in records):
         raise UsageError(f"{path} is no journal of an evaluation.")
-    return records, whole
+    return records, length
 
 
 def _short(value: Any) -> str:

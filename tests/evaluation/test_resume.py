@@ -1,11 +1,11 @@
-"""Journals: what is written is there after any end, and belongs to its settings."""
+"""Journals: records survive any end of the program, and belong to their settings."""
 
 from pathlib import Path
 
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation.journal import Journal
+from gl_jax.evaluation.resume import Journal
 
 SETTINGS = {"seed": 1, "sizes": (2, 3)}
 

@@ -16,8 +16,10 @@ from safetensors.numpy import save_file
 
 from gl_jax import cli, metrics
 from gl_jax.config import UsageError
-from gl_jax.evaluation import lpips, mask_list, measurement
-from gl_jax.evaluation.findings import Evaluation
+from gl_jax.evaluation import evaluate as evaluation
+from gl_jax.evaluation import lpips, mask_list
+from gl_jax.evaluation.photographs import Selection
+from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 from gl_jax.weights.native import Model
@@ -45,10 +47,15 @@ def folder(tmp_path: Path) -> Path:
 def evaluate(weights_file: Path, folder: Path, tmp_path: Path) -> Any:
     def call(**changes: Any) -> Evaluation:
         values: dict[str, Any] = {
-            "model": weights_file, "data": str(folder), "output": tmp_path / "result",
-            "batch_size": 1, "log": lambda text: None,
+            "model": weights_file, "output": tmp_path / "result", "batch_size": 1,
+            "log": lambda text: None,
         }  # fmt: skip
-        return measurement.run(**(values | changes))
+        options: dict[str, Any] = {
+            "data": str(folder), "masks": "box", "protocol": "own", "seeds": None,
+            "count": None, "image_size": None, "split": "validation", "data_dir": None,
+        }  # fmt: skip
+        options |= {name: changes.pop(name) for name in options if name in changes}
+        return evaluation.run(selection=Selection(**options), **(values | changes))
 
     return call
 
@@ -152,7 +159,7 @@ class Stopped(Exception):
 
 def interrupted(evaluate: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """An evaluation that ends after its first batch."""
-    score, calls = measurement.Scorer.__call__, []
+    score, calls = evaluation.Scorer.__call__, []
 
     def once(self: Any, *batch: Any) -> Any:
         if calls:
@@ -161,7 +168,7 @@ def interrupted(evaluate: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) 
         return score(self, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measurement.Scorer, "__call__", once)
+        patch.setattr(evaluation.Scorer, "__call__", once)
         with pytest.raises(Stopped):
             evaluate(**changes)
 
@@ -172,9 +179,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     unbroken = evaluate(seeds=(0, 1), output=tmp_path / "unbroken")
     interrupted(evaluate, monkeypatch, seeds=(0, 1))
     measured: list[int] = []
-    score = measurement.Scorer.__call__
+    score = evaluation.Scorer.__call__
     monkeypatch.setattr(
-        measurement.Scorer,
+        evaluation.Scorer,
         "__call__",
         lambda self, *batch: measured.append(len(batch[0])) or score(self, *batch),
     )
@@ -188,7 +195,7 @@ def test_a_finished_evaluation_is_not_measured_again(
     evaluate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluate(masks="center")
-    monkeypatch.setattr(measurement.Scorer, "__call__", None)
+    monkeypatch.setattr(evaluation.Scorer, "__call__", None)
     assert evaluate(masks="center", sheet_rows=0).rows.keys() == first.rows.keys()
 
 
@@ -238,15 +245,15 @@ def test_no_readable_photograph_at_all_is_refused(evaluate: Any, folder: Path) -
 def test_a_model_that_computes_nonsense_fails_the_run(
     evaluate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = measurement.Scorer.__call__
+    score = evaluation.Scorer.__call__
 
     def broken(self: Any, *batch: Any) -> Any:
         scores = score(self, *batch)
         scores.values["psnr_db"] = scores.values["psnr_db"] * np.nan
         return scores
 
-    monkeypatch.setattr(measurement.Scorer, "__call__", broken)
-    with pytest.raises(measurement.NotFiniteError, match=r"photo0.png is not finite"):
+    monkeypatch.setattr(evaluation.Scorer, "__call__", broken)
+    with pytest.raises(evaluation.NotFiniteError, match=r"photo0.png is not finite"):
         evaluate()
 
 
@@ -285,12 +292,14 @@ def test_mistakes_are_refused_in_one_line(
 def test_a_mask_list_for_other_photographs_is_refused(
     evaluate: Any, folder: Path, tmp_path: Path
 ) -> None:
-    entries = mask_list.drawn("box", ["photo0.png", "x.png"], [0, 1], (0,), SIDE)
+    entries = mask_list.make_entries("box", ["photo0.png", "x.png"], [0, 1], (0,), SIDE)
     path = tmp_path / "list.jsonl"
     mask_list.write(entries, path)
     with pytest.raises(UsageError, match=r"photograph 1 is x.png; in .* photo1.png"):
         evaluate(masks=str(path))
-    mask_list.write(mask_list.drawn("box", ["photo0.png"], [7], (0,), SIDE), path)
+    mask_list.write(
+        mask_list.make_entries("box", ["photo0.png"], [7], (0,), SIDE), path
+    )
     with pytest.raises(UsageError, match=r"at least 8 photographs, .* has 5"):
         evaluate(masks=str(path))
     with pytest.raises(UsageError, match="seeds stand in mask list"):
@@ -346,14 +355,14 @@ def test_fid_survives_an_interruption(
 ) -> None:
     # A cheap stand-in for Inception: the colours of the middle of the picture.
     monkeypatch.setattr(
-        measurement.inception,
+        evaluation.fid,
         "features",
         lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
     )
-    monkeypatch.setattr(measurement.inception, "FEATURES", 48)
-    weights = measurement.inception.Weights({"x": np.zeros(1, np.float32)}, True)
-    monkeypatch.setattr(measurement.inception, "load", lambda path: weights)
-    monkeypatch.setattr(measurement, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(evaluation.fid, "FEATURES", 48)
+    weights = evaluation.fid.Weights({"x": np.zeros(1, np.float32)}, True)
+    monkeypatch.setattr(evaluation.fid, "load", lambda path: weights)
+    monkeypatch.setattr(evaluation, "SAVE_SECONDS", -1)
     file = tmp_path / "inception.pth"
     file.write_bytes(b"stand-in")
     unbroken = evaluate(fid_weights=file, output=tmp_path / "unbroken")

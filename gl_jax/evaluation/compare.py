@@ -1,0 +1,307 @@
+"""Compares methods on the same photographs with the same holes: `gl-jax compare`.
+
+A method is a function (image, mask) to image: ours, under the name `gl` (the network's
+own output, without post-processing, at the photograph's size), and the baselines. All
+are measured on the 8-bit picture with the known pixels put back, which is what a user
+gets. Every score is kept in a journal: the same call goes on after an interruption, and
+one with more methods runs only those.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from gl_jax import metrics
+from gl_jax.config import UsageError, did_you_mean
+from gl_jax.data.sources import Source
+from gl_jax.evaluation import mask_list, results
+from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
+from gl_jax.evaluation.measures import fingerprint, image_metrics
+from gl_jax.evaluation.memory import peak_above
+from gl_jax.evaluation.photographs import (
+    READERS,
+    Photograph,
+    Reader,
+    Selection,
+    one_line,
+    unreadable_notes,
+)
+from gl_jax.evaluation.protocol import IMAGE_SIZE
+from gl_jax.evaluation.results import Comparison, Failure, Score
+from gl_jax.evaluation.resume import Journal
+from gl_jax.figures.sheets import Tile
+from gl_jax.files import writing
+from gl_jax.inpainting import images
+from gl_jax.inpainting.completer import Completer, load_model
+
+OURS = "gl"
+
+
+def run(
+    model: str | Path | None,
+    selection: Selection,
+    methods: tuple[str, ...],
+    output: Path,
+    *,
+    experiment: Path | None = None,
+    sheet_rows: int = 8,
+    log: Callable[[str], None] = print,
+) -> Comparison:
+    """Compares `methods` and writes comparison.md, .csv, .json and .png into `output`.
+
+    `model` and `experiment` are those of `gl_jax.load`; they matter if `gl` is among the
+    methods. A further model is a method by its path, and goes by the path's stem.
+    `selection` has one seed, and no mask list. The sheet shows the first `sheet_rows`
+    photographs; their pictures are kept in `pictures/`.
+
+    If a method fails on a photograph, the failure is named below the table and the rest
+    goes on. A method whose library is missing and a photograph that cannot be read are
+    left out and named. Each method completes a photograph once before the clock starts,
+    so no time includes a compilation or an import.
+
+    Raises UsageError for mistakes of the caller, an unknown name with the nearest one,
+    and if `output` holds a comparison of other photographs or holes.
+    """
+    methods = tuple(dict.fromkeys(methods))
+    (seed,) = selection.seeds or (0,)
+    _check_methods(methods)
+    selection.check()
+    with writing(f"output {output}"):
+        output.mkdir(parents=True, exist_ok=True)
+    functions: dict[str, Baseline] = {}
+    fingerprints, step, side = dict[str, str](), None, selection.image_size
+    for name in methods:
+        if name in BASELINES:
+            functions[name] = BASELINES[name]
+            continue
+        loaded = load_model(model if name == OURS else name, experiment)
+        completer = Completer(loaded)
+        side = side or completer.trained.image
+        step = loaded.training.get("steps") if name == OURS else step
+        title = OURS if name == OURS else Path(name).stem
+        fingerprints[title] = fingerprint(loaded)
+        functions[title] = _ours(completer)
+    side, notes = side or IMAGE_SIZE, list[str]()
+    photographs, facts = _photographs(selection, selection.open(), side, notes)
+    with Journal(output / "journal.jsonl", facts | {"seed": seed}) as journal:
+        outcomes = _Outcomes(journal, photographs, output, fingerprints, sheet_rows)
+        names, scores, failures = outcomes.complete(functions, notes, log)
+    settings = {
+        "data": selection.data, "split": selection.split, "masks": selection.masks,
+        "seed": seed,
+        "photographs": [entry.photograph for entry, _ in photographs],
+        "image_size": side, "model": _label(model, methods), "step": step,
+    }  # fmt: skip
+    result = Comparison(settings, names, scores, failures, tuple(notes))
+    titles = ["input", *names, "truth"]
+    results.write(result, output, "comparison.png", titles, outcomes.tiles(names))
+    log(result.table().to_markdown())
+    log(f"Written to {output}: comparison.md, .csv, .json and .png.")
+    return result
+
+
+def _label(model: str | Path | None, methods: Sequence[str]) -> str | None:
+    if OURS not in methods:
+        return None
+    return "shipped" if model is None else str(model)
+
+
+def _check_methods(methods: Sequence[str]) -> None:
+    known = (OURS, *BASELINES)
+    for name in methods:
+        if name not in known and not Path(name).exists():
+            raise UsageError(
+                f"method {name!r} is unknown.{did_you_mean(name, known)} "
+                f"Known: {', '.join(known)}, or the path of a model."
+            )
+    titles = [name if name in known else Path(name).stem for name in methods]
+    twice = {title for title in titles if titles.count(title) > 1}
+    if twice:
+        raise UsageError(
+            f"methods: more than one would stand under {', '.join(sorted(twice))} in the "
+            "table; give the file of one another name."
+        )
+    if not methods:
+        raise UsageError(f"methods must name at least one of {', '.join(known)}.")
+
+
+def _ours(completer: Completer) -> Baseline:
+    """Returns the network's own output in 8 bits, at the photograph's size."""
+
+    def complete(image: Image, mask: Hole) -> Image:
+        return np.rint(completer.raw(image, mask) * 255).astype(np.uint8)
+
+    return fair(complete)
+
+
+def _photographs(
+    selection: Selection, source: Source, side: int, notes: list[str]
+) -> tuple[list[Photograph], dict[str, Any]]:
+    """Returns the readable photographs, at least one, and the settings they follow from.
+
+    `notes` names the others.
+    """
+    count = min(selection.count or len(source), len(source))
+    if (selection.count or 0) > count:
+        notes.append(
+            f"{selection.count} photographs were asked for, there are {count}."
+        )
+    entries = replace(selection, count=count).drawn(source, side)
+    reader = Reader(source, side)
+    batches = reader.batches(entries, READERS)
+    photographs = [photograph for _, batch in batches for photograph in batch]
+    notes += unreadable_notes(reader.unreadable)
+    if not photographs:
+        raise UsageError(f"no photograph can be read; {notes[-1]}")
+    facts = {
+        "photographs": source.fingerprint(), "count": len(photographs),
+        "masks": mask_list.digest(entries), "image_size": side,
+    }  # fmt: skip
+    return photographs, facts
+
+
+class _Outcomes:
+    """A score or a failure of each method on each photograph."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        photographs: list[Photograph],
+        output: Path,
+        fingerprints: Mapping[str, str],
+        sheet_rows: int,
+    ) -> None:
+        """Takes the finished scores from the journal; `fingerprints` are of our models."""
+        self._journal = journal
+        self._photographs = photographs
+        self._shown = photographs[:sheet_rows]
+        self._folder = output / "pictures"
+        self._fingerprints = fingerprints
+        self._outcomes: dict[tuple[str, int], Score | Failure] = {}
+        for record in journal.records:
+            name, number = record["score"]["method"], record["number"]
+            shown = number < len(self._shown)
+            current = record["model"] == fingerprints.get(name)
+            if current and (not shown or self._picture(name, number).exists()):
+                self._outcomes[name, number] = Score(**record["score"])
+
+    def complete(
+        self,
+        methods: Mapping[str, Baseline],
+        notes: list[str],
+        log: Callable[[str], None],
+    ) -> tuple[tuple[str, ...], tuple[Score, ...], tuple[Failure, ...]]:
+        """Runs what is missing; returns the methods that ran, scores and failures."""
+        numbers = range(len(self._photographs))
+        unfinished = {
+            name: method
+            for name, method in methods.items()
+            if any((name, number) not in self._outcomes for number in numbers)
+        }
+        available = _available(unfinished, self._photographs[0], notes)
+        names = tuple(n for n in methods if n in available or n not in unfinished)
+        if not names:
+            raise UsageError(f"no method is left to compare; {notes[-1]}")
+        kept = sum((name, i) in self._outcomes for name in names for i in numbers)
+        if kept:
+            log(f"{kept} results of an earlier session are kept.")
+        for number, photograph in enumerate(self._photographs):
+            for name in names:
+                if (name, number) not in self._outcomes:
+                    self._run(name, methods[name], number)
+            done = f"{number + 1}/{len(self._photographs)}"
+            log(f"{done} {photograph.entry.photograph}")
+        outcomes = [self._outcomes[name, i] for i in numbers for name in names]
+        return (
+            names,
+            tuple(o for o in outcomes if isinstance(o, Score)),
+            tuple(o for o in outcomes if isinstance(o, Failure)),
+        )
+
+    def tiles(self, methods: Sequence[str]) -> list[list[Tile]]:
+        """Returns rows of the sheet: the hole, each method's picture, the truth."""
+        rows = []
+        for number, photograph in enumerate(self._shown):
+            completed = []
+            for name in methods:
+                outcome = self._outcomes[name, number]
+                if isinstance(outcome, Failure):
+                    completed.append(Tile(None, "failed"))
+                    continue
+                picture = self._picture(name, number)
+                image = images.read_rgb(picture, str(picture))
+                completed.append(Tile(image, f"{outcome.hole_psnr_db:.1f} dB"))
+            rows.append(photograph.row(completed))
+        return rows
+
+    def _picture(self, method: str, number: int) -> Path:
+        return self._folder / f"{number:04d}-{method}.png"
+
+    def _run(self, name: str, method: Baseline, number: int) -> None:
+        """Runs one method on one photograph; a failure is tried again next time."""
+        entry, image = self._photographs[number]
+        mask = entry.mask()
+
+        def timed() -> tuple[Image, float]:
+            start = time.perf_counter()
+            result = method(image, mask)
+            return result, time.perf_counter() - start
+
+        try:
+            (result, seconds), memory = peak_above(timed)
+        except Exception as error:
+            failure = Failure(name, entry.photograph, one_line(error))
+            self._outcomes[name, number] = failure
+            return
+        values = _measure(result[None], image[None], mask[None, ..., None])
+        score = Score(
+            name, entry.photograph, **{key: float(v[0]) for key, v in values.items()},
+            seconds=seconds, peak_memory_mib=memory,
+        )  # fmt: skip
+        if number < len(self._shown):
+            picture = images.from_array(result, name)
+            images.write(picture, self._picture(name, number))
+        self._outcomes[name, number] = score
+        model = self._fingerprints.get(name)
+        self._journal.add({"number": number, "model": model, "score": asdict(score)})
+
+
+def _available(
+    methods: Mapping[str, Baseline], photograph: Photograph, notes: list[str]
+) -> set[str]:
+    """Returns the methods whose libraries are installed, after one call of each."""
+    available = set()
+    for name, method in methods.items():
+        try:
+            method(photograph.image, photograph.entry.mask())
+        except ImportError as error:
+            notes.append(f"{name} left out, a library is missing: {one_line(error)}")
+            continue
+        except Exception:
+            # It fails again, and is reported, in the measured call.
+            pass
+        available.add(name)
+    return available
+
+
+@jax.jit
+def _measure(
+    images: UInt8[Array, "b h w 3"],
+    targets: UInt8[Array, "b h w 3"],
+    mask: Bool[Array, "b h w 1"],
+) -> dict[str, Float[Array, " b"]]:
+    """Returns the metrics of `Score`: L1, PSNR and sharpness in the hole only."""
+    whole, hole = image_metrics(images, targets), image_metrics(images, targets, mask)
+    return {
+        "hole_l1_percent": hole["l1_percent"],
+        "hole_psnr_db": hole["psnr_db"],
+        "ssim": whole["ssim"],
+        "ms_ssim": whole["ms_ssim"],
+        "sharpness": metrics.sharpness(images, targets, mask, max_value=255),
+    }

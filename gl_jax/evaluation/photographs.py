@@ -1,0 +1,227 @@
+"""The photographs and holes that are measured on, and how their squares are read."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gl_jax.config import DataConfig, UsageError, did_you_mean
+from gl_jax.data.sources import Source, evenly_spaced, open_source
+from gl_jax.evaluation import Protocol, mask_list
+from gl_jax.evaluation.mask_list import Entry
+from gl_jax.evaluation.masks import KINDS
+from gl_jax.evaluation.protocol import (
+    IMAGE_SIZE,
+    PROTOCOLS,
+    TooSmall,
+    photograph,
+)
+from gl_jax.figures.sheets import Tile
+from gl_jax.inpainting.images import RgbImage
+
+SEEDS = (0, 1, 2)
+"""Seeds of random holes if none are given."""
+SMALLEST = 16
+"""Smallest side of a square, in pixels."""
+READERS = 8
+"""Threads that read and decode photographs."""
+AHEAD = 2
+"""Batches that are decoded while one is completed."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The photographs and holes to measure on, named as the command line's options."""
+
+    data: str
+    """`bundled`, a folder or `tfds:NAME`; a folder without validation photographs is
+    taken completely."""
+    masks: str
+    """A kind of `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask
+    list of another evaluation, which repeats its photographs and holes."""
+    protocol: Protocol
+    seeds: tuple[int, ...] | None
+    """Random holes are drawn for each of them; by default SEEDS."""
+    count: int | None
+    """Number of photographs, spread evenly over the source; by default all."""
+    image_size: int | None
+    """Side of the squares in pixels; by default that of the model's training."""
+    split: str
+    data_dir: str | None
+
+    def check(self) -> None:
+        """Raises UsageError if a value is impossible by itself."""
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(
+                f"protocol {self.protocol!r} is unknown."
+                f"{did_you_mean(self.protocol, PROTOCOLS)} "
+                f"Known: {', '.join(PROTOCOLS)}."
+            )
+        require_at_least("count", self.count, 1)
+        require_at_least("image_size", self.image_size, SMALLEST)
+        seeds = self.seeds
+        if seeds is not None and (
+            not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)
+        ):
+            raise UsageError(
+                f"seeds (={_commas(seeds)}) must be different whole numbers from 0, "
+                "like 0,1,2."
+            )
+        if self.protocol == "mmediting" and self.image_size not in (None, IMAGE_SIZE):
+            raise UsageError(
+                f"image_size (={self.image_size}) must be {IMAGE_SIZE} with --protocol "
+                "mmediting; leave it out."
+            )
+
+    def open(self) -> Source:
+        """Returns the source of the photographs; raises UsageError if there are none."""
+        config = DataConfig(
+            source=self.data, validation_source=self.data,
+            validation_split=self.split, data_dir=self.data_dir,
+        )  # fmt: skip
+        return open_source(config, validation=True)
+
+    def entries(self, source: Source, side: int) -> list[Entry]:
+        """Returns every photograph with its hole; raises UsageError if it cannot."""
+        path = Path(self.masks).expanduser()
+        if self.masks not in KINDS and path.is_file():
+            return self._listed(mask_list.read(path), source)
+        return self.drawn(source, side)
+
+    def drawn(self, source: Source, side: int) -> list[Entry]:
+        """Returns entries with holes drawn anew or from a folder, no mask list."""
+        positions = evenly_spaced(len(source), self.count or len(source))
+        if self.count is not None and len(positions) < self.count:
+            raise UsageError(
+                f"count (={self.count}) is more than the {len(source)} photographs of "
+                f"{self.data}."
+            )
+        names = [source.name(position) for position in positions]
+        if self.protocol == "mmediting":
+            if self.masks != "box":
+                raise UsageError(
+                    f"masks (={self.masks!r}) must be box with --protocol mmediting, "
+                    "which draws its own boxes, or the mask list of such an evaluation."
+                )
+            return mask_list.mmediting(names, positions, self.seeds or SEEDS)
+        fixed = self.masks not in KINDS or self.masks == "center"
+        if fixed and self.seeds is not None and len(self.seeds) > 1:
+            raise UsageError(
+                f"seeds (={_commas(self.seeds)}) make no difference to masks "
+                f"{self.masks}; leave them out."
+            )
+        seeds = self.seeds or (SEEDS[:1] if fixed else SEEDS)
+        return mask_list.make_entries(self.masks, names, positions, seeds, side)
+
+    def _listed(self, entries: list[Entry], source: Source) -> list[Entry]:
+        """Returns the entries of a mask list if photographs and options fit them."""
+        for name in ("seeds", "count"):
+            if getattr(self, name) is not None:
+                raise UsageError(
+                    f"{name} stand in mask list {self.masks}; leave them out."
+                )
+        first = entries[0]
+        protocol = "own" if first.place is None else "mmediting"
+        if protocol != self.protocol:
+            raise UsageError(
+                f"mask list {self.masks} is of --protocol {protocol}, not "
+                f"{self.protocol}."
+            )
+        if first.height != first.width or self.image_size not in (None, first.height):
+            raise UsageError(
+                f"mask list {self.masks} is for {first.width}x{first.height} pixels; "
+                f"image_size (={self.image_size}) must be that or left out, and square."
+            )
+        last = max(entry.position for entry in entries)
+        if last >= len(source):
+            raise UsageError(
+                f"mask list {self.masks} has masks for at least {last + 1} "
+                f"photographs, {self.data} has {len(source)}."
+            )
+        for entry in entries:
+            name = Path(source.name(entry.position)).name
+            if name != entry.photograph:
+                raise UsageError(
+                    f"mask list {self.masks} says that photograph {entry.position} is "
+                    f"{entry.photograph}; in {self.data} it is {name}. Give the "
+                    "photographs that it was made for."
+                )
+        return entries
+
+
+class Photograph(NamedTuple):
+    """The square of a photograph that could be read, and its entry."""
+
+    entry: Entry
+    image: RgbImage
+
+    def row(self, completed: Sequence[Tile]) -> list[Tile]:
+        """Returns a row of a sheet: the hole in white, the completed, the truth."""
+        hole = np.where(self.entry.mask()[..., None], np.uint8(255), self.image)
+        return [Tile(hole, self.entry.photograph), *completed, Tile(self.image)]
+
+
+class Reader:
+    """Reads photographs as their protocol shows them, and keeps why some cannot be."""
+
+    def __init__(self, source: Source, side: int) -> None:
+        self._source = source
+        self._side = side
+        self.unreadable: dict[str, str] = {}
+        """The reason, one line, by the photograph's name in its source."""
+
+    def name(self, entry: Entry) -> str:
+        """Returns the photograph's name in its source, which may contain folders."""
+        return self._source.name(entry.position)
+
+    def _read(self, entry: Entry) -> Photograph | None:
+        name = self.name(entry)
+        try:
+            data = self._source.read(entry.position)
+            image = photograph(data, name, self._side, entry.place)
+        except TooSmall:
+            raise
+        except (OSError, ValueError) as error:
+            self.unreadable[name] = one_line(error)
+            return None
+        return Photograph(entry, image)
+
+    def batches(
+        self, entries: Sequence[Entry], size: int
+    ) -> Iterator[tuple[Sequence[Entry], list[Photograph]]]:
+        """Yields `size` entries at a time, and the photographs that could be read."""
+        batches = [entries[i : i + size] for i in range(0, len(entries), size)]
+        waiting: deque[Any] = deque()
+        with ThreadPoolExecutor(READERS) as pool:
+            for number, batch in enumerate(batches):
+                for later in batches[number + len(waiting) : number + AHEAD + 1]:
+                    waiting.append([pool.submit(self._read, entry) for entry in later])
+                results = [future.result() for future in waiting.popleft()]
+                yield batch, [result for result in results if result is not None]
+
+
+def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
+    """Returns a line for each photograph of `Reader.unreadable`, sorted by name."""
+    return [
+        f"left out, it cannot be read: {reason}"
+        for _, reason in sorted(unreadable.items())
+    ]
+
+
+def require_at_least(name: str, value: int | None, least: int) -> None:
+    """Raises UsageError if `value` is below `least`; None is no value."""
+    if value is not None and value < least:
+        raise UsageError(f"{name} (={value}) must be at least {least}.")
+
+
+def one_line(error: Exception) -> str:
+    """Returns the error's message on one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _commas(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))

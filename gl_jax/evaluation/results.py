@@ -1,0 +1,283 @@
+"""The results of `evaluate` and `compare`: their tables, every value, and their files."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gl_jax.evaluation.mask_list import Entry
+from gl_jax.evaluation.protocol import PUBLISHED
+from gl_jax.evaluation.tables import Column, Estimate, Table, csv_text, estimate, finite
+from gl_jax.figures.sheets import Tile, draw_sheet
+from gl_jax.files import write_output
+
+EVALUATION_COLUMNS = {
+    "l1_percent": Column("L1, %", 3),
+    "psnr_db": Column("PSNR, dB", 3),
+    "ssim": Column("SSIM", 4),
+    "ms_ssim": Column("MS-SSIM", 4),
+    "hole_l1_percent": Column("L1 in the hole, %", 3),
+    "hole_psnr_db": Column("PSNR in the hole, dB", 3),
+    "hole_ssim": Column("SSIM in the hole", 4),
+    "hole_ms_ssim": Column("MS-SSIM in the hole", 4),
+}
+LPIPS_COLUMN = {"lpips": Column("LPIPS", 4)}
+COMPARISON_COLUMNS = {
+    "hole_l1_percent": Column("L1 in the hole, %", 2),
+    "hole_psnr_db": Column("PSNR in the hole, dB", 2),
+    "ssim": Column("SSIM", 4),
+    "ms_ssim": Column("MS-SSIM", 4),
+    "sharpness": Column("sharpness in the hole, share of the truth's", 2),
+    "seconds": Column("seconds per image", 4),
+    "peak_memory_mib": Column("peak memory, MiB", 1),
+}
+
+Key = tuple[int, int]
+"""Seed and index of an entry."""
+Row = dict[str, float]
+"""The metrics of an entry by name; NaN if one has no value."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate.run`."""
+
+    settings: dict[str, Any]
+    entries: tuple[Entry, ...]
+    rows: Mapping[Key, Row]
+    """The metrics of every entry that could be measured."""
+    columns: Mapping[str, Column]
+    fid: float | None
+    notes: tuple[str, ...]
+
+    def table(self) -> Table:
+        """Returns a row for each seed and, if there are several, two for all of them.
+
+        Means with their standard errors. "Over photographs", each photograph's mean
+        over the seeds counts once. "Over seeds" is over the means of the seeds, so its
+        error is how much the random holes matter.
+        """
+        seeds = seeds_of(self.entries)
+        by_seed = {
+            seed: {i: row for (s, i), row in self.rows.items() if s == seed}
+            for seed in seeds
+        }
+        rows = {
+            f"seed {seed}": _estimates(of_seed.values(), self.columns)
+            for seed, of_seed in by_seed.items()
+        }
+        counts = {f"seed {seed}": len(of_seed) for seed, of_seed in by_seed.items()}
+        if len(seeds) > 1:
+            indices = sorted({index for _, index in self.rows})
+            by_photograph = [
+                [by_seed[s][i] for s in seeds if i in by_seed[s]] for i in indices
+            ]
+            means = [self._means(of_photograph) for of_photograph in by_photograph]
+            of_seeds = [self._means(of_seed.values()) for of_seed in by_seed.values()]
+            for name, values in (
+                ("all seeds, over photographs", means),
+                ("all seeds, over seeds", of_seeds),
+            ):
+                rows[name] = _estimates(values, self.columns)
+                counts[name] = len(indices)
+        side, settings = self.settings["image_size"], self.settings
+        caption = (
+            f"{settings['model_label']} on {settings['data']}, {side}x{side} pixels, "
+            f"{settings['masks']} masks, protocol {settings['protocol']}: "
+            "mean ± standard error."
+        )
+        return Table(caption, self.columns, rows, counts, self.notes, heading="holes")
+
+    def _means(self, rows: Iterable[Row]) -> Row:
+        return {name: e.mean for name, e in _estimates(rows, self.columns).items()}
+
+    def files(self) -> dict[str, str]:
+        """Returns the text of every file but the sheet, by name."""
+        return {
+            "per_image.csv": self.to_csv(),
+            "evaluation.md": self.to_markdown(),
+            "evaluation.json": self.to_json(),
+        }
+
+    def to_markdown(self) -> str:
+        """Returns the table, FID, mmediting's figures beside, and how to rerun it."""
+        parts = [self.table().to_markdown()]
+        if self.fid is not None:
+            parts.append(
+                f"FID {self.fid:.3f} of all results against the photographs.\n"
+            )
+        if self._published():
+            parts.append(_beside_published(self.table()))
+        parts.append(
+            "Every value by itself is in per_image.csv. To measure another model on the "
+            f"same photographs with the same holes:\n\n    {self.settings['rerun']}\n"
+        )
+        return "\n".join(parts)
+
+    def to_json(self) -> str:
+        """Returns settings, table and FID; null if a number is unknown or not finite."""
+        return _json({
+            "settings": self.settings,
+            "holes": self.table().to_json(),
+            "fid": self.fid,
+            "published": self._published(),
+            "notes": self.notes,
+        })  # fmt: skip
+
+    def to_csv(self) -> str:
+        """Returns a line per photograph and seed; a metric without value is empty."""
+        rows = [
+            [e.photograph, *key, *(self.rows[key][name] for name in self.columns)]
+            for e in self.entries
+            if (key := (e.seed, e.index)) in self.rows
+        ]
+        return csv_text([["photograph", "seed", "index", *self.columns], *rows])
+
+    def _published(self) -> list[dict[str, Any]]:
+        mmediting = self.settings["protocol"] == "mmediting"
+        return [row._asdict() for row in PUBLISHED] if mmediting else []
+
+
+def seeds_of(entries: Sequence[Entry]) -> list[int]:
+    """Returns the seeds of the holes, each once, in order."""
+    return list(dict.fromkeys(entry.seed for entry in entries))
+
+
+def _beside_published(table: Table) -> str:
+    """Returns a table of mmediting's published figures and ours, in the same units."""
+    row = list(table.rows.values())[-1]
+    ours = [row[name].mean for name in ("hole_l1_percent", "psnr_db", "ssim")]
+    lines = [
+        "| GLCIC | L1 in the hole, % | PSNR, dB | SSIM |",
+        "| ----- | ----------------: | -------: | ---: |",
+        f"| this evaluation | {ours[0]:.3f} | {ours[1]:.3f} | {ours[2]:.3f} |",
+        *(
+            f"| mmediting, {r.data} | {r.l1:.3f} | {r.psnr:.3f} | {r.ssim:.3f} |"
+            for r in PUBLISHED
+        ),
+    ]
+    return (
+        "\n".join(lines)
+        + "\n\nThe images differ: the published figures are of mmediting's own lists of "
+        "photographs with unseeded crops and boxes, so only the same photographs can be "
+        "compared, and those not to the last digit.\n"
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one method on one photograph, named as `COMPARISON_COLUMNS`."""
+
+    method: str
+    photograph: str
+    hole_l1_percent: float
+    hole_psnr_db: float
+    ssim: float
+    """Over the whole picture, as is MS-SSIM, which needs 176 pixels (else NaN)."""
+    ms_ssim: float
+    sharpness: float
+    """In the hole; see `metrics.sharpness`."""
+    seconds: float
+    peak_memory_mib: float
+    """See `memory.peak_above`."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The reason that one method did not complete one photograph."""
+
+    method: str
+    photograph: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare.run`."""
+
+    settings: dict[str, Any]
+    methods: tuple[str, ...]
+    """The methods that ran, in the order of the call."""
+    scores: tuple[Score, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    """Methods left out and photographs that could not be read, each with its reason."""
+
+    def table(self) -> Table:
+        """Returns the mean of each method's scores and its error over photographs."""
+        scores = {
+            name: [asdict(score) for score in self.scores if score.method == name]
+            for name in self.methods
+        }
+        failed = [
+            f"{name} failed and its mean is over the other photographs: "
+            + "; ".join(f"{f.photograph} ({f.reason})" for f in failures)
+            for name in self.methods
+            if (failures := [f for f in self.failures if f.method == name])
+        ]
+        side, settings = self.settings["image_size"], self.settings
+        model = settings["model"]
+        label = f", model {model} at step {settings['step']}" if model else ""
+        return Table(
+            f"Mean ± standard error over photographs of {settings['data']}, "
+            f"{side}x{side} pixels, {settings['masks']} masks of seed "
+            f"{settings['seed']}{label}.",
+            COMPARISON_COLUMNS,
+            {
+                name: _estimates(rows, COMPARISON_COLUMNS)
+                for name, rows in scores.items()
+            },
+            {name: len(rows) for name, rows in scores.items()},
+            (*self.notes, *failed),
+        )
+
+    def files(self) -> dict[str, str]:
+        """Returns the text of every file but the sheet, by name."""
+        table = self.table()
+        return {
+            "comparison.md": table.to_markdown(),
+            "comparison.csv": table.to_csv(),
+            "comparison.json": self.to_json(),
+        }
+
+    def to_json(self) -> str:
+        """Returns settings, table and every score; null if a number is not finite."""
+        return _json({
+            "settings": self.settings,
+            "methods": self.table().to_json(),
+            "scores": [finite(asdict(score)) for score in self.scores],
+            "failures": [asdict(failure) for failure in self.failures],
+            "notes": self.notes,
+        })  # fmt: skip
+
+
+def write(
+    result: Evaluation | Comparison,
+    output: Path,
+    sheet: str,
+    titles: Sequence[str],
+    tiles: Sequence[Sequence[Tile]],
+) -> None:
+    """Writes a result's files into `output`, and a sheet if there are rows of tiles."""
+    for name, text in result.files().items():
+        write_output(output / name, text.encode())
+    if tiles:
+        write_output(output / sheet, draw_sheet(titles, tiles))
+
+
+def _estimates(
+    rows: Iterable[Mapping[str, float]], columns: Iterable[str]
+) -> dict[str, Estimate]:
+    """Returns each column's mean over the rows that have a value for it."""
+    # A hole at the border, for one, has no MS-SSIM.
+    rows = list(rows)
+    return {
+        name: estimate(row[name] for row in rows if not math.isnan(row[name]))
+        for name in columns
+    }
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
