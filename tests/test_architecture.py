@@ -21,7 +21,9 @@ ROWS = (
     "experiment holes models metrics",
     "cpu",
     "compilation",
-    "parallel data weights figures",
+    "parallel",
+    "training.checkpoint",
+    "data weights figures",
     "training inpainting",
     "evaluation",
     "options verbs",
@@ -33,7 +35,7 @@ STRAYS = {
     2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
     "evaluation.masks evaluation.fid evaluation.tables "
     "evaluation.baselines evaluation.journal evaluation.memory "
-    "training.checkpoint training.interruption training.watchdog",
+    "training.interruption training.watchdog",
 }
 
 # They take numbers and arrays, never a configuration.
