@@ -80,7 +80,7 @@ def open_checkpoints(
 ) -> Iterator[Callable[..., Checkpoints]]:
     opened: list[Checkpoints] = []
 
-    def open_(**options: Any) -> Checkpoints:
+    def open_(folder: str = "checkpoints", **options: Any) -> Checkpoints:
         defaults: dict[str, Any] = {
             "keep_newest": 3,
             "keep_best": 0,
@@ -88,7 +88,7 @@ def open_checkpoints(
             "max_failed_saves": 3,
             "log": messages.append,
         }
-        opened.append(Checkpoints(tmp_path / "checkpoints", **defaults | options))
+        opened.append(Checkpoints(tmp_path / folder, **defaults | options))
         return opened[-1]
 
     yield open_
@@ -461,6 +461,20 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
         open_checkpoints()
 
 
+@pytest.mark.parametrize("folder", ["run [1]", "run*", "run?"])
+def test_a_folder_that_is_a_pattern_is_read_from_but_not_written_to(
+    open_checkpoints, tmp_path, folder
+):
+    save(open_checkpoints(), 1)
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / folder)
+    restored = restore_subtree(tmp_path / folder).state["completion/params"]
+    assert_same(restored, make_state(1).completion.params)
+    with pytest.raises(
+        UsageError, match=r"takes \*, \? and \[ in a path for a pattern"
+    ):
+        open_checkpoints(folder)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_state_that_is_not_finite_is_refused(open_checkpoints, dtype, bad):
@@ -583,12 +597,14 @@ import numpy as np
 process, port, root = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 jax.config.update("jax_num_cpu_devices", 1)
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, process, initialization_timeout=60)
+from gl_jax import parallel
 from gl_jax.training.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
     NoWholeCheckpointError,
 )
 
+parallel.BROADCAST_BYTES = 8  # so that everything goes in pieces
 checkpoints = Checkpoints(
     root / str(process),
     keep_newest=3,

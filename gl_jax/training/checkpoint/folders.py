@@ -1,11 +1,14 @@
 """Folders of checkpoints, on a disk or in a bucket: addresses, steps, room, faults."""
 
+import contextlib
 import errno
+import glob
 import importlib.util
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import orbax.checkpoint as ocp
@@ -49,28 +52,33 @@ def is_local(path: epath.Path) -> bool:
     return not is_bucket(os.fspath(path))
 
 
+@contextlib.contextmanager
+def _answering(path: epath.Path) -> Iterator[None]:
+    """Raises an error inside the block as StorageUnreachableError if it is a bucket's."""
+    try:
+        yield
+    except Exception as error:
+        if is_local(path):
+            raise
+        raise unreachable(path, error) from error
+
+
 def names(directory: epath.Path) -> set[str]:
     """Returns the names in a folder, which need not exist."""
-    try:
-        # If gcsfs has no answer, it says that the folder does not exist.
+    with (
+        _answering(directory),
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+    ):
+        # By listing: asked whether a folder exists, gcsfs says no if it has no answer.
         return {path.name for path in directory.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except Exception as error:
-        if is_local(directory):
-            raise
-        raise unreachable(directory, error) from error
+    return set()
 
 
 def steps(directory: epath.Path) -> list[int]:
     """Returns the complete steps in ascending order, without those set aside."""
     present = names(directory)
-    try:
+    with _answering(directory):
         complete = set(ocp.utils.checkpoint_steps(directory)) if present else set()
-    except Exception as error:
-        if is_local(directory):
-            raise
-        raise unreachable(directory, error) from error
     # Orbax reads a step from names such as backup_5 too.
     return sorted(step for step in complete if str(step) in present)
 
@@ -82,7 +90,6 @@ def set_aside(directory: epath.Path) -> set[str]:
 
 def remove_unfinished(directory: epath.Path) -> None:
     """Deletes the folders of killed and failed saves; no save may be under way."""
-    # Not by epath's glob, which reads brackets in the folder's own name as a pattern.
     for name in names(directory):
         if UNFINISHED in name:
             (directory / name).rmtree(missing_ok=True)
@@ -91,19 +98,24 @@ def remove_unfinished(directory: epath.Path) -> None:
 def require_writable(directory: str | Path | epath.Path) -> None:
     """Makes the folder and writes a file in it.
 
-    Raises UsageError if that fails on a disk, StorageUnreachableError in a bucket.
+    Raises UsageError if that fails on a disk or if the path has `*`, `?` or `[` in it,
+    StorageUnreachableError if it fails in a bucket.
     """
     directory = absolute(directory)
+    # Orbax reads the path as a pattern, finds nothing to put together at the end of a
+    # save, and leaves a checkpoint without arrays, in silence.
+    if glob.escape(str(directory)) != str(directory):
+        raise UsageError(
+            f"checkpoints cannot be written to {directory}: orbax takes *, ? and [ in a path "
+            "for a pattern. Choose another place (--workdir, --run.checkpoints)."
+        )
     probe = directory / f".probe-{uuid.uuid4().hex}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.write_text("writable")
-        probe.unlink()
-    except Exception as error:
-        if not is_local(directory):
-            raise unreachable(directory, error) from error
-        if not isinstance(error, OSError):
-            raise
+        with _answering(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            probe.write_text("writable")
+            probe.unlink()
+    except OSError as error:
         raise UsageError(
             f"checkpoints cannot be written to {directory}: {one_line(error)}. "
             "Choose another place (--workdir, --run.checkpoints) or make this one "

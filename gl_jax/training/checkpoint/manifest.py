@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import unflatten_dict
 
 from gl_jax.config import UsageError
 from gl_jax.training.checkpoint import folders
@@ -115,9 +116,10 @@ def restore_subtree(
             if log is not None:
                 log(f"checkpoint {candidate} is damaged: {damage}; not used")
             continue
-        state = {name: _nested(leaves, name) for name in names}
-        present = {name: tree for name, tree in state.items() if tree is not None}
-        return restored(manifest, present)
+        tree = unflatten_dict(leaves, sep="/")  # type: ignore[no-untyped-call]
+        state = {name: _subtree(tree, name) for name in names}
+        state = {name: part for name, part in state.items() if part is not None}
+        return restored(manifest, state)
     raise NoWholeCheckpointError(
         f"{', '.join(names)} cannot be read from any checkpoint in {root}"
         f"{'' if step is None else f' of step {step}'}: all are damaged. "
@@ -167,13 +169,13 @@ def require_finite(leaves: Mapping[str, np.ndarray | jax.Array], step: int) -> N
     counts: Mapping[str, Any]
     if all(isinstance(leaf, np.ndarray) for leaf in leaves.values()):
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            found = pool.map(_count_not_finite, leaves.values())
-            counts = dict(zip(leaves, found, strict=True))
+            numbers = pool.map(_count_not_finite, leaves.values())
+            counts = dict(zip(leaves, numbers, strict=True))
     else:
         counts = jax.device_get(_count_on_device(leaves))
-    bad = {name: int(count) for name, count in counts.items() if count}
-    for name, count in bad.items():
-        others = len(bad) - 1
+    bad = [(name, count) for name, count in counts.items() if count]
+    if bad:
+        (name, count), others = bad[0], len(bad) - 1
         raise NonFiniteStateError(
             f"checkpoint {step} is refused: {name} holds {count} values that are "
             f"not finite{f', as do {others} other arrays' if others else ''}. "
@@ -252,12 +254,12 @@ def read_leaves(
     folder = directory / str(manifest["step"]) / "state"
     names = list(names)
     try:
-        found = _request(folder, names)
+        results = _request(folder, names)
     except Exception as error:
         raise _unreadable(folder, "its list of arrays", error) from error
 
     def verified(name: str) -> np.ndarray:
-        leaf, entry = found.get(name), manifest["leaves"][name]
+        leaf, entry = results.get(name), manifest["leaves"][name]
         if isinstance(leaf, Exception):
             raise _unreadable(folder, name, leaf) from leaf
         if not isinstance(leaf, np.ndarray | np.generic):
@@ -303,8 +305,8 @@ def _request(folder: epath.Path, names: Sequence[str]) -> dict[str, Any]:
         partial_restore=True,
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    found: dict[str, Any] = handler.restore(folder, args=request)
-    return found
+    results: dict[str, Any] = handler.restore(folder, args=request)
+    return results
 
 
 def _unreadable(folder: epath.Path, what: str, error: Exception) -> Exception:
@@ -320,14 +322,14 @@ def require_match(
     manifest: Manifest, expected: Signatures, directory: epath.Path
 ) -> None:
     """Raises CheckpointMismatchError if a checkpoint is of another configuration."""
-    saved = manifest["leaves"]
-    found = {name: (leaf["dtype"], leaf["shape"]) for name, leaf in saved.items()}
-    wrong = [f"it has no {name}" for name in expected if name not in found]
-    wrong += [f"the run has no {name}" for name in found if name not in expected]
+    leaves = manifest["leaves"].items()
+    saved = {name: (leaf["dtype"], leaf["shape"]) for name, leaf in leaves}
+    wrong = [f"it has no {name}" for name in expected if name not in saved]
+    wrong += [f"the run has no {name}" for name in saved if name not in expected]
     wrong += [
-        f"{name} is {_signature(found[name])} in it, {_signature(expected[name])} here"
+        f"{name} is {_signature(saved[name])} in it, {_signature(expected[name])} here"
         for name in expected
-        if name in found and found[name] != expected[name]
+        if name in saved and saved[name] != expected[name]
     ]
     if wrong:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
@@ -342,16 +344,8 @@ def _signature(leaf: tuple[str, list[int]]) -> str:
     return f"{leaf[0]}[{','.join(map(str, leaf[1]))}]"
 
 
-def _nested(leaves: Leaves, prefix: str) -> Any:
-    """Returns the subtree below a name: a dictionary, one array, or None."""
-    if prefix in leaves:
-        return leaves[prefix]
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        if name.startswith(f"{prefix}/"):
-            *parents, last = name.removeprefix(f"{prefix}/").split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = leaf
-    return tree or None
+def _subtree(tree: Any, name: str) -> Any:
+    """Returns the part of nested dictionaries at completion/params; None if absent."""
+    for part in name.split("/"):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
