@@ -274,7 +274,7 @@ def read_leaves(
         return dict(zip(names, pool.map(verified, names), strict=True))
 
 
-class _EachByItself(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
+class _SeparateReads(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
     """Reads all arrays at once, and returns an error in place of one that fails.
 
     Orbax's own handler raises the first error while the other reads still run; they end
@@ -286,7 +286,7 @@ class _EachByItself(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
     ) -> Sequence[Any]:
         assert args is not None
         each = [
-            super(_EachByItself, self).deserialize([info], [arg])
+            super(_SeparateReads, self).deserialize([info], [arg])
             for info, arg in zip(infos, args, strict=True)
         ]
         results = await asyncio.gather(*each, return_exceptions=True)
@@ -296,7 +296,7 @@ class _EachByItself(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
 def _request(folder: epath.Path, names: Sequence[str]) -> dict[str, Any]:
     """Returns, for each name, orbax's array or the error met while reading it."""
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _EachByItself()),
+        (np.ndarray, _SeparateReads()),
         (jax.Array, ocp.type_handlers.ArrayHandler()),  # orbax warns if it is missing
     )
     request = ocp.args.PyTreeRestore(
