@@ -7,7 +7,7 @@ for one device and an optional axis name.
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -21,9 +21,13 @@ from gl_jax.config import UsageError
 AXIS = "devices"
 
 Tree = TypeVar("Tree")
+Value = TypeVar("Value")
 
 # Batches waiting on the device while one is being computed.
 PREFETCH = 2
+
+# Bytes that go from the first host to the others at once.
+BROADCAST_BYTES = 32 * 2**20
 
 # Seconds of silence after which a host counts as dead, and the others end.
 HEARTBEAT = 100
@@ -72,6 +76,55 @@ def from_every_host(text: str) -> list[str]:
     return [
         row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
     ]
+
+
+def from_first_host(
+    work: Callable[[], Value], errors: Iterable[type[Exception]]
+) -> Value:
+    """Runs `work` on the first host; returns its JSON value, or raises, on every host.
+
+    The other hosts raise one of these `errors` as the same type, any other as
+    RuntimeError. Every host has to call it.
+    """
+    if jax.process_count() == 1:
+        return work()
+    report: dict[str, Any] = {"value": None, "error": None}
+    raised: Exception | None = None
+    if jax.process_index() == 0:
+        try:
+            report["value"] = work()
+        except Exception as error:
+            raised, report["error"] = error, [type(error).__name__, str(error)]
+    # The others wait here for the first host, so it comes here even if its work failed.
+    data = np.frombuffer(json.dumps(report).encode(), np.uint8)
+    size = multihost_utils.broadcast_one_to_all(np.asarray(data.size, np.int32))
+    data = broadcast(data, jax.ShapeDtypeStruct((int(size),), np.uint8))
+    if raised is not None:
+        raise raised
+    report = json.loads(data.tobytes())
+    if report["error"] is not None:
+        name, message = report["error"]
+        raise {kind.__name__: kind for kind in errors}.get(name, RuntimeError)(message)
+    return report["value"]
+
+
+def broadcast(array: np.ndarray | None, like: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Returns the first host's array, of this shape and type, on every host.
+
+    The arrays of the other hosts do not count. Every host has to call it.
+    """
+    if jax.process_count() == 1:
+        assert array is not None
+        return array
+    received = np.empty(like.shape, like.dtype)
+    # As bytes, because a sum over hosts would turn -0.0 into 0.0.
+    flat = received.reshape(-1).view(np.uint8)
+    if jax.process_index() == 0:
+        flat[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, BROADCAST_BYTES):
+        piece = flat[start : start + BROADCAST_BYTES]
+        piece[:] = multihost_utils.broadcast_one_to_all(piece)
+    return received
 
 
 def require_same(facts: dict[str, Any], fault: str | None) -> None:

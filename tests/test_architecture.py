@@ -21,7 +21,9 @@ ROWS = (
     "experiment holes models metrics",
     "cpu",
     "compilation",
-    "parallel data weights figures",
+    "parallel",
+    "training.checkpoint",
+    "data weights figures",
     "training inpainting",
     "evaluation",
     "options verbs",
@@ -31,7 +33,7 @@ ROWS = (
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
     2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
-    "training.checkpoint training.interruption training.watchdog",
+    "training.interruption training.watchdog",
 }
 
 # They take numbers and arrays, never a configuration.

@@ -1,0 +1,179 @@
+"""Folders of checkpoints, on a disk or in a bucket: addresses, steps, room, faults."""
+
+import contextlib
+import errno
+import glob
+import importlib.util
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from gl_jax.config import UsageError, is_bucket
+
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""Part of a folder's name until orbax has written it to its end."""
+DAMAGE = (
+    *"NOT_FOUND OUT_OF_RANGE DATA_LOSS FAILED_PRECONDITION".split(),
+    "Error decoding",
+)
+"""Tensorstore's words for an object that is missing, cut short or misformed."""
+
+
+class StorageUnreachableError(RuntimeError):
+    """A bucket does not answer, or not as it should; its checkpoints may be whole."""
+
+
+def absolute(directory: str | Path | epath.Path) -> epath.Path:
+    """Returns the path of a local folder or of a bucket (`gs://...`).
+
+    Raises UsageError if the library for buckets is not installed.
+    """
+    text = os.fspath(directory)
+    if not is_bucket(text):
+        return epath.Path(os.path.abspath(text))  # tensorstore takes no others
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UsageError(
+            f"{text} is a bucket, which needs gcsfs: pip install 'gcsfs>=2026.9'."
+        )
+    # TensorFlow's client, epath's own choice, reports a step as missing if it could not
+    # ask for it.
+    os.environ["EPATH_USE_TF"] = "false"
+    return epath.Path(text)
+
+
+def is_local(path: epath.Path) -> bool:
+    """Returns whether a path lies on a disk, not in a bucket."""
+    return not is_bucket(os.fspath(path))
+
+
+@contextlib.contextmanager
+def _answering(path: epath.Path) -> Iterator[None]:
+    """Raises an error inside the block as StorageUnreachableError if it is a bucket's."""
+    try:
+        yield
+    except Exception as error:
+        if is_local(path):
+            raise
+        raise unreachable(path, error) from error
+
+
+def names(directory: epath.Path) -> set[str]:
+    """Returns the names in a folder, which need not exist."""
+    with (
+        _answering(directory),
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+    ):
+        # By listing: asked whether a folder exists, gcsfs says no if it has no answer.
+        return {path.name for path in directory.iterdir()}
+    return set()
+
+
+def steps(directory: epath.Path) -> list[int]:
+    """Returns the complete steps in ascending order, without those set aside."""
+    present = names(directory)
+    with _answering(directory):
+        complete = set(ocp.utils.checkpoint_steps(directory)) if present else set()
+    # Orbax reads a step from names such as backup_5 too.
+    return sorted(step for step in complete if str(step) in present)
+
+
+def set_aside(directory: epath.Path) -> set[str]:
+    """Returns the names of the damaged checkpoints that restores have set aside."""
+    return {name for name in names(directory) if ".corrupt" in name}
+
+
+def remove_unfinished(directory: epath.Path) -> None:
+    """Deletes the folders of killed and failed saves; no save may be under way."""
+    for name in names(directory):
+        if UNFINISHED in name:
+            (directory / name).rmtree(missing_ok=True)
+
+
+def require_writable(directory: str | Path | epath.Path) -> None:
+    """Makes the folder and writes a file in it.
+
+    Raises UsageError if that fails on a disk or if the path has `*`, `?` or `[` in it,
+    StorageUnreachableError if it fails in a bucket.
+    """
+    directory = absolute(directory)
+    # Orbax reads the path as a pattern, finds nothing to put together at the end of a
+    # save, and leaves a checkpoint without arrays, in silence.
+    if glob.escape(str(directory)) != str(directory):
+        raise UsageError(
+            f"checkpoints cannot be written to {directory}: orbax takes *, ? and [ in a path "
+            "for a pattern. Choose another place (--workdir, --run.checkpoints)."
+        )
+    probe = directory / f".probe-{uuid.uuid4().hex}"
+    try:
+        with _answering(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            probe.write_text("writable")
+            probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"checkpoints cannot be written to {directory}: {one_line(error)}. "
+            "Choose another place (--workdir, --run.checkpoints) or make this one "
+            "writable."
+        ) from error
+
+
+def require_room(directory: epath.Path, size: int) -> None:
+    """Raises OSError if a state of `size` bytes does not fit on a local disk.
+
+    Checked before a save, because tensorstore reports a disk that becomes full with a
+    traceback for each array.
+    """
+    if not is_local(directory) or not directory.exists():
+        return
+    if shutil.disk_usage(directory).free < _room(size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _room(size: int) -> float:
+    """Returns the bytes on disk of a state of `size` bytes, descriptions included."""
+    return 1.05 * size + 2**20
+
+
+def save_reason(error: Exception, size: int, directory: epath.Path) -> str:
+    """Returns why a save failed; for a full disk, the room needed and the room left."""
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        free = ""
+        if is_local(directory) and directory.exists():
+            free = f", {shutil.disk_usage(directory).free / 1e6:.1f} MB are free"
+        needed = _room(size) / 1e6
+        return f"the disk is full: it needs {needed:.1f} MB{free} in {directory}"
+    return one_line(error)
+
+
+def is_damage(path: epath.Path, error: Exception) -> bool:
+    """Returns whether a failure to read means that the checkpoint is damaged.
+
+    On a disk every failure does. In a bucket only a missing or misformed object does: if
+    the network is down, good checkpoints must not be set aside.
+    """
+    if is_local(path):
+        return True
+    kinds = (FileNotFoundError, KeyError, UnicodeDecodeError, json.JSONDecodeError)
+    return isinstance(error, kinds) or any(sign in str(error) for sign in DAMAGE)
+
+
+def unreachable(path: epath.Path, error: Exception) -> StorageUnreachableError:
+    """Returns the error to raise if a bucket fails to answer."""
+    return StorageUnreachableError(
+        f"{path} cannot be reached: {one_line(error)}. Check the address, the network "
+        "and the permissions, then run the same command again."
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Returns an error's message in one line of at most about 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
