@@ -150,7 +150,7 @@ def bucket(server, tmp_path) -> Bucket:
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # six processes, on a machine that may be busy
 def test_a_run_lives_in_a_bucket(bucket, tmp_path):
-    there = ("--run.checkpoints", bucket.address, "--run.keep_best", "0")
+    there = ("--run.checkpoints", bucket.address)
     total = "--schedule.total_steps"
 
     first = bucket.train(tmp_path / "first", *there, total, "2")
