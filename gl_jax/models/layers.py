@@ -53,23 +53,28 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        mean, var = running_mean.value - added, running_var.value
+        mean, var = running_mean.value, running_var.value
         if train:
-            mean, var = batch_statistics(inputs, mean, self.axis_name)
+            mean, var = batch_statistics(inputs, mean, self.axis_name, added)
             if not self.is_initializing():
-                for running, seen in ((running_mean, mean + added), (running_var, var)):
+                for running, seen in ((running_mean, mean), (running_var, var)):
                     old = self.momentum * running.value
                     running.value = old + (1 - self.momentum) * seen
         factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        offset = bias - mean * factor
+        offset = bias + (added - mean) * factor
         outputs = inputs.astype(jnp.float32) * _over_pixels(factor)
         return (outputs + _over_pixels(offset)).astype(inputs.dtype)
 
 
 def batch_statistics(
-    inputs: Float[Array, "b h w c"], near: Float[Array, " c"], axis_name: str | None
+    inputs: Float[Array, "b h w c"],
+    near: Float[Array, " c"],
+    axis_name: str | None,
+    added: Float[Array, " c"] | float = 0.0,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance of each channel over the whole batch, all devices included.
+
+    They are those of `inputs + added`, which is never computed.
 
     Each device's own are exact; what lies between the devices' means goes through one
     collective, as a mean and a mean square. These are taken from `near`, which is the
@@ -78,6 +83,7 @@ def batch_statistics(
     values = inputs.astype(jnp.float32)
     mean = jnp.mean(values, axis=(0, 1, 2))
     var = jnp.mean(jnp.square(values - _over_pixels(mean)), axis=(0, 1, 2))
+    mean = mean + added
     if axis_name is None:
         return mean, var
     apart = mean - near
@@ -119,7 +125,10 @@ class ConvBlock(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
         if self.norm_order == "norm_activation":
-            outputs = self.normalize(outputs, train, bias)
+            # The batch's mean takes the bias away again: its gradient would be rounding
+            # alone, of which Adam and Adadelta would make whole steps.
+            added = jax.lax.stop_gradient(bias) if train else bias
+            outputs = self.normalize(outputs, train, added)
         else:
             outputs = outputs + _over_pixels(bias.astype(self.dtype))
         if self.activation is not None:

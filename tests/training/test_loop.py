@@ -510,8 +510,8 @@ def test_it_learns(tmp_path):
         model=ModelConfig(width=0.125, discriminators="none"),
         data=DataConfig(batch_size=8, image_size=32, resize=(32, 40), workers=1),
         completion_optimizer=OptimizerConfig("adam", 3e-3),
-        schedule=ScheduleConfig(300, 0, 300),
-        run=RunConfig(device_count=1, log_every=50, eval_every=300, sample_every=300),
+        schedule=ScheduleConfig(400, 0, 400),
+        run=RunConfig(device_count=1, log_every=10, eval_every=400, sample_every=400),
     )
     loop.run(config, tmp_path)
     losses = [
@@ -521,5 +521,6 @@ def test_it_learns(tmp_path):
     images = next(photographs.train_batches()).astype(np.float32) / 255
     variance = np.mean((images - np.asarray(photographs.mean_color())) ** 2)
     share_of_hole = (10 / 32) ** 2
-    assert losses[-1] < 0.5 * variance * share_of_hole
+    # A batch of eight is noisy: the last fifty steps, every tenth of them.
+    assert np.mean(losses[-5:]) < 0.5 * variance * share_of_hole
     assert os.path.getsize(tmp_path / "curves.png") > 10_000
