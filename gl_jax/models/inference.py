@@ -65,5 +65,5 @@ def complete(
 
 
 def takes_size(network: nn.Module) -> bool:
-    """Whether the network completes images in a part of an array; see CompletionNetwork."""
+    """Returns whether the network completes images in a part of an array (CompletionNetwork)."""
     return "size" in inspect.signature(type(network).__call__).parameters

@@ -107,7 +107,7 @@ class ConvBlock(nn.Module):
     norm_order: NormOrder = "norm_activation"
     activation: Activation | None = nn.relu
     dtype: DTypeLike = jnp.float32
-    """Of activations and products; parameters are float32."""
+    """The type of activations and products; parameters are float32."""
     axis_name: str | None = None
     """Devices to share batch statistics over."""
     momentum: float = 0.9

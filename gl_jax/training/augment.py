@@ -1,4 +1,4 @@
-"""What stands between images and discriminators: (key, images, step) -> images.
+"""Augmentations in front of the discriminators: (key, images, step) -> images.
 
 The same function is applied to photographs and to completions, whole images before the
 views are cut out of them. `key` holds one key for each image, so what is drawn for one

@@ -58,7 +58,7 @@ class Gradients(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a step works with besides arrays; fixed for the whole run."""
+    """A step's parts and numbers besides arrays; fixed for the whole run."""
 
     parts: Parts
     mean_color: Color
@@ -74,7 +74,7 @@ class Examples(NamedTuple):
     holes: Holes
     windows: Holes
     keys: Key[Array, "b 3"]
-    """Of the augmentation: for the fakes and photographs of the discriminators' update, and for
+    """Keys of the augmentation: for the fakes and photographs of the discriminators' update, and for
     the fakes of the completion network's."""
 
 
@@ -135,7 +135,7 @@ def completion_gradients(
     *,
     joint: bool = False,
 ) -> Gradients:
-    """Of the completion loss (Eq. 2), in the joint phase of Eq. 5."""
+    """Gradients of the completion loss (Eq. 2), in the joint phase of Eq. 5."""
 
     def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
         completion = shared or complete(setup, state, batch_stats, examples)
@@ -157,7 +157,7 @@ def discriminator_gradients(
     examples: Examples,
     shared: Completion | None = None,
 ) -> Gradients:
-    """Of the discriminators' loss (Eq. 3), the completion network held still."""
+    """Gradients of the discriminators' loss (Eq. 3), the completion network held still."""
     objective, frozen, net = (
         setup.parts.objective,
         state.completion,
