@@ -74,8 +74,8 @@ class Examples(NamedTuple):
     holes: Holes
     windows: Holes
     keys: Key[Array, "b 3"]
-    """Keys of the augmentation: for the fakes and photographs of the discriminators' update, and for
-    the fakes of the completion network's."""
+    """Keys of the augmentation: for the fakes and photographs of the discriminators' update,
+    and for the fakes of the completion network's."""
 
 
 class Completion(NamedTuple):
