@@ -313,7 +313,7 @@ class RunConfig(Section, prefix="run."):
         ),
         MAY_CHANGE,
     ] = None
-    """Where the checkpoints go; by default into `checkpoints` in the workdir."""
+    """Place of the checkpoints; by default into `checkpoints` in the workdir."""
     keep_newest: Annotated[Count, MAY_CHANGE] = 3
     """How many of the newest checkpoints are kept."""
     keep_best: Annotated[Amount, MAY_CHANGE] = 1

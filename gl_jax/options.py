@@ -51,7 +51,7 @@ class Option:
 
     @property
     def is_word(self) -> bool:
-        """Whether it stands without a name."""
+        """Returns whether it stands without a name."""
         return not self.flag.startswith("--")
 
 

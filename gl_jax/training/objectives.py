@@ -86,7 +86,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the networks minimise: by default equations 2 to 5 of the paper.
+    """The losses that the networks minimise: by default equations 2 to 5 of the paper.
 
     The discriminators minimise `discriminator_weight` times `discriminator(real_logits,
     fake_logits)`, plus `penalty(logits_of, real_views, fake_views)` if there is one,

@@ -141,7 +141,7 @@ def _reason(error: Exception) -> str:
 
 
 def _alike(found: Any, wanted: Any) -> bool:
-    """Whether two trees have the same structure, shapes and types."""
+    """Returns whether two trees have the same structure, shapes and types."""
     leaves, others = jax.tree.leaves(found), jax.tree.leaves(wanted)
     if str(jax.tree.structure(found)) != str(jax.tree.structure(wanted)):
         return False

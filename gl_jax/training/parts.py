@@ -57,7 +57,7 @@ class Parts:
     discriminator: nn.Module | None
     """(views, train) -> logits [b]; None trains with the completion loss alone."""
     views: Mapping[str, View]
-    """What the discriminator sees, by name: (images, holes) -> a part of the images.
+    """The discriminator's views, by name: (images, holes) -> a part of the images.
     Of photographs the holes are others, drawn for them as places to look at."""
     objective: Objective
     optimizers: Optimizers

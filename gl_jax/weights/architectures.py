@@ -28,14 +28,14 @@ Role = Literal["completion", "discriminator"]
 Variant = Literal["both", "global", "local"]
 
 SIDE = 16
-"""Of an image to ask a completion network's shapes with; they do not depend on it."""
+"""Side in pixels of the image that shapes are asked with; they do not depend on it."""
 
 VIEWS: dict[Variant, tuple[str, ...]] = {
     "both": ("local", "global"),
     "global": ("global",),
     "local": ("local",),
 }
-"""What a context discriminator of each variant looks at."""
+"""The views of a context discriminator, by variant."""
 
 
 @dataclass(frozen=True)

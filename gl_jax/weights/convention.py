@@ -1,4 +1,4 @@
-"""How photographs are shown to a network, and how its output is read."""
+"""Conventions: the encoding of photographs for a network, and of its output."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
