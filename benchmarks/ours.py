@@ -20,7 +20,7 @@ from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import tensorflow
 from gl_jax.holes import HOLES, REAL_PATCHES, composite, example_keys, network_input
-from gl_jax.inpainting.images import read_crop
+from gl_jax.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name
 from gl_jax.parallel import AXIS, Devices

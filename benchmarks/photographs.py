@@ -8,7 +8,7 @@ from PIL import Image
 
 from gl_jax.config import DataConfig
 from gl_jax.data.sources import open_source
-from gl_jax.inpainting.images import read_rgb
+from gl_jax.images import read_rgb
 
 QUALITY = 90
 

@@ -54,6 +54,11 @@ class ModelConfig(Section, prefix="model."):
     discriminators: Literal["both", "global", "local", "none"] = "both"
     """The discriminators of the joint phase (the paper's ablation).
     `none` trains with the masked MSE alone, for all of the steps."""
+    discriminator_norm: Literal["batch", "none"] = "batch"
+    """Batch normalisation of the discriminators (the paper), or none."""
+    spectral_norm: bool = False
+    """Divides each kernel of the discriminators by its largest singular value.
+    Miyato et al. 2018; meant for `discriminator_norm none`."""
     batch_norm_momentum: Annotated[float, within("[0, 1)")] = 0.9
     """Share of the running statistics kept at each step."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -154,8 +159,38 @@ class LossConfig(Section, prefix="loss."):
     alpha: Annotated[float, at_least(0)] = 4e-4
     """Weight of the adversarial loss beside the completion loss (paper: 0.0004).
     More gives sharper, less stable completions."""
-    adversarial: Literal["non_saturating", "saturating"] = "non_saturating"
-    """-log D(C(x)), which does not fade when D wins, or Eq. 5's log(1 - D(C(x)))."""
+    adversarial: Literal[
+        "non_saturating",
+        "saturating",
+        "hinge",
+        "least_squares",
+        "wasserstein",
+        "relativistic",
+    ] = "non_saturating"
+    """The game, both sides of it; `saturating` is Eq. 5 read literally.
+    `non_saturating`, -log D(C(x)), does not fade when D wins."""
+    completion: Literal["squared", "absolute"] = "squared"
+    """The completion loss: squared error (Eq. 2) or absolute (mmediting)."""
+    completion_weight: Annotated[float, above(0)] = 1.0
+    """Weight of the completion loss."""
+    joint_completion_weight: Annotated[float, above(0)] = 1.0
+    """Scales the completion loss in the joint phase (GLCIC-PyTorch: 0.5)."""
+    fakes: Literal["composite", "raw"] = "composite"
+    """What the discriminators take for fakes: the photograph with its hole completed, or
+    the network's whole output (GLCIC-PyTorch)."""
+    feature_weight: Annotated[float, at_least(0)] = 0.0
+    """Weight of feature matching beside the adversarial loss, under the same alpha.
+    The discriminators' features of a completion should be those of its photograph."""
+    r1: Annotated[float, at_least(0)] = 0.0
+    """Gamma of R1: the discriminators' squared slope at photographs, halved, is penalised.
+    It keeps them from winning; 0.5 to 10 are usual, with `penalty_every` 16 or less."""
+    r2: Annotated[float, at_least(0)] = 0.0
+    """Gamma of R2, the same at completions."""
+    gradient_penalty: Annotated[float, at_least(0)] = 0.0
+    """Weight of the penalty on slopes other than 1 between the two (10 with wasserstein)."""
+    penalty_every: Count = 1
+    """Steps from penalty to penalty, which is as many times as large.
+    Logged in those steps: let run.log_every be a multiple of it."""
     normalizer: Literal["image", "hole"] = "image"
     """Average the squared error over all the image's pixels, or the hole's only."""
     structure_weight: Annotated[float, at_least(0)] = 0.0
@@ -163,6 +198,8 @@ class LossConfig(Section, prefix="loss."):
     Completions meet the hole's rim more closely, for about the same squared error."""
     discriminator_weight: Annotated[float, above(0)] = 1.0
     """Scales the discriminator's loss; Eq. 4 read literally has alpha here."""
+    joint_discriminator_weight: Annotated[float | None, above(0)] = None
+    """The same in the joint phase, if it is another (GLCIC-PyTorch: alpha / 2)."""
     discriminator_noise: Annotated[float, at_least(0)] = 0.0
     """Standard deviation of normal noise on all that the discriminators see, pixels in [0, 1].
     On few photographs it keeps them from winning (Arjovsky and Bottou 2017, section 3)."""
@@ -182,6 +219,41 @@ class LossConfig(Section, prefix="loss."):
             "loss.discriminator_noise_end",
             end,
             f"above 0 and at most loss.discriminator_noise (={noise})",
+        )
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Section, prefix="augment."):
+    """Random changes of all that the discriminators see, photographs and fakes alike.
+
+    DiffAugment (Zhao et al. 2020) with its probability, if wanted, led as in StyleGAN2-ADA.
+    """
+
+    color: bool = False
+    """Brightness, saturation and contrast, alike in all views of an image."""
+    translation: Annotated[float, within("[0, 0.5]")] = 0.0
+    """Largest shift as a share of the view's side (DiffAugment: 0.125)."""
+    cutout: Annotated[float, within("[0, 1]")] = 0.0
+    """Side of a grey square as a share of the view's (DiffAugment: 0.5)."""
+    adaptive_target: Annotated[float | None, within("[-1, 1]")] = None
+    """If set, the probability of each change rises while photographs' logits have a larger
+    mean sign than this, and falls else (StyleGAN2-ADA: 0.6). Else it is 1."""
+    adaptive_images: Count = 500_000
+    """Photographs over which that probability can move from 0 to 1."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is any change that a probability could be of."""
+        return self.color or self.translation > 0 or self.cutout > 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.adaptive_target is None or self.changes,
+            "augment.adaptive_target",
+            self.adaptive_target,
+            "left out without augment.color, translation or cutout: "
+            "there is nothing whose probability it would lead",
         )
 
 
@@ -266,6 +338,8 @@ class ScheduleConfig(Section, prefix="schedule."):
     """T_D: updates of the discriminators alone, the completion network frozen."""
     total_steps: Annotated[Count, MAY_CHANGE] = 500_000
     """T_train: all updates; those after the first two phases train both in turn."""
+    discriminator_updates: Count = 1
+    """Updates of the discriminators for one of the completion network in the joint phase."""
 
     def phase_at(self, step: int) -> Phase:
         """Returns the phase of the update that follows `step` completed ones."""
@@ -274,6 +348,19 @@ class ScheduleConfig(Section, prefix="schedule."):
         if step < self.completion_steps + self.discriminator_steps:
             return Phase.DISCRIMINATOR
         return Phase.JOINT
+
+    def update_at(self, step: int) -> Phase:
+        """Returns the phase whose networks that update trains.
+
+        In the joint phase it is that of the discriminators alone but every
+        `discriminator_updates`-th time.
+        """
+        phase = self.phase_at(step)
+        if phase is Phase.JOINT:
+            done = step - self.completion_steps - self.discriminator_steps
+            if (done + 1) % self.discriminator_updates:
+                return Phase.DISCRIMINATOR
+        return phase
 
 
 @dataclass(frozen=True)
@@ -347,6 +434,7 @@ class Config(Section):
     data: DataConfig = field(default_factory=DataConfig)
     holes: HolesConfig = field(default_factory=HolesConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     completion_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -359,6 +447,7 @@ class Config(Section):
         require(window <= side, "holes.local_size", window, rule)
         rule = f"below {of}: something has to remain to complete from"
         require(hole < side, "holes.max_size", hole, rule)
+        self._require_discriminators()
         for name, before in (
             ("completion_optimizer", self.schedule.completion_steps),
             ("discriminator_optimizer", self.schedule.discriminator_steps),
@@ -373,11 +462,44 @@ class Config(Section):
                 "so many updates come before the joint phase",
             )
 
+    def _require_discriminators(self) -> None:
+        """Refuses what only discriminators give a meaning, if there are none."""
+        weight = self.loss.joint_discriminator_weight
+        require(
+            weight is None or self.schedule.discriminator_updates == 1,
+            "loss.joint_discriminator_weight",
+            weight,
+            "left out with schedule.discriminator_updates above 1: the updates between "
+            "those of the completion network have loss.discriminator_weight",
+        )
+        if self.model.discriminators != "none":
+            return
+        for section, names in (
+            (self.loss, "r1 r2 gradient_penalty feature_weight discriminator_noise"),
+            (self.augment, "color translation cutout"),
+            (self.model, "spectral_norm"),
+        ):
+            for name in names.split():
+                value = getattr(section, name)
+                require(
+                    not value,
+                    section.prefix + name,
+                    value,
+                    "left out with model.discriminators none: "
+                    "there is no discriminator that it could act on",
+                )
+
     def phase_at(self, step: int) -> Phase:
         """Returns the phase of the update after `step`: without discriminators the first."""
         if self.model.discriminators == "none":
             return Phase.COMPLETION
         return self.schedule.phase_at(step)
+
+    def update_at(self, step: int) -> Phase:
+        """Returns the phase whose networks the update after `step` trains."""
+        if self.model.discriminators == "none":
+            return Phase.COMPLETION
+        return self.schedule.update_at(step)
 
     def checkpoints_of(self, workdir: str | Path) -> str:
         """Returns the folder or bucket of the run's checkpoints."""

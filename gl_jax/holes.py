@@ -19,9 +19,9 @@ Images = Float[Array, "b h w 3"]
 Mask = Float[Array, "b h w 1"]
 Corner = Int[Array, "b 2"]
 
-# The streams of a step's key: the hole M_c, the window M_d of the real photographs, and
-# the noise on what the discriminators see.
-HOLES, REAL_PATCHES, NOISE = 0, 1, 2
+# The streams of a step's key: the hole M_c, the window M_d of the real photographs, the
+# augmentation of what the discriminators see, and what a penalty draws.
+HOLES, REAL_PATCHES, NOISE, PENALTY = 0, 1, 2, 3
 
 
 class Holes(NamedTuple):
@@ -40,9 +40,16 @@ def example_keys(
     return jax.vmap(lambda index: jax.random.fold_in(stream_key, index))(indices)
 
 
+def batch_key(key: Key[Array, ""], stream: int) -> Key[Array, ""]:
+    """The stream's key for what all examples of the batch share."""
+    beyond_all_examples = 2**32 - 1
+    return jax.random.fold_in(jax.random.fold_in(key, stream), beyond_all_examples)
+
+
 def sample_holes(
     key: Key[Array, " b"],
     image_shape: tuple[int, ...],
+    batch_key: Key[Array, ""] | None = None,
     *,
     min_size: int,
     max_size: int,

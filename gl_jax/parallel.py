@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from gl_jax import compilation
 from gl_jax.config import UsageError
@@ -262,6 +263,17 @@ def local(tree: Tree, axis_name: str | None) -> Tree:
     if axis_name is None:
         return tree
     return jax.lax.pcast(tree, axis_name, to="varying")
+
+
+def gathered(values: Float[Array, " b"], axis_name: str | None) -> Float[Array, " n"]:
+    """The values of all devices' images, in each of them, inside a step.
+
+    A loss of them is each device's own; the mean over devices of its gradients is the
+    gradient of one such loss.
+    """
+    if axis_name is None:
+        return values
+    return jax.lax.all_gather(values, axis_name, tiled=True)
 
 
 def axis_size(axis_name: str | None) -> int:

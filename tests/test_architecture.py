@@ -18,6 +18,7 @@ PACKAGE = Path(gl_jax.__file__).parent
 ROWS = (
     "fields version",
     "config files",
+    "images",
     "experiment holes models metrics",
     "cpu",
     "compilation",
@@ -32,12 +33,14 @@ ROWS = (
 )
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
-    2: "inpainting.images inpainting.masks inpainting.regions inpainting.blending "
+    3: "inpainting.masks inpainting.regions inpainting.blending "
     "training.interruption training.watchdog",
 }
 
 # They take numbers and arrays, never a configuration.
-WITHOUT_CONFIG = "models cpu holes metrics training.objectives training.augment".split()
+WITHOUT_CONFIG = (
+    "models cpu holes metrics training.objectives training.penalties training.augment"
+).split()
 
 # Each heavy library has one home; nobody else imports it.
 HOMES = {
@@ -48,8 +51,8 @@ HOMES = {
     "tensorboardX": "training.report.tensorboard",
     "rich": "training.report.screen inpainting.batch",
     "matplotlib": "figures",
-    "PIL": "inpainting.images",
-    "cv2": "evaluation.baselines evaluation.protocol inpainting.blending inpainting.images",
+    "PIL": "images",
+    "cv2": "evaluation.baselines evaluation.protocol inpainting.blending images",
     "patchmatch": "evaluation.baselines",
     "safetensors": "weights",
     "pickle": "",

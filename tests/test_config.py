@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gl_jax.config import (
     OPTIMIZERS,
+    AugmentConfig,
     Config,
     DataConfig,
     HolesConfig,
@@ -196,8 +197,10 @@ FITTING = {
 
 
 def test_every_field_can_be_overridden_in_both_spellings():
-    # With noise, so that there is some to become less.
-    noisy = Config(loss=LossConfig(discriminator_noise=1.0))
+    # With noise to become less and colour whose probability can be led.
+    noisy = Config(
+        loss=LossConfig(discriminator_noise=1.0), augment=AugmentConfig(color=True)
+    )
     for name, hint in field_names(Config).items():
         words = FITTING.get(name) or words_for(hint)
         snake = override(noisy, {name: words})

@@ -33,7 +33,7 @@ from gl_jax.data.sources import (
     tensorflow,
 )
 from gl_jax.files import write_whole
-from gl_jax.inpainting.images import jittered, mirrored, read_crop
+from gl_jax.images import jittered, mirrored, read_crop
 
 Crop = UInt8[np.ndarray, "side side 3"]
 Crops = UInt8[np.ndarray, "b side side 3"]

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax import metrics
+from gl_jax import images, metrics
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.data.sources import Source
 from gl_jax.evaluation import mask_list, results
@@ -37,7 +37,6 @@ from gl_jax.evaluation.results import Comparison, Failure, Score
 from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import writing
-from gl_jax.inpainting import images
 from gl_jax.inpainting.completer import Completer, load_model
 
 OURS = "gl"

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from gl_jax import images
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import Box, Place
 from gl_jax.files import write_output
-from gl_jax.inpainting import images, masks
+from gl_jax.inpainting import masks
 from gl_jax.inpainting.masks import Mask
 
 

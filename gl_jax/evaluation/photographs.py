@@ -21,7 +21,7 @@ from gl_jax.evaluation.protocol import (
     photograph,
 )
 from gl_jax.figures.sheets import Tile
-from gl_jax.inpainting.images import RgbImage
+from gl_jax.images import RgbImage
 
 SEEDS = (0, 1, 2)
 """Seeds of random holes if none are given."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
-from gl_jax.inpainting.images import RgbImage, read_crop, read_rgb
+from gl_jax.images import RgbImage, read_crop, read_rgb
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from jaxtyping import Bool
 
+from gl_jax import images, masks
 from gl_jax.config import UsageError
 from gl_jax.files import write_output
-from gl_jax.inpainting import images, masks
-from gl_jax.inpainting.images import Photo
+from gl_jax.images import Photo
 
 if TYPE_CHECKING:
     from gl_jax.inpainting.completer import Completer

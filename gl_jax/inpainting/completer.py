@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
-from gl_jax import compilation
+from gl_jax import compilation, images
 from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.experiment import Experiment, load_experiment
-from gl_jax.inpainting import blending, images, masks, regions
-from gl_jax.inpainting.images import Photo, PillowImage
+from gl_jax.images import Photo, PillowImage
+from gl_jax.inpainting import blending, masks, regions
 from gl_jax.models import inference
 from gl_jax.weights import native
 from gl_jax.weights.convention import Convention

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images.photo import LUMA
+from gl_jax.images.photo import LUMA
 
 Mask = Bool[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "h w 3"]

@@ -6,6 +6,7 @@ sees the mask. The fusion layer judges all columns' features together.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -34,11 +35,26 @@ def depth(input_size: int) -> int:
     return layers
 
 
+def constrained(layer: nn.Module, spectral_norm: bool, train: bool) -> Any:
+    """The layer, its kernel divided by its largest singular value if `spectral_norm`.
+
+    Miyato et al. 2018, "Spectral Normalization for GANs": one step of power iteration a
+    call in training, on vectors kept among the batch statistics.
+    """
+    if not spectral_norm:
+        return layer
+    return partial(nn.SpectralNorm(layer), update_stats=train)
+
+
 class PatchDiscriminator(nn.Module):
-    """A column of convolutions and a dense layer: a square image in, 1024 features out."""
+    """A column of convolutions and a dense layer: a square image in, 1024 features out.
+
+    What each convolution gives is sown under "features", for whoever asks for it.
+    """
 
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
+    spectral_norm: bool = False
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -65,7 +81,7 @@ class PatchDiscriminator(nn.Module):
         channels = CHANNELS + CHANNELS[-1:] * max(0, layers - len(CHANNELS))
         outputs = images
         for index, features in enumerate(channels[:layers], 1):
-            outputs = block(
+            layer = block(
                 features=scaled(features, self.width),
                 kernel_size=5,
                 stride=2,
@@ -75,14 +91,18 @@ class PatchDiscriminator(nn.Module):
                 momentum=self.momentum,
                 ops=self.ops,
                 name=f"conv{index}",
-            )(outputs, train)
+            )
+            outputs = constrained(layer, self.spectral_norm, train)(outputs, train)
+            if not self.is_initializing():
+                self.sow("features", "conv", outputs)
         outputs = outputs.reshape(outputs.shape[0], -1)
-        outputs = nn.Dense(
+        dense = nn.Dense(
             scaled(FEATURES, self.width),
             dtype=self.dtype,
             kernel_init=KERNEL_INIT,
             name="features",
-        )(outputs)
+        )
+        outputs = constrained(dense, self.spectral_norm, train)(outputs)
         return nn.relu(outputs).astype(jnp.float32)
 
 
@@ -112,6 +132,7 @@ class ContextDiscriminator(nn.Module):
     views: tuple[str, ...] = ("local", "global")
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
+    spectral_norm: bool = False
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -136,6 +157,7 @@ class ContextDiscriminator(nn.Module):
         settings: dict[str, Any] = {
             "width": self.width,
             "norm_order": self.norm_order,
+            "spectral_norm": self.spectral_norm,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
             "momentum": self.momentum,
@@ -148,5 +170,6 @@ class ContextDiscriminator(nn.Module):
             )
             for name in self.views
         ]
-        fused = nn.Dense(1, name="fusion")(jnp.concatenate(features, axis=-1))
+        fusion = constrained(nn.Dense(1, name="fusion"), self.spectral_norm, train)
+        fused = fusion(jnp.concatenate(features, axis=-1))
         return fused[:, 0]

@@ -9,9 +9,10 @@ In a script of one's own:
 """
 
 from gl_jax.config import Phase
-from gl_jax.training.gradients import Drawn, make_gradients
+from gl_jax.training.gradients import make_gradients
 from gl_jax.training.objectives import Objective, Term
 from gl_jax.training.parts import Optimizers, Parts, default_parts, whole, window
+from gl_jax.training.setup import Drawn
 from gl_jax.training.state import NetState, TrainState, create_state, state_shapes
 from gl_jax.training.steps import make_steps
 

@@ -1,18 +1,30 @@
-"""Augmentations in front of the discriminators: (key, images, step) -> images.
+"""Augmentations in front of the discriminators: (keys, views, step, probability) -> views.
 
-The same function is applied to photographs and to completions, whole images before the
-views are cut out of them. `key` holds one key for each image, so what is drawn for one
-does not depend on the others of its batch; `step` counts the updates done.
+The same function is applied to the views of photographs and of completions, and C's
+gradient comes back through it. `keys` holds one key for each image, so what is drawn for
+one does not depend on the others of its batch; `step` counts the updates done;
+`probability` is `Adaptive`'s, 1 for a run without it. Views are a dictionary of float
+images [b, h, w, c] in [0, 1]; outputs may leave that range, as the papers' do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
+import flax.struct
 import jax
-from jaxtyping import Array, Int, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
-from gl_jax.holes import Images
+Views = Mapping[str, Float[Array, "b _ _ _"]]
+Keys = Key[Array, " b"]
+Scalar = Float[Array, ""]
+Augment = Callable[[Keys, Views, Int[Array, ""], Scalar], Views]
+Change = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h w c"]]
+"""An image changed at random: (key, image) -> image."""
 
-Augment = Callable[[Key[Array, " b"], Images, Int[Array, ""]], Images]
+GREY = 0.5
+"""The colour of what is moved in or cut out: 0 in the authors' range of [-1, 1]."""
 
 
 def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Augment:
@@ -22,9 +34,186 @@ def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Augmen
     2017, "Towards Principled Methods for Training GANs", section 3).
     """
 
-    def augment(key: Key[Array, " b"], images: Images, step: Int[Array, ""]) -> Images:
-        shape = images.shape[1:]
-        noise = jax.vmap(lambda one: jax.random.normal(one, shape, images.dtype))(key)
-        return images + deviation(step) * noise
+    def add(
+        keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar
+    ) -> Views:
+        del probability
 
-    return augment
+        def noisy(images: Array, keys: Keys) -> Array:
+            draw = partial(
+                jax.random.normal, shape=images.shape[1:], dtype=images.dtype
+            )
+            return images + deviation(step) * jax.vmap(draw)(keys)
+
+        return {
+            name: noisy(images, _folded(keys, place))
+            for place, (name, images) in enumerate(views.items())
+        }
+
+    return add
+
+
+def color(keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar) -> Views:
+    """DiffAugment's colour: brightness, saturation and contrast of each image.
+
+    Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training", with
+    the ranges of the authors' code: brightness moves by up to a quarter of the range,
+    saturation is multiplied by up to 2, contrast by 0.5 to 1.5. All views of an image get
+    the same. Contrast turns around each view's own mean.
+    """
+    del step
+
+    def changed(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Array:
+        brightness, saturation, contrast = jax.random.uniform(key, (3,))
+        image = image + (brightness - 0.5) / 2
+        grey = jnp.mean(image, axis=-1, keepdims=True)
+        image = grey + 2 * saturation * (image - grey)
+        mean = jnp.mean(image)
+        return mean + (contrast + 0.5) * (image - mean)
+
+    return _sometimes(keys, views, probability, changed, alike=True)
+
+
+def translation(share: float) -> Augment:
+    """DiffAugment's translation: by up to this share of the side, each view by its own.
+
+    Grey comes in from beyond the edge.
+    """
+
+    def moved(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Array:
+        height, width, channels = image.shape
+        margins = [_length(side, share) for side in (height, width)]
+        most = jnp.array(margins, jnp.int32)
+        by = jax.random.randint(key, (2,), -most, most + 1)
+        around = [*((margin, margin) for margin in margins), (0, 0)]
+        padded = jnp.pad(image, around, constant_values=GREY)
+        return jax.lax.dynamic_slice(
+            padded, (*(most + by), 0), (height, width, channels)
+        )
+
+    return partial(_each_view, moved)
+
+
+def cutout(share: float) -> Augment:
+    """DiffAugment's cutout: a grey square of this share of the side, each view its own.
+
+    Its centre lies anywhere in the view, so it may hang over the edge.
+    """
+
+    def cut(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Array:
+        inside = []
+        for side, place in zip(
+            image.shape[:2], jax.random.uniform(key, (2,)), strict=True
+        ):
+            length = _length(side, share)
+            # As many centres as the authors' code draws from: one more for an even side.
+            centre = jnp.floor(place * (side + 1 - length % 2)).astype(jnp.int32)
+            first = centre - length // 2
+            at = jnp.arange(side)
+            inside.append((first <= at) & (at < first + length))
+        hole = inside[0][:, None, None] & inside[1][None, :, None]
+        return jnp.where(hole, jnp.full((), GREY, image.dtype), image)
+
+    return partial(_each_view, cut)
+
+
+def chain(*augments: Augment) -> Augment | None:
+    """One after the other, each with keys of its own; None of none."""
+    if not augments:
+        return None
+    if len(augments) == 1:
+        return augments[0]
+
+    def chained(
+        keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar
+    ) -> Views:
+        for place, augment in enumerate(augments):
+            views = augment(_folded(keys, place), views, step, probability)
+        return views
+
+    return chained
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The probability of each augmentation, led by how sure D is of photographs.
+
+    Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data",
+    section 3.1: r is the mean sign of D's logits of photographs; every 4 updates the
+    probability rises if r is above the target, and falls if it is below.
+    """
+
+    target: float = 0.6
+    images: int = 500_000
+    """Photographs over which the probability moves from 0 to 1."""
+    every: int = 4
+    """Updates of D between changes."""
+
+
+@flax.struct.dataclass
+class AdaptiveState:
+    """The controller's arrays: a part of the training state, so a resumed run is exact."""
+
+    probability: Float[Array, ""]
+    signs: Float[Array, ""]
+    """The sum of r since the last change."""
+    updates: Int[Array, ""]
+    """Updates since the last change."""
+
+
+def adaptive_start() -> AdaptiveState:
+    """The state before the first update: nothing is augmented yet."""
+    zero = jnp.zeros((), jnp.float32)
+    return AdaptiveState(zero, zero, jnp.zeros((), jnp.int32))
+
+
+def adapted(
+    adaptive: Adaptive, state: AdaptiveState, sign: Scalar, batch: int
+) -> AdaptiveState:
+    """The state after an update of D on `batch` photographs whose mean sign was `sign`."""
+    signs, updates = state.signs + sign, state.updates + 1
+    due = updates == adaptive.every
+    r = signs / adaptive.every
+    change = jnp.sign(r - adaptive.target) * (batch * adaptive.every / adaptive.images)
+    moved = jnp.clip(state.probability + change, 0.0, 1.0)
+    return AdaptiveState(
+        jnp.where(due, moved, state.probability),
+        jnp.where(due, jnp.zeros_like(signs), signs),
+        jnp.where(due, jnp.zeros_like(updates), updates),
+    )
+
+
+def _each_view(
+    change: Change, keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar
+) -> Views:
+    """An augmentation by a change that each view draws for itself."""
+    del step
+    return _sometimes(keys, views, probability, change, alike=False)
+
+
+def _sometimes(
+    keys: Keys, views: Views, probability: Scalar, change: Change, *, alike: bool
+) -> Views:
+    """Each image changed with this probability, all its views or none."""
+
+    def maybe(
+        key: Key[Array, ""], place: int, image: Float[Array, "h w c"]
+    ) -> Float[Array, "h w c"]:
+        whether, how = jax.random.split(key)
+        how = how if alike else jax.random.fold_in(how, place)
+        change_it = jax.random.uniform(whether) < probability
+        return jnp.where(change_it, change(how, image), image)
+
+    return {
+        name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, images)
+        for place, (name, images) in enumerate(views.items())
+    }
+
+
+def _folded(keys: Keys, place: int) -> Keys:
+    """A key for each image that belongs to the view, or the augmentation, of this place."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
+
+
+def _length(side: int, share: float) -> int:
+    return int(side * share + 0.5)

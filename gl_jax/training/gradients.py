@@ -1,50 +1,38 @@
 """The gradients of one network over the whole batch, before any optimizer.
 
-All of a step happens here but the update: photographs to floats, holes drawn, completed,
-composed, seen by the discriminators, differentiated, averaged over devices. One network
-is differentiated at a time, by argument.
+All of a step happens here but the update: completed, composed, seen by the discriminators,
+differentiated, averaged over devices. One network is differentiated at a time, by argument.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Key
 
 from gl_jax.config import Phase
-from gl_jax.holes import (
-    HOLES,
-    NOISE,
-    REAL_PATCHES,
-    Holes,
-    Images,
-    composite,
-    example_keys,
-    network_input,
-)
-from gl_jax.parallel import axis_index, axis_size, local, pmean
+from gl_jax.holes import Holes, Images
+from gl_jax.parallel import axis_size, gathered, local, pmean
 from gl_jax.training.parts import Parts
+from gl_jax.training.setup import (
+    Batch,
+    Color,
+    Drawn,
+    Examples,
+    Setup,
+    examples_of,
+    set_up,
+)
 from gl_jax.training.state import NetState, TrainState
 
 Tree = Any
-Color = tuple[float, float, float]
-Batch = UInt8[Array, "b h w 3"]
-Scalars = dict[str, Float[Array, ""]]
+Scalar = Float[Array, ""]
+Scalars = dict[str, Scalar]
+Logits = Float[Array, " b"]
 GradientsOf = Callable[..., "Gradients"]
 """(state, images, key, drawn=None) -> Gradients."""
-
-
-class Drawn(NamedTuple):
-    """Holes of one's own for a step, instead of those that it draws."""
-
-    holes: Holes
-    """M_c: what is missing in each photograph, and the window around it."""
-    windows: Holes
-    """M_d: the place at which the real photographs are looked at."""
 
 
 class Gradients(NamedTuple):
@@ -54,28 +42,6 @@ class Gradients(NamedTuple):
     batch_stats: Tree
     """The network's new running statistics."""
     metrics: Scalars
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A step's parts and numbers besides arrays; fixed for the whole run."""
-
-    parts: Parts
-    mean_color: Color
-    accumulate: int = 1
-    ema_decay: float | None = None
-    axis_name: str | None = None
-
-
-class Examples(NamedTuple):
-    """Photographs of a step with what was drawn for them."""
-
-    images: Images
-    holes: Holes
-    windows: Holes
-    keys: Key[Array, "b 3"]
-    """Keys of the augmentation: for the fakes and photographs of the discriminators' update,
-    and for the fakes of the completion network's."""
 
 
 class Completion(NamedTuple):
@@ -127,6 +93,9 @@ def make_gradients(
     return made
 
 
+# ---- of the completion network ------------------------------------------------------------
+
+
 def completion_gradients(
     setup: Setup,
     state: TrainState,
@@ -136,10 +105,13 @@ def completion_gradients(
     joint: bool = False,
 ) -> Gradients:
     """Gradients of the completion loss (Eq. 2), in the joint phase of Eq. 5."""
+    weight = setup.parts.objective.joint_completion_weight if joint else 1.0
 
     def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
         completion = shared or complete(setup, state, batch_stats, examples)
-        error, measured = _completion_error(setup, completion.completed, examples)
+        error, measured = _completion_error(
+            setup, completion.completed, examples, weight
+        )
         if joint:
             adversarial, more = _adversarial_error(
                 setup, state, completion.completed, examples, measured
@@ -151,68 +123,34 @@ def completion_gradients(
     return _over_pieces(setup, gradients, state.completion.batch_stats, examples)
 
 
-def discriminator_gradients(
-    setup: Setup,
-    state: TrainState,
-    examples: Examples,
-    shared: Completion | None = None,
-) -> Gradients:
-    """Gradients of the discriminators' loss (Eq. 3), the completion network held still."""
-    objective, frozen, net = (
-        setup.parts.objective,
-        state.completion,
-        discriminator_of(state),
-    )
-    logits_of = partial(_applied, setup.parts.discriminator)
+def complete(
+    setup: Setup, state: TrainState, batch_stats: Tree, examples: Examples
+) -> Completion:
+    """One forward pass of the completion network over the filled photographs."""
+    mean_color = jnp.asarray(setup.mean_color, jnp.float32)
+    inputs = setup.parts.encode(examples.images, examples.holes.mask, mean_color)
 
-    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
-        completion = shared or complete(setup, state, frozen.batch_stats, examples)
-        completed = jax.lax.stop_gradient(completion.completed)
-        fakes = composite(completed, examples.images, examples.holes.mask)
-        views = partial(_views, setup, state.step)
-        fake = views(fakes, examples.holes, examples.keys[:, 0])
-        real = views(examples.images, examples.windows, examples.keys[:, 1])
+    def forward(params: Tree) -> tuple[Images, Tree]:
+        return _applied(setup.parts.completion, params, batch_stats, inputs)
 
-        def loss(params: Tree) -> tuple[Float[Array, ""], Any]:
-            fake_logits, stats = logits_of(params, batch_stats, fake)
-            real_logits, stats = logits_of(params, stats, real)
-            value = objective.discriminator(real_logits, fake_logits)
-            metrics = {
-                "discriminator_loss": value,
-                "real_score": jnp.mean(jax.nn.sigmoid(real_logits)),
-                "fake_score": jnp.mean(jax.nn.sigmoid(fake_logits)),
-            }
-            value = objective.discriminator_weight * value
-            if objective.penalty is not None:
-                penalty = objective.penalty(
-                    lambda views: logits_of(params, batch_stats, views)[0],
-                    real,
-                    fake,
-                )
-                metrics["penalty"], value = penalty, value + penalty
-            return value, (stats, metrics)
-
-        params, (stats, metrics) = jax.grad(loss, has_aux=True)(
-            local(net.params, setup.axis_name)
-        )
-        return stats, Measured(params, metrics, {})
-
-    return _over_pieces(setup, gradients, net.batch_stats, examples)
+    params = local(state.completion.params, setup.axis_name)
+    completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
+    return Completion(completed, batch_stats, pullback)
 
 
 def _completion_error(
-    setup: Setup, completed: Images, examples: Examples
+    setup: Setup, completed: Images, examples: Examples, weight: float
 ) -> tuple[Images, Measured]:
     """The gradient of the completion loss at the completed image."""
 
-    def loss(completed: Images) -> tuple[Float[Array, ""], Scalars]:
+    def loss(completed: Images) -> tuple[Scalar, Scalars]:
         terms = setup.parts.objective.completion
         metrics = {
             name: term.loss(completed, examples.images, examples.holes.mask)
             for name, term in terms.items()
         }
         weighted = [term.weight * metrics[name] for name, term in terms.items()]
-        return sum(weighted[1:], weighted[0]), metrics
+        return weight * sum(weighted[1:], weighted[0]), metrics
 
     error, metrics = jax.grad(loss, has_aux=True)(completed)
     squares = {"completion_gradient_norm": jnp.sum(jnp.square(error))}
@@ -233,16 +171,36 @@ def _adversarial_error(
     """
     objective, net = setup.parts.objective, discriminator_of(state)
 
-    def loss(completed: Images) -> Float[Array, ""]:
-        fakes = composite(completed, examples.images, examples.holes.mask)
-        seen = _views(setup, state.step, fakes, examples.holes, examples.keys[:, 2])
-        # The discriminators judge as they were trained, by batch statistics; the running
-        # ones they would update here are dropped.
-        network = setup.parts.discriminator
-        logits, _ = _applied(network, net.params, net.batch_stats, seen)
-        return objective.adversarial(logits)
+    def judged(images: Images) -> tuple[Logits, list[Array]]:
+        # Photographs are seen in the windows of their own completions. By batch
+        # statistics, as the discriminators are trained; the running ones are dropped.
+        seen = _views(setup, state, images, examples.holes, examples.augment[:, 2])
+        logits, kept = setup.parts.discriminator.apply(  # type: ignore[union-attr]
+            _variables(net.params, net.batch_stats),
+            seen,
+            train=True,
+            mutable=["batch_stats", "features"],
+        )
+        features = kept.get("features", {}) if objective.matching else {}
+        return _of_the_game(setup, logits), jax.tree.leaves(features)
 
-    value, error = jax.value_and_grad(loss)(completed)
+    compared: list[Any] = [None, None]
+    if objective.relativistic or objective.matching:
+        compared = [*judged(examples.images)]
+
+    def loss(completed: Images) -> tuple[Scalar, Scalars]:
+        mask = examples.holes.mask
+        fake, features = judged(setup.parts.fakes(completed, examples.images, mask))
+        real = compared[:1] if objective.relativistic else []
+        value = objective.adversarial(fake, *real)
+        metrics = {"adversarial_loss": value}
+        if objective.matching:
+            matching = objective.matching(features, compared[1])
+            metrics["feature_loss"] = matching
+            value = value + objective.matching_weight * matching
+        return value, metrics
+
+    error, metrics = jax.grad(loss, has_aux=True)(completed)
     alpha = jnp.asarray(objective.alpha, jnp.float32)
     if objective.ratio is not None:
         norms = (
@@ -252,103 +210,111 @@ def _adversarial_error(
         completion, adversarial = pmean(norms, setup.axis_name)
         alpha = objective.ratio * jnp.sqrt(completion / (adversarial + 1e-20))
     error = alpha * error
-    metrics = measured.metrics | {
-        "adversarial_loss": value,
-        "alpha": local(alpha, setup.axis_name),
-    }
+    metrics = measured.metrics | metrics | {"alpha": local(alpha, setup.axis_name)}
     squares = measured.squares | {
         "adversarial_gradient_norm": jnp.sum(jnp.square(error))
     }
     return error, Measured(None, metrics, squares)
 
 
-# ---- what they are made of ----------------------------------------------------------------
+# ---- of the discriminators ----------------------------------------------------------------
 
 
-def set_up(
-    parts: Parts,
-    mean_color: Color,
-    accumulate: int,
-    ema_decay: float | None,
-    axis_name: str | None,
-) -> Setup:
-    """The setup, with the networks' statistics shared over the devices of the axis."""
-
-    def shared(network: nn.Module | None) -> Any:
-        if hasattr(network, "axis_name"):
-            return network.clone(axis_name=axis_name)  # type: ignore[union-attr]
-        return network
-
-    parts = replace(
-        parts,
-        completion=shared(parts.completion),
-        discriminator=shared(parts.discriminator),
-    )
-    return Setup(parts, mean_color, accumulate, ema_decay, axis_name)
-
-
-def examples_of(
+def discriminator_gradients(
     setup: Setup,
     state: TrainState,
-    images: Batch,
-    key: Key[Array, ""],
-    drawn: Drawn | None,
-) -> Examples:
-    """The photographs in [0, 1] with their holes, drawn by their place in the whole batch."""
-    count, *shape, _ = images.shape
-    key = jax.random.fold_in(key, state.step)
-    keys = partial(
-        example_keys, key, first=axis_index(setup.axis_name) * count, count=count
-    )
-    if drawn is None:
-        sample = setup.parts.sample_holes
-        drawn = Drawn(
-            sample(keys(stream=HOLES), tuple(shape)),
-            sample(keys(stream=REAL_PATCHES), tuple(shape)),
+    examples: Examples,
+    shared: Completion | None = None,
+    *,
+    joint: bool = False,
+) -> Gradients:
+    """Gradients of the discriminators' loss (Eq. 3), the completion network held still."""
+    objective, frozen = setup.parts.objective, state.completion
+    net = discriminator_of(state)
+    weight = objective.discriminator_weight
+    if joint and objective.joint_discriminator_weight is not None:
+        weight = objective.joint_discriminator_weight
+    logits_of = partial(_applied, setup.parts.discriminator)
+
+    def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
+        completion = shared or complete(setup, state, frozen.batch_stats, examples)
+        completed = jax.lax.stop_gradient(completion.completed)
+        fakes = setup.parts.fakes(completed, examples.images, examples.holes.mask)
+        fake = _views(setup, state, fakes, examples.holes, examples.augment[:, 0])
+        real = _views(
+            setup, state, examples.images, examples.windows, examples.augment[:, 1]
         )
-    augmentation = jax.vmap(partial(jax.random.split, num=3))(keys(stream=NOISE))
-    return Examples(images.astype(jnp.float32) / 255, *drawn, augmentation)
+
+        def loss(params: Tree) -> tuple[Scalar, Any]:
+            fake_logits, stats = logits_of(params, batch_stats, fake)
+            real_logits, stats = logits_of(params, stats, real)
+            value, metrics = _game(setup, real_logits, fake_logits)
+            return weight * value, (stats, metrics)
+
+        params = local(net.params, setup.axis_name)
+        slopes, (stats, metrics) = jax.grad(loss, has_aux=True)(params)
+        if objective.penalty is not None:
+            penalty, more = _penalty(
+                setup, state, batch_stats, real, fake, examples.penalty
+            )
+            slopes = jax.tree.map(jnp.add, slopes, more)
+            metrics = metrics | {"penalty": penalty}
+        return stats, Measured(slopes, metrics, {})
+
+    return _over_pieces(setup, gradients, net.batch_stats, examples)
 
 
-def complete(
-    setup: Setup, state: TrainState, batch_stats: Tree, examples: Examples
-) -> Completion:
-    """One forward pass of the completion network over the filled photographs."""
-    mean_color = jnp.asarray(setup.mean_color, jnp.float32)
-    inputs = network_input(examples.images, examples.holes.mask, mean_color)
+def _game(
+    setup: Setup, real_logits: Logits, fake_logits: Logits
+) -> tuple[Scalar, Scalars]:
+    """The discriminators' loss, and how often they are right about each side."""
+    objective = setup.parts.objective
+    real, fake = (_of_the_game(setup, logits) for logits in (real_logits, fake_logits))
+    value = objective.discriminator(real, fake)
+    above = jnp.mean(fake) if objective.relativistic else 0.0
+    below = jnp.mean(real) if objective.relativistic else 0.0
+    return value, {
+        "discriminator_loss": value,
+        "real_score": jnp.mean(jax.nn.sigmoid(real_logits)),
+        "fake_score": jnp.mean(jax.nn.sigmoid(fake_logits)),
+        "real_accuracy": _share(real_logits > above),
+        "fake_accuracy": _share(fake_logits < below),
+    }
 
-    def forward(params: Tree) -> tuple[Images, Tree]:
-        return _applied(setup.parts.completion, params, batch_stats, inputs)
 
-    params = local(state.completion.params, setup.axis_name)
-    completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
-    return Completion(completed, batch_stats, pullback)
-
-
-def _views(
+def _penalty(
     setup: Setup,
-    step: Int[Array, ""],
-    images: Images,
-    holes: Holes,
-    key: Key[Array, " b"],
-) -> dict[str, Array]:
-    """The images as the discriminators see them."""
-    if setup.parts.augment is not None:
-        images = setup.parts.augment(key, images, step)
-    return {name: view(images, holes) for name, view in setup.parts.views.items()}
+    state: TrainState,
+    batch_stats: Tree,
+    real: Tree,
+    fake: Tree,
+    keys: Key[Array, " b"],
+) -> tuple[Scalar, Tree]:
+    """The penalty and its gradient, in the steps in which it is due; else zeros.
 
+    In float32 also if the network is not: slopes are squared, and their own slopes taken.
+    """
+    objective, network = setup.parts.objective, setup.parts.discriminator
+    params = local(discriminator_of(state).params, setup.axis_name)
+    every = objective.penalty_every
+    if hasattr(network, "dtype"):
+        network = network.clone(dtype=jnp.float32)  # type: ignore[union-attr]
 
-def _applied(
-    network: Any, params: Tree, batch_stats: Tree, inputs: Any
-) -> tuple[Any, Tree]:
-    """The network's outputs in training, and its new running statistics."""
-    outputs, updated = network.apply(
-        {"params": params, "batch_stats": batch_stats},
-        inputs,
-        train=True,
-        mutable=["batch_stats"],
-    )
-    return outputs, updated.get("batch_stats", {})
+    def penalty(params: Tree) -> Scalar:
+        def logits_of(views: Tree) -> Logits:
+            return _applied(network, params, batch_stats, views)[0]
+
+        return objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
+
+    def due() -> tuple[Scalar, Tree]:
+        value, slopes = jax.value_and_grad(penalty)(params)
+        return value, jax.tree.map(lambda slope: every * slope, slopes)
+
+    if every == 1:
+        return due()
+    zero = local(jnp.zeros(()), setup.axis_name)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return jax.lax.cond((state.step + 1) % every == 0, due, lambda: (zero, zeros))
 
 
 def discriminator_of(state: TrainState) -> NetState:
@@ -356,6 +322,50 @@ def discriminator_of(state: TrainState) -> NetState:
     if state.discriminator is None:
         raise ValueError("this state has no discriminators to train with.")
     return state.discriminator
+
+
+# ---- what they are made of ----------------------------------------------------------------
+
+
+def _views(
+    setup: Setup,
+    state: TrainState,
+    images: Images,
+    holes: Holes,
+    keys: Key[Array, " b"],
+) -> dict[str, Array]:
+    """The images as the discriminators see them."""
+    parts = setup.parts
+    views = {name: view(images, holes) for name, view in parts.views.items()}
+    if parts.augment is None:
+        return views
+    probability = jnp.ones(()) if state.adaptive is None else state.adaptive.probability
+    return dict(parts.augment(keys, views, state.step, probability))
+
+
+def _of_the_game(setup: Setup, logits: Logits) -> Logits:
+    """The logits that the losses compare: all devices' if they are relativistic."""
+    if setup.parts.objective.relativistic:
+        return gathered(logits, setup.axis_name)
+    return logits
+
+
+def _share(right: Array) -> Scalar:
+    return jnp.mean(right.astype(jnp.float32))
+
+
+def _variables(params: Tree, batch_stats: Tree) -> Tree:
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _applied(
+    network: Any, params: Tree, batch_stats: Tree, inputs: Any
+) -> tuple[Any, Tree]:
+    """The network's outputs in training, and its new running statistics."""
+    outputs, updated = network.apply(
+        _variables(params, batch_stats), inputs, train=True, mutable=["batch_stats"]
+    )
+    return outputs, updated.get("batch_stats", {})
 
 
 def _over_pieces(

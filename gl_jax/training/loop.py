@@ -176,19 +176,19 @@ def _train(run: Run, begin: Start) -> int:
         Watchdog(config.run.hang_limit) as watchdog,
     ):
         for step in range(start + 1, total + 1):
-            phase = config.phase_at(step - 1)
+            phase, update = config.phase_at(step - 1), config.update_at(step - 1)
             # Every thread's stack is printed if a step, a save or another host hangs.
             watchdog.beat()
             _profile(run, step, "first")
-            first = phase not in compiled
-            with _compiling(report, phase) if first else contextlib.nullcontext():
+            first = update not in compiled
+            with _compiling(report, update) if first else contextlib.nullcontext():
                 images = next(batches)
                 order = _order(order, run.photographs.fingerprint(), shown.popleft())
-                state, metrics = run.steps[phase](state, images, key)
+                state, metrics = run.steps[update](state, images, key)
                 # At most one step runs ahead of the host, on CPU none (see Devices).
                 wait = first or devices.wait_each_step
                 jax.block_until_ready(metrics if wait else previous)
-            compiled.add(phase)
+            compiled.add(update)
             previous = metrics
             _profile(run, step, "last", metrics)
             report.progress(step, phase)

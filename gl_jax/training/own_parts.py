@@ -55,7 +55,7 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
     with jax.ensure_compile_time_eval():
         keys = jax.random.split(jax.random.key(0), COUNT)
     holes = _traced(
-        f"{say}: sample_holes", lambda: parts.sample_holes(keys, (size, size))
+        f"{say}: sample_holes", lambda: parts.sample_holes(keys, (size, size), keys[0])
     )
     wanted = jax.eval_shape(
         lambda: Holes(jnp.zeros((COUNT, size, size, 1)), jnp.zeros((COUNT, 2), int))

@@ -15,26 +15,39 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from gl_jax import compilation
-from gl_jax.config import Config, LossConfig
-from gl_jax.holes import Holes, Images, crop, sample_holes
+from gl_jax.config import AugmentConfig, Config, LossConfig
+from gl_jax.holes import (
+    Holes,
+    Images,
+    Mask,
+    composite,
+    crop,
+    network_input,
+    sample_holes,
+)
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.ops import Ops
-from gl_jax.training.augment import Augment, normal_noise
+from gl_jax.training import augment, penalties
+from gl_jax.training.augment import Adaptive, Augment, normal_noise
 from gl_jax.training.objectives import (
+    GAMES,
     Objective,
     Term,
-    adversarial_loss,
+    absolute_loss,
     completion_loss,
+    feature_loss,
     structure_loss,
 )
 from gl_jax.training.optimizers import create_optimizer
 
 View = Callable[[Images, Holes], Array]
-SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...]], Holes]
+SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...], Key[Array, ""]], Holes]
+Encode = Callable[[Images, Mask, Float[Array, " 3"]], Float[Array, "b h w 4"]]
+Fakes = Callable[[Images, Images, Mask], Images]
 
 
 class Optimizers(NamedTuple):
@@ -62,9 +75,15 @@ class Parts:
     objective: Objective
     optimizers: Optimizers
     sample_holes: SampleHoles
-    """(a key for each image, (height, width)) -> a hole and a window for each."""
+    """(a key for each image, (height, width), a key of the batch) -> Holes."""
     augment: Augment | None = None
-    """(a key for each image, images, step) -> images, before the views are cut out."""
+    """(a key for each image, views, step, probability) -> views; see `augment`."""
+    adaptive: Adaptive | None = None
+    """The controller of the augmentation's probability; without one it is 1."""
+    encode: Encode = network_input
+    """(images, mask, mean colour) -> the completion network's inputs."""
+    fakes: Fakes = composite
+    """(completed, images, mask) -> the images that the discriminators take for fakes."""
 
     def example_inputs(self, image_size: int) -> tuple[Array, dict[str, Array]]:
         """Zeros in the shapes that the two networks are shown: inputs, and views."""
@@ -101,6 +120,9 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
         "rematerialize": model.rematerialize,
         "ops": ops,
     }
+    of_discriminators = common | {"spectral_norm": model.spectral_norm}
+    if model.discriminator_norm == "none":
+        of_discriminators["norm_order"] = "none"
     views: dict[str, View] = {"local": window(holes.local_size), "global": whole}
     if model.discriminators != "both":
         views = {name: views[name] for name in views if name == model.discriminators}
@@ -108,7 +130,9 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
         completion=CompletionNetwork(
             output_activation=model.output_activation, **common
         ),
-        discriminator=ContextDiscriminator(tuple(views), **common) if views else None,
+        discriminator=ContextDiscriminator(tuple(views), **of_discriminators)
+        if views
+        else None,
         views=views,
         objective=_objective(config.loss),
         optimizers=_optimizers(config),
@@ -118,22 +142,67 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
             max_size=holes.max_size,
             local_size=holes.local_size,
         ),
-        augment=_noise(config),
+        augment=_augment(config),
+        adaptive=_adaptive(config.augment),
+        fakes=composite if config.loss.fakes == "composite" else _raw,
     )
 
 
 def _objective(loss: LossConfig) -> Objective:
-    squared = partial(completion_loss, normalizer=loss.normalizer)
-    terms = {"completion_loss": Term(squared)}
+    errors = {"squared": completion_loss, "absolute": absolute_loss}
+    error = partial(errors[loss.completion], normalizer=loss.normalizer)
+    terms = {"completion_loss": Term(error, loss.completion_weight)}
     if loss.structure_weight > 0:
         terms["structure_loss"] = Term(structure_loss, loss.structure_weight)
+    weights = {
+        penalties.r1: loss.r1,
+        penalties.r2: loss.r2,
+        penalties.gradient_penalty: loss.gradient_penalty,
+    }
+    penalty = penalties.total(*(make(w) for make, w in weights.items() if w > 0))
+    game = GAMES[loss.adversarial]
     return Objective(
         completion=terms,
-        adversarial=partial(adversarial_loss, kind=loss.adversarial),
+        discriminator=game.discriminator,
+        adversarial=game.adversarial,
+        relativistic=game.relativistic,
         discriminator_weight=loss.discriminator_weight,
+        joint_discriminator_weight=loss.joint_discriminator_weight,
+        joint_completion_weight=loss.joint_completion_weight,
         alpha=loss.alpha,
         ratio=loss.adversarial_ratio,
+        penalty=penalty,
+        penalty_every=loss.penalty_every,
+        matching=feature_loss if loss.feature_weight > 0 else None,
+        matching_weight=loss.feature_weight,
     )
+
+
+def _augment(config: Config) -> Augment | None:
+    """Colour, translation, cutout in DiffAugment's order; noise last."""
+    chosen, noise = config.augment, _noise(config)
+    augments: list[Augment] = []
+    if chosen.color:
+        augments.append(augment.color)
+    if chosen.translation > 0:
+        augments.append(augment.translation(chosen.translation))
+    if chosen.cutout > 0:
+        augments.append(augment.cutout(chosen.cutout))
+    if noise is not None:
+        augments.append(noise)
+    return augment.chain(*augments)
+
+
+def _adaptive(chosen: AugmentConfig) -> Adaptive | None:
+    if chosen.adaptive_target is None:
+        return None
+    return Adaptive(chosen.adaptive_target, chosen.adaptive_images)
+
+
+def _raw(completed: Images, images: Images, mask: Mask) -> Images:
+    """The completion network's whole output, known pixels included."""
+    del images, mask
+    return completed
 
 
 def _noise(config: Config) -> Augment | None:
@@ -162,7 +231,8 @@ def _optimizers(config: Config) -> Optimizers:
     joint = total - first - second
     if config.model.discriminators == "none":
         first, second, joint = total, 0, 0
+    completing = joint // schedule.discriminator_updates
     return Optimizers(
-        create_optimizer(config.completion_optimizer, first + joint, joint),
+        create_optimizer(config.completion_optimizer, first + completing, completing),
         create_optimizer(config.discriminator_optimizer, second + joint, joint),
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gl_jax import compilation
+from gl_jax.training.augment import AdaptiveState, adaptive_start
 from gl_jax.training.parts import Parts
 
 Tree = Any
@@ -39,6 +40,8 @@ class TrainState:
     completion: NetState
     discriminator: NetState | None
     ema: Tree | None
+    adaptive: AdaptiveState | None = None
+    """The augmentation's probability; None where it is no matter of the state."""
 
 
 def create_state(
@@ -77,7 +80,9 @@ def _created(parts: Parts, image_size: int, ema: bool, key: jax.Array) -> TrainS
     average = None
     if ema:
         average = {"params": completion.params, "batch_stats": completion.batch_stats}
-    return TrainState(jnp.zeros((), jnp.int32), completion, discriminator, average)
+    adaptive = None if parts.adaptive is None else adaptive_start()
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, completion, discriminator, average, adaptive)
 
 
 def inference_variables(state: TrainState) -> Tree:

@@ -21,21 +21,18 @@ import optax
 from jaxtyping import Array, Key
 
 from gl_jax.config import Phase
+from gl_jax.parallel import axis_size
+from gl_jax.training.augment import adapted
 from gl_jax.training.gradients import (
-    Batch,
-    Color,
-    Drawn,
     Gradients,
     Scalars,
-    Setup,
     complete,
     completion_gradients,
     discriminator_gradients,
     discriminator_of,
-    examples_of,
-    set_up,
 )
 from gl_jax.training.parts import Parts
+from gl_jax.training.setup import Batch, Color, Drawn, Setup, examples_of, set_up
 from gl_jax.training.state import NetState, TrainState
 
 Step = Callable[..., tuple[TrainState, Scalars]]
@@ -87,8 +84,8 @@ def discriminator_step(
     """Updates the discriminators alone (Algorithm 1, T_C <= t < T_C + T_D)."""
     examples = examples_of(setup, state, images, key, drawn)
     measured = discriminator_gradients(setup, state, examples)
-    state = _with_discriminator(setup, state, measured)
-    return replace(state, step=state.step + 1), measured.metrics
+    state, metrics = _with_discriminator(setup, state, measured, len(images))
+    return replace(state, step=state.step + 1), metrics
 
 
 def joint_step(
@@ -107,10 +104,10 @@ def joint_step(
     shared = None
     if setup.accumulate == 1:
         shared = complete(setup, state, state.completion.batch_stats, examples)
-    judged = discriminator_gradients(setup, state, examples, shared)
-    state = _with_discriminator(setup, state, judged)
+    judged = discriminator_gradients(setup, state, examples, shared, joint=True)
+    state, metrics = _with_discriminator(setup, state, judged, len(images))
     measured = completion_gradients(setup, state, examples, shared, joint=True)
-    return _with_completion(setup, state, measured), judged.metrics | measured.metrics
+    return _with_completion(setup, state, measured), metrics | measured.metrics
 
 
 def _updated(
@@ -126,12 +123,21 @@ def _updated(
 
 
 def _with_discriminator(
-    setup: Setup, state: TrainState, measured: Gradients
-) -> TrainState:
-    optimizer = setup.parts.optimizers.discriminator
-    return replace(
-        state, discriminator=_updated(optimizer, discriminator_of(state), measured)
-    )
+    setup: Setup, state: TrainState, measured: Gradients, count: int
+) -> tuple[TrainState, Scalars]:
+    """The state after the update, its augmentation led by it; `count` images a device."""
+    parts, metrics = setup.parts, measured.metrics
+    net = discriminator_of(state)
+    net = _updated(parts.optimizers.discriminator, net, measured)
+    state = replace(state, discriminator=net)
+    if parts.adaptive is None or state.adaptive is None:
+        return state, metrics
+    batch = count * axis_size(setup.axis_name)
+    # Of logits never 0, the mean sign is the share above 0, less that below.
+    sign = 2 * metrics["real_accuracy"] - 1
+    adaptive = adapted(parts.adaptive, state.adaptive, sign, batch)
+    metrics = metrics | {"augment_probability": state.adaptive.probability}
+    return replace(state, adaptive=adaptive), metrics
 
 
 def _with_completion(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt8
 
 from gl_jax import compilation
 from gl_jax.config import Config
-from gl_jax.holes import HOLES, composite, example_keys, network_input
+from gl_jax.holes import HOLES, batch_key, composite, example_keys
 from gl_jax.metrics import l1, psnr
 from gl_jax.training.parts import Parts
 
@@ -49,8 +49,9 @@ class Validation:
         ) -> tuple[Any, dict[str, Float[Array, " b"]]]:
             images = photographs.astype(jnp.float32) / 255
             keys = example_keys(jax.random.key(SEED), HOLES, first, images.shape[0])
-            mask = parts.sample_holes(keys, images.shape[1:3]).mask
-            inputs = network_input(images, mask, jnp.asarray(mean_color, jnp.float32))
+            of_all = batch_key(jax.random.key(SEED), HOLES)
+            mask = parts.sample_holes(keys, images.shape[1:3], of_all).mask
+            inputs = parts.encode(images, mask, jnp.asarray(mean_color, jnp.float32))
             completed = jnp.asarray(
                 parts.completion.apply(variables, inputs, train=False)
             )

@@ -17,7 +17,7 @@ from gl_jax.data.sources import (
     inventory,
     open_source,
 )
-from gl_jax.inpainting.images import read_rgb
+from gl_jax.images import read_rgb
 
 Folder = Callable[..., Path]
 Jpeg = Callable[..., bytes]

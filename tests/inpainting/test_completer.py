@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import gl_jax
+from gl_jax import images
 from gl_jax.config import UsageError
 from gl_jax.inpainting import completer as room
-from gl_jax.inpainting import images
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 from gl_jax.weights.native import Convention

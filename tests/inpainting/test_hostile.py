@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from gl_jax import cli, compilation
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images import read, read_crop, read_rgb
+from gl_jax.images import read, read_crop, read_rgb
 from gl_jax.weights import native
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images import read, read_crop
+from gl_jax.images import read, read_crop
 
 COUNT = 100_000
 LARGEST_GROWTH = 600 * 2**20

@@ -73,7 +73,7 @@ def hinge(config: Config) -> Parts:
 GAMMA = 10.0
 
 
-def r1_penalty(judge, real, fake):
+def r1_penalty(judge, real, fake, keys):
     """gamma / 2 times the squared norm of the logit's gradient at photographs."""
     gradients = jax.grad(lambda views: jnp.sum(judge(views)))(real)
     squares = [jnp.sum(jnp.square(g), (1, 2, 3)) for g in gradients.values()]
@@ -105,11 +105,11 @@ def middle(config: Config) -> Parts:
 # --- an augmentation that turns images to another brightness -------------------------------
 
 
-def brightness(key, images, step):
+def brightness(keys, views, step, probability):
     """One factor for each image, within 20 %; the more steps, the closer to 1."""
-    factor = jax.vmap(lambda one: jax.random.uniform(one, (), minval=0.8, maxval=1.2))
-    share = 1 / (1 + step.astype(jnp.float32))
-    return images * (1 + share * (factor(key) - 1))[:, None, None, None]
+    draw = jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.8, maxval=1.2))
+    factor = 1 + (draw(keys) - 1) / (1 + step.astype(jnp.float32))
+    return jax.tree.map(lambda view: view * factor[:, None, None, None], views)
 
 
 def brighter(config: Config) -> Parts:
@@ -303,15 +303,15 @@ def test_an_augmentation_is_in_front_of_the_discriminators(step):
     """The same function of both, each image with its own key."""
     asked = []
 
-    def noticed(key, images, step):
-        asked.append((key.shape, images.shape, step.shape))
-        return brightness(key, images, step)
+    def noticed(keys, views, step, probability):
+        asked.append((keys.shape, views["local"].shape, step.shape, probability.shape))
+        return brightness(keys, views, step, probability)
 
     parts = dataclasses.replace(default_parts(EXPERIMENT), augment=noticed)
     gradients = make_gradients(parts, MEAN)
     state = state_of(default_parts).replace(step=jnp.asarray(step))
     jax.eval_shape(gradients[Phase.DISCRIMINATOR], state, photographs(), KEY)
-    assert asked == [((BATCH,), (BATCH, SIZE, SIZE, 3), ())] * 2
+    assert asked == [((BATCH,), (BATCH, LOCAL, LOCAL, 3), (), ())] * 2
     jax.eval_shape(gradients[Phase.JOINT], state, photographs(), KEY)
     assert len(asked) == 3
     jax.eval_shape(gradients[Phase.COMPLETION], state, photographs(), KEY)

@@ -128,17 +128,27 @@ def drawn(step: int, first: int = 0, count: int = BATCH):
     return fake, real.corner
 
 
-def seen(settings, images, use, step=0):
+def seen(settings, images, corner, use, step=0):
     """What the discriminators see of `images`; `use` 0: fakes, 1: photographs, 2: judging."""
     deviation = SETTINGS[settings].loss.discriminator_noise
     if (settings, step) == ("falling noise", 4):  # one of its two joint steps is done
         deviation = 0.05
-    keys = example_keys(jax.random.fold_in(KEY, step), NOISE, 0, BATCH)
-    noise = [
-        jax.random.normal(jax.random.split(key, 3)[use], (SIZE, SIZE, 3))
-        for key in keys
+    keys = [
+        jax.random.split(key, 3)[use]
+        for key in example_keys(jax.random.fold_in(KEY, step), NOISE, 0, BATCH)
     ]
-    return images + deviation * jnp.stack(noise)
+    views = {"local": crop(images, corner, LOCAL), "global": images}
+    return {
+        name: view
+        + deviation
+        * jnp.stack(
+            [
+                jax.random.normal(jax.random.fold_in(key, place), view.shape[1:])
+                for key in keys
+            ]
+        )
+        for place, (name, view) in enumerate(views.items())
+    }
 
 
 def written_out_completion(params, stats, images, mask):
@@ -155,10 +165,10 @@ def written_out_completion(params, stats, images, mask):
     return completed, jnp.sum((mask * (completed - images)) ** 2) / images.size
 
 
-def judged(params, stats, images, corner):
+def judged(params, stats, views):
     logits, updates = default_parts(SETTINGS["plain"]).discriminator.apply(
         {"params": params, "batch_stats": stats},
-        {"local": crop(images, corner, LOCAL), "global": images},
+        views,
         train=True,
         mutable=["batch_stats"],
     )
@@ -265,8 +275,8 @@ def test_discriminator_gradient_is_that_of_equation_3(settings, step):
         )
         fakes = composite(completed, images, holes.mask)
         stats = state.discriminator.batch_stats
-        fake, _ = judged(params, stats, seen(settings, fakes, 0, step), holes.corner)
-        real, _ = judged(params, stats, seen(settings, images, 1, step), real_corner)
+        fake, _ = judged(params, stats, seen(settings, fakes, holes.corner, 0, step))
+        real, _ = judged(params, stats, seen(settings, images, real_corner, 1, step))
         return -jnp.mean(jnp.log(real)) - jnp.mean(jnp.log(1 - fake))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state.discriminator.params)
@@ -294,8 +304,7 @@ def test_joint_completion_gradient_is_that_of_equation_5(settings):
         score, _ = judged(
             after.discriminator.params,
             state.discriminator.batch_stats,
-            seen(settings, fakes, 2),
-            holes.corner,
+            seen(settings, fakes, holes.corner, 2),
         )
         term = jnp.log(1 - score) if settings == "saturating" else -jnp.log(score)
         return error + alpha * jnp.mean(term)

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from gl_jax.config import UsageError
 from gl_jax.files import write_output
-from gl_jax.inpainting.images.photo import (
+from gl_jax.images.photo import (
     FORMATS,
     GREY,
     SUFFIXES,

@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from gl_jax.config import UsageError
 from gl_jax.files import reason
-from gl_jax.inpainting.images.metadata import orientation_of, read_metadata
-from gl_jax.inpainting.images.photo import (
+from gl_jax.images.metadata import orientation_of, read_metadata
+from gl_jax.images.photo import (
     ALWAYS_LOSSY,
     FORMATS,
     GREY,

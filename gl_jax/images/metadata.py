@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, JpegImagePlugin
 
-from gl_jax.inpainting.images.photo import Metadata
+from gl_jax.images.photo import Metadata
 
 _ORIENTATION = 0x0112
 # Tags of TIFF that describe how its pixels are stored, not the photograph; among them

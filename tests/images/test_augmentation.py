@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gl_jax.inpainting.images import jittered, mirrored
+from gl_jax.images import jittered, mirrored
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

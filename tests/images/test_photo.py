@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from gl_jax import images
 from gl_jax.config import UsageError
-from gl_jax.inpainting import images
 
 CHANCE = np.random.default_rng(0)
 HEIGHT, WIDTH = 20, 30

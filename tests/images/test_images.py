@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
-from gl_jax.inpainting.images import read_crop, read_rgb, reading
+from gl_jax.images import read_crop, read_rgb, reading
 
 # Four different corners, so that any turn or mirroring of it shows.
 SCENE = np.zeros((24, 32, 3), np.uint8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gl_jax.inpainting.images.photo import LUMA, RgbImage
+from gl_jax.images.photo import LUMA, RgbImage
 
 
 def mirrored(image: RgbImage) -> RgbImage:

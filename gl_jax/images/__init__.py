@@ -14,8 +14,8 @@ wherever the format is lossless. Pillow knows no colour of more than 8 bits: Ope
 decodes those, and `writing` encodes them.
 """
 
-from gl_jax.inpainting.images.augmentation import jittered, mirrored
-from gl_jax.inpainting.images.photo import (
+from gl_jax.images.augmentation import jittered, mirrored
+from gl_jax.images.photo import (
     EVERYWHERE,
     Box,
     Metadata,
@@ -26,7 +26,7 @@ from gl_jax.inpainting.images.photo import (
     resized,
     side_by_side,
 )
-from gl_jax.inpainting.images.reading import (
+from gl_jax.images.reading import (
     allow_pixels,
     from_pillow,
     is_pillow,
@@ -35,7 +35,7 @@ from gl_jax.inpainting.images.reading import (
     read_rgb,
     readable_suffixes,
 )
-from gl_jax.inpainting.images.writing import (
+from gl_jax.images.writing import (
     format_of,
     holds_alpha,
     output_suffix,

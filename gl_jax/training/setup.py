@@ -1,0 +1,107 @@
+"""A step's parts and numbers, and what a step draws for its photographs."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, UInt8
+
+from gl_jax.holes import (
+    HOLES,
+    NOISE,
+    PENALTY,
+    REAL_PATCHES,
+    Holes,
+    Images,
+    batch_key,
+    example_keys,
+)
+from gl_jax.parallel import axis_index
+from gl_jax.training.parts import Parts
+from gl_jax.training.state import TrainState
+
+Color = tuple[float, float, float]
+Batch = UInt8[Array, "b h w 3"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A step's parts and numbers besides arrays; fixed for the whole run."""
+
+    parts: Parts
+    mean_color: Color
+    accumulate: int = 1
+    ema_decay: float | None = None
+    axis_name: str | None = None
+
+
+def set_up(
+    parts: Parts,
+    mean_color: Color,
+    accumulate: int,
+    ema_decay: float | None,
+    axis_name: str | None,
+) -> Setup:
+    """The setup, with the networks' statistics shared over the devices of the axis."""
+
+    def shared(network: nn.Module | None) -> Any:
+        if hasattr(network, "axis_name"):
+            return network.clone(axis_name=axis_name)  # type: ignore[union-attr]
+        return network
+
+    parts = replace(
+        parts,
+        completion=shared(parts.completion),
+        discriminator=shared(parts.discriminator),
+    )
+    return Setup(parts, mean_color, accumulate, ema_decay, axis_name)
+
+
+class Drawn(NamedTuple):
+    """Holes of one's own for a step, instead of those that it draws."""
+
+    holes: Holes
+    """M_c: what is missing in each photograph, and the window around it."""
+    windows: Holes
+    """M_d: the place at which the real photographs are looked at."""
+
+
+class Examples(NamedTuple):
+    """Photographs of a step with what was drawn for them."""
+
+    images: Images
+    holes: Holes
+    windows: Holes
+    augment: Key[Array, "b 3"]
+    """Keys of the augmentation: for the fakes and photographs of the discriminators' update,
+    and for the completion network's."""
+    penalty: Key[Array, " b"]
+
+
+def examples_of(
+    setup: Setup,
+    state: TrainState,
+    images: Batch,
+    key: Key[Array, ""],
+    drawn: Drawn | None,
+) -> Examples:
+    """The photographs in [0, 1] with their holes, drawn by their place in the whole batch."""
+    count, *shape, _ = images.shape
+    key = jax.random.fold_in(key, state.step)
+    first = axis_index(setup.axis_name) * count
+    keys = partial(example_keys, key, first=first, count=count)
+    if drawn is None:
+        drawn = Drawn(
+            *(
+                setup.parts.sample_holes(
+                    keys(stream=stream), tuple(shape), batch_key(key, stream)
+                )
+                for stream in (HOLES, REAL_PATCHES)
+            )
+        )
+    augment = jax.vmap(partial(jax.random.split, num=3))(keys(stream=NOISE))
+    images = images.astype(jnp.float32) / 255
+    return Examples(images, *drawn, augment, keys(stream=PENALTY))
