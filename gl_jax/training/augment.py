@@ -88,7 +88,7 @@ def translation(share: float) -> Augment:
         around = [*((margin, margin) for margin in margins), (0, 0)]
         padded = jnp.pad(image, around, constant_values=GREY)
         return jax.lax.dynamic_slice(
-            padded, (*(most + by), 0), (height, width, channels)
+            padded, (*(most + by), jnp.zeros_like(most[0])), (height, width, channels)
         )
 
     return partial(_each_view, moved)
