@@ -29,7 +29,11 @@ from gl_jax.training.state import (
     state_shapes,
 )
 from gl_jax.training.watchdog import Watchdog
-from gl_jax.training.workdir import require_same_photographs, require_same_run
+from gl_jax.training.workdir import (
+    require_same_length,
+    require_same_photographs,
+    require_same_run,
+)
 
 
 class NotFiniteError(RuntimeError):
@@ -128,6 +132,7 @@ def _restored_or_new(run: Run, rollbacks: int) -> Start:
     address = run.config.checkpoints_of(run.workdir)
     stored, extra = Config.from_json(restored.config_json), restored.extra
     require_same_run(run.config, stored, address)
+    require_same_length(run.config, stored, restored.step, address)
     how = require_same_photographs(run.config, stored, run.photographs, extra)
     if how is not None:
         run.log(

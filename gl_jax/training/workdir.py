@@ -118,6 +118,9 @@ def claim(
         color = stored.data.mean_color
         config = replace(config, data=replace(config.data, mean_color=color))
     require_same_run(config, stored, f"--workdir {workdir}")
+    require_same_length(
+        config, stored, last_saved_step(workdir), f"--workdir {workdir}"
+    )
     changed = ", ".join(
         f"{name} {then} -> {now}" for name, now, then in differences(config, stored)
     )
@@ -160,22 +163,30 @@ def require_same_run(config: Config, stored: Config, holder: str) -> None:
             f"{holder} holds a run that differs in what it learns: {'; '.join(fixed)}. "
             f"Give the same values. {ELSEWHERE}"
         )
-    decaying = ", ".join(_decaying(stored))
+
+
+def require_same_length(config: Config, stored: Config, step: int, holder: str) -> None:
+    """Refuses another number of steps if what has fallen until `step` would jump by it."""
     now, then = (one.schedule.total_steps for one in (config, stored))
-    if now != then and decaying:
+    falling = ", ".join(_falling(stored, step))
+    if now != then and falling:
         raise UsageError(
-            f"{holder} holds a run whose {decaying} falls to its end at step {then}: with "
+            f"{holder} holds a run whose {falling} falls to its end at step {then}: with "
             f"schedule.total_steps (={now}) it would jump. To go on from a finished run, "
             "export it (gl-jax export) and begin another one with --run.initial-weights."
         )
 
 
-def _decaying(config: Config) -> Iterator[str]:
-    """The numbers of a run that follow from its length."""
+def _falling(config: Config, step: int) -> Iterator[str]:
+    """The numbers that follow from a run's length, of those in use until `step`."""
+    schedule = config.schedule
+    joint = step > schedule.completion_steps + schedule.discriminator_steps
     for name in ("completion_optimizer", "discriminator_optimizer"):
-        if getattr(config, name).decay != "constant":
+        optimizer = getattr(config, name)
+        early = step > 0 and optimizer.joint_learning_rate is None
+        if optimizer.decay != "constant" and (early or joint):
             yield f"{name}'s learning rate"
-    if config.loss.discriminator_noise_end is not None:
+    if config.loss.discriminator_noise_end is not None and joint:
         yield "discriminator noise"
 
 
