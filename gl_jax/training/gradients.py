@@ -335,12 +335,15 @@ def _views(
     keys: Key[Array, " b"],
 ) -> dict[str, Array]:
     """The images as the discriminators see them."""
-    parts = setup.parts
+    parts, step = setup.parts, state.step
+    if parts.noise is not None:
+        images = parts.noise(keys, images, step)
     views = {name: view(images, holes) for name, view in parts.views.items()}
     if parts.augment is None:
         return views
     probability = jnp.ones(()) if state.adaptive is None else state.adaptive.probability
-    return dict(parts.augment(keys, views, state.step, probability))
+    keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)  # other than the noise's
+    return dict(parts.augment(keys, views, step, probability))
 
 
 def _of_the_game(setup: Setup, logits: Logits) -> Logits:
