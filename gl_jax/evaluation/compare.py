@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax import images, metrics
+from gl_jax import images, metrics, texture
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.data.sources import Source
-from gl_jax.evaluation import mask_list, results, texture
+from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
 from gl_jax.evaluation.measures import fingerprint, image_metrics
 from gl_jax.evaluation.memory import peak_above
@@ -37,10 +37,10 @@ from gl_jax.evaluation.photographs import (
 from gl_jax.evaluation.protocol import IMAGE_SIZE
 from gl_jax.evaluation.results import Comparison, Failure, Score
 from gl_jax.evaluation.resume import Journal
-from gl_jax.evaluation.texture import Places
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import writing
 from gl_jax.inpainting.completer import Completer, load_model
+from gl_jax.texture import Places
 
 OURS = "gl"
 

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gl_jax import parallel
+from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, mask_list, results, texture
+from gl_jax.evaluation import distances, inception, mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
@@ -42,9 +42,9 @@ from gl_jax.evaluation.results import (
     seeds_of,
 )
 from gl_jax.evaluation.resume import ArrayRecords, Journal
-from gl_jax.evaluation.texture import LEVELS, PATCH, Places
 from gl_jax.figures.sheets import Tile
 from gl_jax.inpainting import completer
+from gl_jax.texture import LEVELS, PATCH, Places
 from gl_jax.weights.native import Model
 
 LOG_SECONDS = 5

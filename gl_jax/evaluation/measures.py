@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
-from gl_jax import compilation, metrics
+from gl_jax import compilation, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception, lpips, texture
-from gl_jax.evaluation.texture import Places
+from gl_jax.evaluation import inception, lpips
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
+from gl_jax.texture import Places
 from gl_jax.weights import native, tensors
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gl_jax import texture
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -22,7 +23,6 @@ from gl_jax.config import (
     UsageError,
 )
 from gl_jax.evaluation import compare as comparison
-from gl_jax.evaluation import texture
 from gl_jax.evaluation.baselines import BASELINES, fair
 from gl_jax.evaluation.masks import box, center
 from gl_jax.evaluation.photographs import Selection

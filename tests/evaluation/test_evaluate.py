@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from gl_jax import cli, metrics
+from gl_jax import cli, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, lpips, mask_list, texture
+from gl_jax.evaluation import distances, inception, lpips, mask_list
 from gl_jax.evaluation import evaluate as evaluation
 from gl_jax.evaluation.distances import Moments, frechet_distance
 from gl_jax.evaluation.photographs import Selection

@@ -8,8 +8,8 @@ import pytest
 from jaxtyping import TypeCheckError
 from scipy.stats import wasserstein_distance
 
-from gl_jax.evaluation import texture
-from gl_jax.evaluation.texture import grid_energy, swd
+from gl_jax import texture
+from gl_jax.texture import grid_energy, swd
 
 SIDE = 48
 
