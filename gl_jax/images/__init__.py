@@ -35,7 +35,7 @@ from gl_jax.images.reading import (
     read_rgb,
     readable_suffixes,
 )
-from gl_jax.images.unread import left_out
+from gl_jax.images.unread import counted, left_out
 from gl_jax.images.writing import (
     format_of,
     holds_alpha,
@@ -52,6 +52,7 @@ __all__ = [
     "PillowImage",
     "RgbImage",
     "allow_pixels",
+    "counted",
     "format_of",
     "from_array",
     "from_pillow",

@@ -23,7 +23,7 @@ _STRUCTURE = frozenset(
      292, 293, 297, 317, 320, 321, *range(322, 326), 330, 332, 333, 334, 338, 339, 340,
      341, 342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675]
 )  # fmt: skip
-_IPTC_TAG, _PHOTOSHOP_TAG = 33723, 34377
+_IPTC_TAG, _PHOTOSHOP_TAG, _SUB_IFDS = 33723, 34377, 330
 # Tags that describe the photograph in many numbers: the transfer function, the camera's
 # measured response, the place on the earth, comments of Windows, printing.
 _LONG = frozenset(
@@ -75,6 +75,9 @@ def read_metadata(
     if left_out:
         names = ", ".join(dict.fromkeys(left_out))
         notices.append(f"{name}: left out, as it could show what was removed: {names}.")
+    lost = _not_read(image, data)
+    if lost:
+        notices.append(f"{name}: not read, and so not in a result: {', '.join(lost)}.")
     return Metadata(
         icc=icc if isinstance(icc, bytes) and icc else None,
         exif=exif,
@@ -201,8 +204,28 @@ def _further_pictures(image: Image.Image, data: bytes, left_out: list[str]) -> N
         behind = embedded.behind_jpeg(data)
         if len(behind) > _SHORT and image.format != "MPO":
             left_out.append(f"{len(behind) / 1000:.0f} kB behind the photo")
+    if _SUB_IFDS in tags_of(image):
+        left_out.append("further pictures in the TIFF")
     if image.format == "AVIF" and b"tmap" in data[: data.find(b"mdat")]:
         left_out.append("gain map")
+
+
+def _not_read(image: Image.Image, data: bytes) -> list[str]:
+    """Descriptions of the photograph that a result loses because Pillow skips them."""
+    lost = []
+    if image.format == "GIF" and b"XMP DataXMP" in data:
+        lost.append("XMP")
+    if image.format == "JPEG2000" and re.search(rb"uuid|xml ", data[:_BOXES]):
+        lost.append("metadata of JPEG 2000")
+    if image.format == "PSD":
+        resources = {code for code, *_ in getattr(image, "resources", ())}
+        lost += [what for code, what in _PSD_METADATA.items() if code in resources]
+    return lost
+
+
+_BOXES = 1 << 16
+"""Bytes of a JPEG 2000 among which its boxes of metadata usually begin."""
+_PSD_METADATA = {0x0404: "IPTC", 0x0422: "EXIF", 0x0424: "XMP"}
 
 
 def _png_chunks(

@@ -323,6 +323,7 @@ def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
             alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if mode not in (*GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
             inks = image.copy()
+            inks.info = {}  # its metadata are those of the photo
         pixels = np.asarray(_rgb(image))
     if deep is None or stored == "PNG":
         # OpenCV turns a TIFF by itself.

@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+ADVICE = "convert it to PNG, TIFF or JPEG first"
 
 
 class Kind(NamedTuple):
@@ -14,7 +16,7 @@ class Kind(NamedTuple):
     suffixes: str
     signature: bytes
     """A pattern of the first bytes of such a file."""
-    advice: str = "convert it to PNG, TIFF or JPEG first"
+    advice: str = ADVICE
 
 
 # HEIC needs a decoder of HEVC. The wheels of pillow-heif have one, but are under the GPL.
@@ -60,12 +62,17 @@ def kind_of(name: str, start: bytes) -> Kind | None:
     return _BY_SUFFIX.get(Path(name).suffix.lower())
 
 
-def left_out(paths: Iterable[Path], folder: Path) -> str | None:
-    """One line on files of a folder that are left out, counted by kind; None without any.
+def counted(paths: Iterable[Path]) -> Counter[str]:
+    """The numbers of files by their suffix, in lower case."""
+    return Counter(path.suffix.lower() or "without a suffix" for path in paths)
 
-    Pictures of a kind that is not read come first, with what to do.
+
+def left_out(suffixes: Mapping[str, int], folder: Path) -> str | None:
+    """One line on the files of a folder that are left out; None without any.
+
+    `suffixes` are their numbers. Pictures of a kind that is not read come first, by the
+    kind's name and with what to do.
     """
-    suffixes = Counter(path.suffix.lower() for path in paths)
     if not suffixes:
         return None
     pictures, others = Counter[str](), Counter[str]()
@@ -73,9 +80,9 @@ def left_out(paths: Iterable[Path], folder: Path) -> str | None:
         if suffix in _BY_SUFFIX:
             pictures[_BY_SUFFIX[suffix].name] += count
         else:
-            others[suffix or "without a suffix"] += count
+            others[suffix] += count
     counts = [f"{n} {k}" for c in (pictures, others) for k, n in sorted(c.items())]
     advice = {kind.advice for kind in KINDS if kind.name in pictures}
-    one = next(iter(advice)) if len(advice) == 1 else KINDS[2].advice
-    about = f"; {one.replace(' it ', ' them ')}" if advice else ""
+    one = advice.pop() if len(advice) == 1 else ADVICE
+    about = f"; {one.replace(' it ', ' them ')}" if pictures else ""
     return f"left out of {folder}: {', '.join(counts)}{about}."

@@ -324,3 +324,23 @@ def test_searching_a_long_text_takes_no_time() -> None:
     for unit in (b"a" * 239 + b" ", b"a" * 511 + b" ", b"a=", b"/9j"):
         embedded.holds_picture(unit * (1_000_000 // len(unit)))
     assert time.perf_counter() - start < 10
+
+
+def test_descriptions_that_are_not_read_are_named(tmp_path) -> None:
+    path = tmp_path / "photo.gif"
+    PHOTO.quantize(16).save(path)
+    data = path.read_bytes()
+    extension = b"!\xff\x0bXMP DataXMP\4<x/>\0"
+    path.write_bytes(data[:-1] + extension + data[-1:])
+    line = "photo: not read, and so not in a result: XMP."
+    assert images.read(path, "photo").notices == (line,)
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "LAB"])
+def test_a_photo_that_is_not_filled_has_no_pictures_either(kind, tmp_path) -> None:
+    path = tmp_path / "photo.tif"
+    xmp = xmp_of(f"<own:a>{ENCODED}</own:a>")
+    PHOTO.convert(kind).save(path, tiffinfo={700: xmp})
+    image = images.to_pillow(images.read(path))
+    assert ENCODED[:60].encode() not in image.info["xmp"]
+    assert b"Ada, at the sea" in image.info["xmp"]
