@@ -227,7 +227,7 @@ def further_parts(segments: list[tuple[str, bytes]], left_out: list[str]) -> Non
 
 _SEGMENTS = {
     b"JFIF\0": "", b"JFXX\0": "JFIF thumbnail", b"Exif\0": "",
-    b"http://ns.adobe.com/xap/1.0/\0": "",
+    b"http://ns.adobe.com/xap/1.0/\0": "", b"XMP\0://ns.adobe.com/xap/1.0/": "damaged XMP",
     b"http://ns.adobe.com/xmp/extension/\0": "extended XMP",
     b"ICC_PROFILE\0": "", b"MPF\0": "further pictures behind the photo",
     b"urn:iso:std:iso:ts:21496": "gain map", b"FPXR\0": "FlashPix preview",

@@ -34,7 +34,9 @@ _FEW, _SHORT = 64, 256
 """Numbers and bytes that are too few for a picture."""
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _PIXEL_SIZE = (0xA003, 0xA002)
-_COLOR_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"mDCV", b"cLLI")
+# Colour, and what a pixel measures.
+_COLOR_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"mDCV", b"cLLI",
+                 b"oFFs", b"pCAL", b"sCAL")  # fmt: skip
 # Chunks that a result has of its own, or that matter to the stored pixels only.
 _OWN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT",
                b"sPLT", b"pHYs", b"iCCP", b"eXIf", b"iDOT", b"acTL", b"fcTL",
@@ -249,7 +251,7 @@ def _png_chunks(
                 kept.append((chunk, content))
         elif chunk == b"caBX":
             left_out.append("Content Credentials (C2PA)")
-        elif chunk not in _OWN_CHUNKS:
+        elif chunk not in _OWN_CHUNKS and len(content) > _SHORT:
             left_out.append(f"chunk {chunk.decode('latin-1')}")
     known = (b"exif", b"APP1", b"xmp", b"8bim", b"iptc", b"icc", b"icm")
     left_out += [

@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from gl_jax.config import UsageError
 from gl_jax.files import reason
-from gl_jax.images import unread
+from gl_jax.images import tiff, unread
 from gl_jax.images.metadata import orientation_of, read_metadata, tags_of
 from gl_jax.images.photo import (
     ALWAYS_LOSSY,
@@ -22,12 +22,6 @@ from gl_jax.images.photo import (
     eight_bits,
     white_of,
 )
-
-# Tags of TIFF, and values of theirs.
-_SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _SUB_IFDS = 254, 258, 262, 330
-_EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING, _REFERENCE = 338, 339, 530, 532
-_DNG_VERSION = 50706
-_WHITE_IS_ZERO, _RGB = 0, 2
 
 _NO_PHOTOGRAPHS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")
 
@@ -93,6 +87,7 @@ def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
     info = dict(image.info)
     try:
         with _reported(name):
+            tiff.require_known_colors(image)
             return _photo(image, b"", name, suffix="")
     finally:
         # Decoding takes the transparency out; a copy would lose a TIFF's tags.
@@ -149,6 +144,11 @@ def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
             deep = _floating_tiff(stored)
             if deep is None:
                 kind = unread.kind_of(name, stored[:1024])
+                if kind is None and stored[:4] in tiff.STARTS:
+                    raise UsageError(
+                        f"{name} is a TIFF that is damaged, or whose samples are not "
+                        "read; store RGB or grey of 8 or 16 bits, pixel by pixel."
+                    ) from None
                 if kind is None:
                     raise
                 raise UsageError(
@@ -156,23 +156,12 @@ def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
                 ) from None
             image = deep
         with image:
-            _require_no_raw(image, name)
+            tiff.require_no_raw(image, name)
+            tiff.require_known_colors(image)
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
             yield image
-
-
-def _require_no_raw(image: Image.Image, name: str) -> None:
-    """UsageError for a camera's RAW file, of which Pillow would show the preview."""
-    tags = tags_of(image)
-    preview = bool(tags.get(_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
-    raw = unread.kind_of(name, b"") is unread.RAW
-    if tags and (preview or raw or _DNG_VERSION in tags):
-        raise UsageError(
-            f"{name} is camera RAW, of which only the preview could be read; "
-            f"{unread.RAW.advice}."
-        )
 
 
 @contextlib.contextmanager
@@ -211,13 +200,12 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    _require_known_colors(image)
     image = _unassociated(image)
     if image.mode.startswith("I;16"):
         # The upper byte, as Pillow itself reads the three channels of 16-bit colour.
-        image = Image.fromarray((_deep_grey(image) >> 8).astype(np.uint8))
+        image = Image.fromarray((tiff.deep_grey(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        image = Image.fromarray(eight_bits(_deep_grey(image)))
+        image = Image.fromarray(eight_bits(tiff.deep_grey(image)))
     # Only alpha can be lost with it; a palette's would make Pillow warn about that.
     image.info.pop("transparency", None)
     return image.convert("RGB")
@@ -229,45 +217,21 @@ def _unassociated(image: Image.Image) -> Image.Image:
     return image if plain is None else image.convert(plain)
 
 
-def _deep_grey(image: Image.Image) -> np.ndarray:
-    """Grey of more than 8 bits as it is meant: white is the largest value, of all bits."""
-    values, tags = np.asarray(image), tags_of(image)
-    if image.mode.startswith("I;16"):
-        values = values.astype(np.uint16)
-    if tags.get(_BITS) == (12,):
-        values = values << 4 | values >> 8
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        values = np.asarray(white_of(values) - values, values.dtype)
-    return values
-
-
-def _require_known_colors(image: Image.Image) -> None:
-    """ValueError for a TIFF whose samples Pillow takes for others than they are."""
-    tags = tags_of(image)
-    if image.mode == "L" and 2 in tags.get(_SAMPLE_FORMAT, ()):
-        raise ValueError("its 8-bit values are signed; store them unsigned")
-    if image.mode == "YCbCr" and tags:
-        full = (0, 255, 128, 255, 128, 255)
-        levels = tuple(float(level) for level in tags.get(_REFERENCE, full))
-        if tags.get(_SUBSAMPLING, (2, 2)) != (1, 1) or levels != full:
-            raise ValueError(
-                "its YCbCr is subsampled or has reference levels of its own; store RGB"
-            )
-
-
 def _floating_tiff(data: bytes) -> Image.Image | None:
     """Colour in floating point, which Pillow does not open, as 8 bits; None if it is not.
 
     The orientation is applied already.
     """
-    if data[:4] not in (b"II*\0", b"MM\0*"):
+    if data[:4] not in tiff.STARTS:
         return None
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
-    # OpenCV takes the samples of Lab and others for RGB.
-    if tags.get(_PHOTOMETRIC) != _RGB or tags.get(_EXTRA_SAMPLES, (2,)) != (2,):
+    # OpenCV takes the samples of Lab and others for RGB, and makes up planes.
+    rgb = tags.get(tiff.PHOTOMETRIC) == tiff.RGB
+    alpha = tags.get(tiff.EXTRA_SAMPLES, (2,)) == (2,)
+    if not rgb or not alpha or tags.get(tiff.PLANES) == tiff.SEPARATE:
         return None
     deep = _opencv(data)
     if deep is None or deep.ndim != 3 or deep.shape[2] not in (3, 4):
@@ -306,16 +270,15 @@ def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
     image.load()
     metadata = read_metadata(image, data, name, notices, sideways=sideways)
     orientation = orientation_of(image)
-    _require_known_colors(image)
     image = _unassociated(image)
     mode, inks = image.mode, None
-    if mode == "CMYK" and max(tags_of(image).get(_BITS, (8,))) > 8:
+    if mode == "CMYK" and max(tags_of(image).get(tiff.BITS, (8,))) > 8:
         notices.append(f"{name} has inks of 16 bits: 8 of them are kept.")
     deep = _deep(image, data)
     if deep is not None:
         pixels, alpha = deep[..., :3], deep[..., 3] if deep.shape[2] == 4 else None
     elif mode.startswith("I;16") or mode in ("I", "F"):
-        values = _deep_grey(image)
+        values = tiff.deep_grey(image)
         pixels, alpha = np.repeat(values[..., None], 3, axis=2), _key_alpha(image)
     else:
         alpha = None
@@ -375,19 +338,12 @@ def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
     samples = _opencv(data)
     if samples is None or samples.ndim != 3 or samples.dtype == np.uint8:
         return None
-    extra = tags_of(image).get(_EXTRA_SAMPLES)
+    extra = tags_of(image).get(tiff.EXTRA_SAMPLES)
     if samples.shape[2] == 4 and extra == (0,):
         return samples[..., :3]
     if samples.shape[2] == 4 and extra == (1,):
-        return _divided_by_alpha(samples)
+        return tiff.divided_by_alpha(samples)
     return samples
-
-
-def _divided_by_alpha(samples: np.ndarray) -> np.ndarray:
-    alpha = samples[..., 3:].astype(np.float64)
-    colors = samples[..., :3] * (white_of(samples) / np.maximum(alpha, 1))
-    colors = np.minimum(np.rint(colors), white_of(samples))
-    return np.concatenate([colors.astype(samples.dtype), samples[..., 3:]], axis=2)
 
 
 def _key_alpha(image: Image.Image) -> np.ndarray | None:
