@@ -135,7 +135,7 @@ def complete(
 
     params = local(state.completion.params, setup.axis_name)
     completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
-    return Completion(completed, batch_stats, pullback)
+    return Completion(completed, _shared(setup, batch_stats), pullback)
 
 
 def _completion_error(
@@ -259,7 +259,7 @@ def discriminator_gradients(
             )
             slopes = jax.tree.map(jnp.add, slopes, more)
             metrics = metrics | {"penalty": penalty}
-        return stats, Measured(slopes, metrics, {})
+        return _shared(setup, stats), Measured(slopes, metrics, {})
 
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
@@ -366,6 +366,15 @@ def _applied(
         _variables(params, batch_stats), inputs, train=True, mutable=["batch_stats"]
     )
     return outputs, updated.get("batch_stats", {})
+
+
+def _shared(setup: Setup, batch_stats: Tree) -> Tree:
+    """Running statistics that are the same on all devices, whatever they are made of.
+
+    BatchNorm's are so already. SpectralNorm's vectors follow from the parameters, which a
+    gradient takes for each device's own.
+    """
+    return pmean(batch_stats, setup.axis_name)
 
 
 def _over_pieces(

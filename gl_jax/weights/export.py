@@ -21,7 +21,7 @@ from gl_jax.experiment import Experiment
 from gl_jax.files import write_output
 from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
-from gl_jax.weights import architectures
+from gl_jax.weights import architectures, native
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
 from gl_jax.weights.convention import Color, Convention
 from gl_jax.weights.native import Discriminator, Model
@@ -98,13 +98,15 @@ def from_run(
         if not trees["discriminator"]:
             raise UsageError(f"the run in {root} has no discriminators to export.")
         judge = Discriminator(
-            trees["discriminator"],
-            _architecture(restored.extra, "discriminator", config, experiment),
+            {}, _architecture(restored.extra, "discriminator", config, experiment)
         )
     averaged = restored.state.get("ema")
     beginning = config.run.initial_weights
-    return Model(
-        averaged or trees["completion"],
+    arrays = native.flat(averaged or trees["completion"])
+    if discriminators:
+        arrays |= native.flat(trees["discriminator"], "discriminator/")
+    model = Model(
+        {},
         _architecture(restored.extra, "completion", config, experiment),
         Convention.gl_jax(mean_color),
         judge,
@@ -122,6 +124,7 @@ def from_run(
             "gl_jax": __version__,
         },
     )
+    return native.with_arrays(model, arrays, root)
 
 
 def select(model: Model, *, discriminators: bool) -> Model:

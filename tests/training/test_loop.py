@@ -19,7 +19,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
+from gl_jax import cli
 from gl_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     HolesConfig,
@@ -32,10 +34,13 @@ from gl_jax.config import (
 from gl_jax.data.pipeline import Photographs
 from gl_jax.inpainting.completer import load_model
 from gl_jax.parallel import Devices
-from gl_jax.training import loop, workdir
+from gl_jax.training import initial, loop, workdir
 from gl_jax.training.checkpoint import restore_subtree
+from gl_jax.training.checkpoint.manifest import named
 from gl_jax.training.interruption import Interrupted
-from gl_jax.weights import native
+from gl_jax.training.parts import default_parts
+from gl_jax.training.state import create_state, state_shapes
+from gl_jax.weights import architectures, native
 
 # A test may have several lives, each of which traces its steps, on a machine that is busy.
 pytestmark = pytest.mark.timeout(600)
@@ -86,7 +91,7 @@ def copied_up_to(unbroken: Path, workdir: Path, step: int) -> Path:
 
 
 def saved_state(workdir: Path) -> dict:
-    names = ("step", "completion", "discriminator", "ema")
+    names = ("step", "completion", "discriminator", "ema", "adaptive")
     return restore_subtree(workdir / "checkpoints", names).state
 
 
@@ -150,6 +155,48 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(unbroken, tmp_path):
     assert_same_state(tmp_path, unbroken)
     # The sheets and validations of runs that ended early come on top of the others.
     assert training(tmp_path) == training(unbroken)
+
+
+def modern() -> dict[str, Any]:
+    """Discriminators with spectral normalisation and adaptive augmentation."""
+    return {
+        "model": ModelConfig(
+            width=0.0625, discriminator_norm="none", spectral_norm=True
+        ),
+        "augment": AugmentConfig(color=True, adaptive_target=0.6, adaptive_images=20),
+    }
+
+
+@pytest.fixture(scope="module")
+def modern_run(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("modern")
+    loop.run(tiny(**modern()), workdir)
+    return workdir
+
+
+def test_spectral_vectors_and_the_probability_are_resumed_exactly(modern_run, tmp_path):
+    for total in (3, TOTAL):
+        loop.run(until(total, **modern()), tmp_path)
+    assert_same_state(tmp_path, modern_run)
+    assert training(tmp_path) == training(modern_run)
+
+
+def test_its_discriminators_are_exported_and_begun_with(modern_run, tmp_path):
+    file = tmp_path / "m.safetensors"
+    command = ["export", "--workdir", str(modern_run), "--discriminators"]
+    assert cli.main([*command, "--output", str(file)]) == 0
+    run = dataclasses.replace(tiny().run, initial_weights=str(file))
+    config = tiny(**modern(), run=run)
+    parts = default_parts(config)
+    model = initial.load(config, *architectures.of_config(config))
+    state = initial.begin_with(create_state(parts, 32), model)
+    shapes = state_shapes(parts, 32).discriminator
+    assert jax.tree.structure(state.discriminator) == jax.tree.structure(shapes)
+    begun = named(state.discriminator.batch_stats)
+    saved = saved_state(modern_run)["discriminator"]["batch_stats"]
+    assert begun.keys() == native.flat(saved).keys()
+    for name, array in native.flat(saved).items():
+        np.testing.assert_array_equal(begun[name], array)
 
 
 def test_a_finished_run_has_nothing_left_to_do(unbroken, tmp_path):

@@ -45,6 +45,7 @@ from gl_jax.training import (
     default_parts,
     make_gradients,
     make_steps,
+    state_shapes,
 )
 
 SIZE, LOCAL, BATCH = 32, 16, 4
@@ -617,6 +618,50 @@ def test_the_same_step_runs_under_shard_map(accumulate):
     programs = {phase: jax.jit(over(step)) for phase, step in steps.items()}
     runs = two_steps_of_each_phase(programs, put)
     assert_runs_agree(runs, pmapped(4, accumulate))
+
+
+def constrained() -> Parts:
+    """Those of `tiny` with spectral normalisation of the discriminators."""
+    model = ModelConfig(width=0.0625, discriminator_norm="none", spectral_norm=True)
+    return default_parts(dataclasses.replace(tiny(), model=model), ops=NATIVE)
+
+
+def test_spectral_vectors_are_the_same_on_all_devices():
+    parts, ends = constrained(), []
+    for count in (1, 4):
+        devices = Devices(count)
+        step = devices.pmap(
+            make_steps(parts, MEAN, axis_name=AXIS)[Phase.DISCRIMINATOR]
+        )
+        state = devices.replicate(create_state(parts, TINY))
+        images = devices.shard(photographs(8)[:, ::2, ::2])
+        state, _ = jax.block_until_ready(step(state, images, devices.replicate(KEY)))
+        ends.append(state.discriminator.batch_stats)
+    for leaf in jax.tree.leaves(ends[1]):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4 and identical(copies[1:], [copies[0]] * 3)
+    assert_trees_close(jax.device_get(ends[1]), jax.device_get(ends[0]), 1e-5)
+    start = create_state(parts, TINY).discriminator.batch_stats
+    assert furthest(jax.device_get(ends[0]), start)[0] > 1e-2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_spectral_vectors_leave_a_step_as_shared(accumulate):
+    """Tracing alone is refused if JAX takes them for each device's own."""
+    mesh, (place, share) = on_four_devices()
+    parts = constrained()
+    steps = make_steps(parts, MEAN, accumulate=accumulate, axis_name=AXIS)
+    over = jax.shard_map(
+        steps[Phase.JOINT],
+        mesh=mesh,
+        in_specs=(P(), P(AXIS), P()),
+        out_specs=(P(), P()),
+        check_vma=True,
+    )
+    state = state_shapes(parts, TINY)
+    images = share(photographs(8)[:, ::2, ::2])
+    after, _ = jax.eval_shape(jax.jit(over), state, images, place(KEY))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_a_phase_is_traced_once():
