@@ -82,8 +82,8 @@ class JudgeArchitecture(_Shaped):
     variant: Variant = "both"
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
-    spectral_norm: bool = False
     convention: Convention = field(default_factory=Convention)
+    spectral_norm: bool = False
     module: Literal["ContextDiscriminator"] = "ContextDiscriminator"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
@@ -167,7 +167,7 @@ def of_network(
                     variant,
                     network.width,
                     network.norm_order,
-                    network.spectral_norm,
+                    spectral_norm=network.spectral_norm,
                 )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
@@ -198,7 +198,7 @@ def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
         made.discriminators,
         made.width,
         "none" if made.discriminator_norm == "none" else made.norm_order,
-        made.spectral_norm,
+        spectral_norm=made.spectral_norm,
     )
 
 

@@ -412,7 +412,7 @@ def _require_fit(arrays: Arrays, trees: Mapping[str, Tree | None], name: str) ->
     require_fit(checked, expected, name)
 
 
-def _arranged(arrays: Arrays, like: Tree | None, prefix: str) -> Tree:
+def _arranged(arrays: Arrays, like: Mapping[str, Any] | None, prefix: str) -> Tree:
     """The arrays that begin with `prefix`, in the tree of their network.
 
     Places alone do not tell the tree: Flax's SpectralNorm has slashes within its names.

@@ -31,8 +31,8 @@ CONFIG = Config(
 EVERY_FIELD = {
     "completion": Architecture(0.125, "activation_norm", "clamp"),
     "discriminator": JudgeArchitecture(
-        64, 32, "local", 0.125, "none", True,
-        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)),
+        64, 32, "local", 0.125, "none",
+        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)), True,
     ),
 }  # fmt: skip
 
