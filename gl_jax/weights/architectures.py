@@ -74,7 +74,7 @@ class Architecture(_Shaped):
 
 
 @dataclass(frozen=True)
-class JudgeArchitecture(_Shaped):
+class DiscriminatorArchitecture(_Shaped):
     """The numbers a context discriminator is built from, and how it sees photographs."""
 
     image_size: int = 256
@@ -147,7 +147,7 @@ class OwnArchitecture(_Shaped):
         return self.source.parts(self.config)
 
 
-AnyArchitecture = Architecture | JudgeArchitecture | OwnArchitecture
+AnyArchitecture = Architecture | DiscriminatorArchitecture | OwnArchitecture
 
 
 def of_network(
@@ -161,7 +161,7 @@ def of_network(
     if type(network) is ContextDiscriminator:
         for variant, views in VIEWS.items():
             if network.views == views:
-                return JudgeArchitecture(
+                return DiscriminatorArchitecture(
                     config.data.image_size,
                     config.holes.local_size,
                     variant,
@@ -186,13 +186,13 @@ def of_networks(
     return made, of_network(discriminator, "discriminator", config, name)
 
 
-def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
+def of_config(config: Config) -> tuple[Architecture, DiscriminatorArchitecture | None]:
     """The architectures of the paper's networks with the numbers of `config`."""
     made = config.model
     completion = Architecture(made.width, made.norm_order, made.output_activation)
     if made.discriminators == "none":
         return completion, None
-    return completion, JudgeArchitecture(
+    return completion, DiscriminatorArchitecture(
         config.data.image_size,
         config.holes.local_size,
         made.discriminators,
@@ -221,7 +221,7 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
 
     Files of version 0.1 do not name the module, which is ours.
     """
-    ours = Architecture if role == "completion" else JudgeArchitecture
+    ours = Architecture if role == "completion" else DiscriminatorArchitecture
     if not isinstance(values, dict) or values.get("module", ours.module) == ours.module:
         found = build(ours, values, "")
     else:

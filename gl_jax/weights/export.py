@@ -93,11 +93,11 @@ def from_run(
         }
         for network in networks
     }
-    judge = None
+    discriminator = None
     if discriminators:
         if not trees["discriminator"]:
             raise UsageError(f"the run in {root} has no discriminators to export.")
-        judge = Discriminator(
+        discriminator = Discriminator(
             {}, _architecture(restored.extra, "discriminator", config, experiment)
         )
     averaged = restored.state.get("ema")
@@ -109,7 +109,7 @@ def from_run(
         {},
         _architecture(restored.extra, "completion", config, experiment),
         Convention.gl_jax(mean_color),
-        judge,
+        discriminator,
         name=name or config.name,
         licence=licence,
         training={

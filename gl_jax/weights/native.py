@@ -31,7 +31,7 @@ from gl_jax.weights import architectures
 from gl_jax.weights.architectures import (
     AnyArchitecture,
     Architecture,
-    JudgeArchitecture,
+    DiscriminatorArchitecture,
     OwnArchitecture,
     Shapes,
 )
@@ -64,7 +64,7 @@ class Discriminator:
     """A context discriminator: {"params", "batch_stats"} and what they belong to."""
 
     variables: Tree
-    architecture: JudgeArchitecture | OwnArchitecture
+    architecture: DiscriminatorArchitecture | OwnArchitecture
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module to `apply` with `variables`, from views to logits."""
@@ -148,15 +148,15 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Model:
     path = Path(path)
     tensors, about = _read(path)
     try:
-        discriminator = about["discriminator"]
-        judge = discriminator and _architecture(
-            discriminator, "discriminator", experiment
+        described = about["discriminator"]
+        discriminator = described and Discriminator(
+            {}, _architecture(described, "discriminator", experiment)
         )
         model = Model(
             variables={},
             architecture=_architecture(about["architecture"], "completion", experiment),
             convention=build(Convention, about["convention"], ""),
-            discriminator=judge and Discriminator({}, judge),
+            discriminator=discriminator,
             **{key: str(about[key]) for key in ("name", "licence", "source", "sha256")},
             training=dict(about["training"]),
         )
@@ -202,7 +202,7 @@ def describe(model: Model) -> str:
         f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
     }
     if model.discriminator is not None:
-        lines["judges"] = (
+        lines["discriminators"] = (
             f"{numbers_of(model.discriminator.architecture)}, "
             f"{_parameters(model.discriminator.variables):,} parameters"
         )

@@ -15,7 +15,7 @@ from safetensors.numpy import save as to_bytes
 from gl_jax.config import UsageError
 from gl_jax.holes import network_input
 from gl_jax.weights import native
-from gl_jax.weights.architectures import JudgeArchitecture
+from gl_jax.weights.architectures import DiscriminatorArchitecture
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Discriminator
 
@@ -61,12 +61,12 @@ def test_what_is_saved_is_what_is_loaded(saved, tiny):
 
 
 def test_a_discriminator_comes_along(tmp_path, tiny):
-    made = JudgeArchitecture(32, 16, "both", 1 / 16)
+    made = DiscriminatorArchitecture(32, 16, "both", 1 / 16)
     shapes = made.shapes()
-    judge = Discriminator(
+    discriminator = Discriminator(
         native.nested({k: np.ones(s, np.float32) for k, s in shapes.items()}), made
     )
-    model = dataclasses.replace(tiny, discriminator=judge)
+    model = dataclasses.replace(tiny, discriminator=discriminator)
     native.save(model, tmp_path / "m.safetensors")
     again = native.load(tmp_path / "m.safetensors")
     assert again.discriminator.architecture == made
@@ -76,7 +76,7 @@ def test_a_discriminator_comes_along(tmp_path, tiny):
 
 def test_spectral_vectors_come_back_in_their_own_tree(tmp_path, tiny):
     """Their names have slashes, as the places of arrays in a file have between names."""
-    made = JudgeArchitecture(32, 16, "both", 1 / 16, "none", spectral_norm=True)
+    made = DiscriminatorArchitecture(32, 16, "both", 1 / 16, "none", spectral_norm=True)
     views = {
         name: jnp.ones((1, s, s, 3)) for name, s in (("local", 16), ("global", 32))
     }
