@@ -248,7 +248,7 @@ def discriminator_gradients(
         def loss(params: Tree) -> tuple[Scalar, Any]:
             fake_logits, stats = logits_of(params, batch_stats, fake)
             real_logits, stats = logits_of(params, stats, real)
-            value, metrics = _game(setup, real_logits, fake_logits)
+            value, metrics = game(setup, real_logits, fake_logits)
             return weight * value, (stats, metrics)
 
         params = local(net.params, setup.axis_name)
@@ -264,10 +264,15 @@ def discriminator_gradients(
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
 
-def _game(
+def game(
     setup: Setup, real_logits: Logits, fake_logits: Logits
 ) -> tuple[Scalar, Scalars]:
-    """The discriminators' loss, and how often they are right about each side."""
+    """The discriminators' loss, and how often they are right about each side.
+
+    `real_accuracy` is the share of photographs with a logit above 0, `fake_accuracy` that
+    of completions with one below; in a relativistic game above and below the other
+    side's mean.
+    """
     objective = setup.parts.objective
     real, fake = (_of_the_game(setup, logits) for logits in (real_logits, fake_logits))
     value = objective.discriminator(real, fake)

@@ -202,9 +202,7 @@ def _train(run: Run, begin: Start) -> int:
             psnr = None
             if step % config.run.eval_every == 0 or step == total:
                 with report.pause():
-                    values = run.validation.metrics(
-                        devices.first(inference_variables(state))
-                    )
+                    values = run.validation.metrics(devices.first(state), phase)
                     report.validation(step, phase, values)
                     psnr = values["val_psnr"]
             if step % config.run.sample_every == 0 or step == total:
