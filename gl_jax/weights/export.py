@@ -85,26 +85,17 @@ def from_run(
             f"the checkpoint in {root} does not say which colour fills the hole "
             "(data.mean_color); train it with this version of gl_jax."
         )
-    trees = {
-        network: {
-            kind: restored.state.get(f"{network}/{kind}")
-            for kind in ("params", "batch_stats")
-            if f"{network}/{kind}" in restored.state
-        }
-        for network in networks
-    }
-    discriminator = None
+    discriminator, averaged = None, restored.state.get("ema")
+    arrays = native.flat(averaged or _network(restored.state, "completion"))
     if discriminators:
-        if not trees["discriminator"]:
+        learned = native.flat(_network(restored.state, "discriminator"))
+        if not learned:
             raise UsageError(f"the run in {root} has no discriminators to export.")
+        arrays |= {f"discriminator/{place}": array for place, array in learned.items()}
         discriminator = Discriminator(
             {}, _architecture(restored.extra, "discriminator", config, experiment)
         )
-    averaged = restored.state.get("ema")
     beginning = config.run.initial_weights
-    arrays = native.flat(averaged or trees["completion"])
-    if discriminators:
-        arrays |= native.flat(trees["discriminator"], "discriminator/")
     model = Model(
         {},
         _architecture(restored.extra, "completion", config, experiment),
@@ -125,6 +116,12 @@ def from_run(
         },
     )
     return native.with_arrays(model, arrays, root)
+
+
+def _network(state: dict[str, Any], role: Role) -> native.Tree:
+    """The variables of a network among the parts of a restored state."""
+    kinds = ("params", "batch_stats")
+    return {k: state[f"{role}/{k}"] for k in kinds if f"{role}/{k}" in state}
 
 
 def select(model: Model, *, discriminators: bool) -> Model:
