@@ -73,7 +73,7 @@ def make_gradients(
     Those of the joint phase are the completion network's (Eq. 5), against the
     discriminators as they are.
     """
-    setup = set_up(parts, mean_color, accumulate, None, axis_name)
+    setup = set_up(parts, mean_color, accumulate, axis_name)
 
     def gradients_of(function: Any) -> GradientsOf:
         def gradients(

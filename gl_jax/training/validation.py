@@ -61,7 +61,7 @@ class Validation:
         )
         # As many as the discriminators' batch statistics are of, over all devices.
         self._shown = max(1, config.data.batch_size // config.run.accumulate)
-        setup = set_up(parts, mean_color, 1, None, None)
+        setup = set_up(parts, mean_color)
 
         def drawn(stream: int, images: Array, first: Array) -> Holes:
             key, (count, *shape) = jax.random.key(SEED), images.shape[:3]

@@ -47,6 +47,7 @@ from gl_jax.training import (
     make_steps,
     state_shapes,
 )
+from gl_jax.training.steps import decay_at
 
 SIZE, LOCAL, BATCH = 32, 16, 4
 MEAN = (0.5, 0.4, 0.3)
@@ -82,7 +83,11 @@ def state_of(config: Config) -> TrainState:
 def steps_of(config: Config) -> Any:
     run = config.run
     return make_steps(
-        default_parts(config), MEAN, accumulate=run.accumulate, ema_decay=run.ema_decay
+        default_parts(config),
+        MEAN,
+        accumulate=run.accumulate,
+        ema_decay=run.ema_decay,
+        ema_ramp=run.ema_ramp,
     )
 
 
@@ -110,6 +115,7 @@ SETTINGS = {
     "ratio": config(loss=LossConfig(adversarial_ratio=0.25)),
     "accumulate": config(run=RunConfig(accumulate=2)),
     "ema": config(run=RunConfig(ema_decay=0.9)),
+    "ramp": config(run=RunConfig(ema_decay=0.9, ema_ramp=0.5)),
 }
 KEY = jax.random.key(7)
 
@@ -404,6 +410,38 @@ def test_moving_average_follows_the_completion_network():
         after.completion.params,
     )
     assert_trees_close(after.ema["params"], expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "ramp", "expected"),
+    [
+        # Half-lives of 0.5 x 10 = 5 and of 0.5 x 2 = 1 updates: 0.5^(1/5), 0.5^(1/1).
+        (10, 0.5, 0.870551),
+        (2, 0.5, 0.5),
+        # StyleGAN2-ADA's 0.05: of 1000 updates 50, 0.5^(1/50).
+        (1000, 0.05, 0.986233),
+        # Nothing is seen yet, so nothing is remembered; later the decay itself counts.
+        (0, 0.05, 0),
+        (100_000, 0.05, 0.999),
+        # TensorFlow's: (1 + n) / (10 + n) with n = 1 and n = 90.
+        (0, None, 2 / 11),
+        (89, None, 0.91),
+    ],
+)
+def test_the_memory_of_a_young_average_is_short(step, ramp, expected):
+    decay = jax.jit(decay_at, static_argnums=(1, 2))(jnp.asarray(step), 0.999, ramp)
+    assert float(decay) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_ramp_shortens_the_average_of_a_run():
+    state = new_state("ramp").replace(step=jnp.asarray(2))
+    after, _ = step_of("ramp", Phase.COMPLETION)(state, photographs(), KEY)
+    half = jax.tree.map(
+        lambda old, new: (old + new) / 2,
+        state.completion.params,
+        after.completion.params,
+    )
+    assert_trees_close(after.ema["params"], half)
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
