@@ -25,6 +25,7 @@ from gl_jax.config import (
     Config,
     DataConfig,
     HolesConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -157,36 +158,73 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(unbroken, tmp_path):
     assert training(tmp_path) == training(unbroken)
 
 
-def modern() -> dict[str, Any]:
-    """Discriminators with spectral normalisation and adaptive augmentation."""
-    return {
-        "model": ModelConfig(
-            width=0.0625, discriminator_norm="none", spectral_norm=True
-        ),
-        "augment": AugmentConfig(color=True, adaptive_target=0.6, adaptive_images=20),
-    }
+def modern(total: int = TOTAL) -> Config:
+    """Spectral normalisation, adaptive augmentation, two updates of D for one of C."""
+    return tiny(
+        model=ModelConfig(width=0.0625, discriminator_norm="none", spectral_norm=True),
+        discriminator_optimizer=OptimizerConfig("adam", 1e-3),
+        augment=AugmentConfig(color=True, adaptive_target=-1.0, adaptive_images=20),
+        schedule=ScheduleConfig(2, 1, total, discriminator_updates=2),
+    )
 
 
 @pytest.fixture(scope="module")
 def modern_run(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("modern")
-    loop.run(tiny(**modern()), workdir)
+    loop.run(modern(), workdir)
     return workdir
 
 
 def test_spectral_vectors_and_the_probability_are_resumed_exactly(modern_run, tmp_path):
-    for total in (3, TOTAL):
-        loop.run(until(total, **modern()), tmp_path)
+    """Also between the discriminators' two updates."""
+    for total in (3, 4, TOTAL):
+        loop.run(modern(total), tmp_path)
     assert_same_state(tmp_path, modern_run)
     assert training(tmp_path) == training(modern_run)
+    assert float(saved_state(tmp_path)["adaptive"]["probability"]) > 0
+
+
+def test_each_optimizer_counts_the_updates_of_its_own_network(modern_run):
+    state = saved_state(modern_run)
+    for role, updates in (("completion", 3), ("discriminator", 4)):
+        places = native.flat(state[role]["opt_state"])
+        counts = {int(n) for place, n in places.items() if place.endswith("count")}
+        assert counts == {updates}, role
+
+
+def test_a_line_has_the_newest_value_of_what_its_last_step_lacks(modern_run, tmp_path):
+    """Step 5 of steps 4 to 6 updates the completion network."""
+    by_step = {line["step"]: line for line in training(modern_run)}
+    assert "completion_loss" not in by_step[4] | by_step[6]
+    sparse = dataclasses.replace(modern().run, log_every=3)
+    loop.run(
+        dataclasses.replace(modern(), run=sparse),
+        copied_up_to(modern_run, tmp_path / "sparse", 3),
+    )
+    *_, line = training(tmp_path / "sparse")
+    assert line == by_step[5] | by_step[6]
+
+
+def test_a_line_has_the_newest_penalty_that_was_due(tmp_path):
+    """Those of steps 2 and 4; nothing of the phase before comes along."""
+    config = tiny(
+        loss=LossConfig(r1=1.0, penalty_every=2),
+        schedule=ScheduleConfig(1, 4, 5),
+        run=dataclasses.replace(tiny().run, log_every=3),
+    )
+    loop.run(config, tmp_path)
+    first, second = training(tmp_path)
+    assert (first["step"], second["step"]) == (3, 5)
+    assert first["penalty"] > 0 and second["penalty"] not in (0, first["penalty"])
+    assert "completion_loss" not in first
 
 
 def test_its_discriminators_are_exported_and_begun_with(modern_run, tmp_path):
     file = tmp_path / "m.safetensors"
     command = ["export", "--workdir", str(modern_run), "--discriminators"]
     assert cli.main([*command, "--output", str(file)]) == 0
-    run = dataclasses.replace(tiny().run, initial_weights=str(file))
-    config = tiny(**modern(), run=run)
+    run = dataclasses.replace(modern().run, initial_weights=str(file))
+    config = dataclasses.replace(modern(), run=run)
     parts = default_parts(config)
     model = initial.load(config, *architectures.of_config(config))
     state = initial.begin_with(create_state(parts, 32), model)
