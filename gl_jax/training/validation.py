@@ -115,10 +115,10 @@ class Validation:
 
         `val_l1` (share of the range) and `val_psnr` (dB) are means inside the holes, of
         the moving average if there is one. From the discriminators' phase on,
-        `val_real_accuracy` and `val_fake_accuracy` are the shares of these photographs,
-        and of the completions by the network in training, that the discriminators are
-        right about: shown as in training, normalised by a batch of that size, and not
-        augmented. `singular_values` of all layers come last.
+        `val_real_accuracy` and `val_fake_accuracy` are the shares that the discriminators
+        are right about: of these photographs, and of their completions by the network in
+        training (with its running statistics). They see them as in training, normalised
+        by a batch of that size, but not augmented. `singular_values` come last.
         """
         completed, values = self._completed(inference_variables(state))
         networks = {"completion": state.completion.params}
