@@ -135,7 +135,8 @@ def complete(
 
     params = local(state.completion.params, setup.axis_name)
     completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
-    return Completion(completed, _shared(setup, batch_stats), pullback)
+    batch_stats = _shared(setup, setup.parts.completion, batch_stats)
+    return Completion(completed, batch_stats, pullback)
 
 
 def _completion_error(
@@ -259,7 +260,8 @@ def discriminator_gradients(
             )
             slopes = jax.tree.map(jnp.add, slopes, more)
             metrics = metrics | {"penalty": penalty}
-        return _shared(setup, stats), Measured(slopes, metrics, {})
+        stats = _shared(setup, setup.parts.discriminator, stats)
+        return stats, Measured(slopes, metrics, {})
 
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
@@ -373,12 +375,14 @@ def _applied(
     return outputs, updated.get("batch_stats", {})
 
 
-def _shared(setup: Setup, batch_stats: Tree) -> Tree:
-    """Running statistics that are the same on all devices, whatever they are made of.
+def _shared(setup: Setup, network: Any, batch_stats: Tree) -> Tree:
+    """Running statistics that are the same on all devices, and that JAX knows to be.
 
-    BatchNorm's are so already. SpectralNorm's vectors follow from the parameters, which a
-    gradient takes for each device's own.
+    A network with an `axis_name` has shared them already, but for the vectors of spectral
+    normalisation, which follow from each device's own parameters to a gradient.
     """
+    if hasattr(network, "axis_name") and not getattr(network, "spectral_norm", False):
+        return batch_stats
     return pmean(batch_stats, setup.axis_name)
 
 
