@@ -71,6 +71,8 @@ def test_the_defaults_are_the_papers():
         (lambda: ScheduleConfig(total_steps=0), "schedule.total_steps"),
         (lambda: RunConfig(log_every=0), "run.log_every"),
         (lambda: RunConfig(ema_decay=1), "run.ema_decay"),
+        (lambda: RunConfig(ema_decay=0.9, ema_ramp=0), "run.ema_ramp"),
+        (lambda: RunConfig(ema_ramp=0.05), "left out without run.ema_decay"),
         (lambda: RunConfig(profile_steps=(3, 1)), "two steps in order"),
         (lambda: RunConfig(seed=-1), "run.seed"),
     ],
@@ -197,9 +199,11 @@ FITTING = {
 
 
 def test_every_field_can_be_overridden_in_both_spellings():
-    # With noise to become less and colour whose probability can be led.
+    # With noise to become less, colour whose probability can be led, and an average.
     noisy = Config(
-        loss=LossConfig(discriminator_noise=1.0), augment=AugmentConfig(color=True)
+        loss=LossConfig(discriminator_noise=1.0),
+        augment=AugmentConfig(color=True),
+        run=RunConfig(ema_decay=0.5),
     )
     for name, hint in field_names(Config).items():
         words = FITTING.get(name) or words_for(hint)

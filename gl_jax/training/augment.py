@@ -10,6 +10,7 @@ images [b, h, w, c] in [0, 1]; outputs may leave that range, as the papers' do.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
@@ -24,6 +25,8 @@ Scalar = Float[Array, ""]
 Augment = Callable[[Keys, Views, Int[Array, ""], Scalar], Views]
 Noise = Callable[[Keys, Images, Int[Array, ""]], Images]
 """(keys, images, step) -> images: one noise for all views, which are cut out after it."""
+Leaf = Any
+"""A scalar array; in the template of a state its shape and type."""
 Change = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h w c"]]
 """An image changed at random: (key, image) -> image."""
 
@@ -146,10 +149,10 @@ class Adaptive:
 class AdaptiveState:
     """The controller's arrays: a part of the training state, so a resumed run is exact."""
 
-    probability: Float[Array, ""]
-    signs: Float[Array, ""]
+    probability: Leaf
+    signs: Leaf
     """The sum of r since the last change."""
-    updates: Int[Array, ""]
+    updates: Leaf
     """Updates since the last change."""
 
 

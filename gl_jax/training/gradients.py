@@ -73,7 +73,7 @@ def make_gradients(
     Those of the joint phase are the completion network's (Eq. 5), against the
     discriminators as they are.
     """
-    setup = set_up(parts, mean_color, accumulate, None, axis_name)
+    setup = set_up(parts, mean_color, accumulate, axis_name)
 
     def gradients_of(function: Any) -> GradientsOf:
         def gradients(
@@ -135,6 +135,7 @@ def complete(
 
     params = local(state.completion.params, setup.axis_name)
     completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
+    batch_stats = _shared(setup, setup.parts.completion, batch_stats)
     return Completion(completed, batch_stats, pullback)
 
 
@@ -248,7 +249,7 @@ def discriminator_gradients(
         def loss(params: Tree) -> tuple[Scalar, Any]:
             fake_logits, stats = logits_of(params, batch_stats, fake)
             real_logits, stats = logits_of(params, stats, real)
-            value, metrics = _game(setup, real_logits, fake_logits)
+            value, metrics = game(setup, real_logits, fake_logits)
             return weight * value, (stats, metrics)
 
         params = local(net.params, setup.axis_name)
@@ -259,15 +260,21 @@ def discriminator_gradients(
             )
             slopes = jax.tree.map(jnp.add, slopes, more)
             metrics = metrics | {"penalty": penalty}
+        stats = _shared(setup, setup.parts.discriminator, stats)
         return stats, Measured(slopes, metrics, {})
 
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
 
-def _game(
+def game(
     setup: Setup, real_logits: Logits, fake_logits: Logits
 ) -> tuple[Scalar, Scalars]:
-    """The discriminators' loss, and how often they are right about each side."""
+    """The discriminators' loss, and how often they are right about each side.
+
+    `real_accuracy` is the share of photographs with a logit above 0, `fake_accuracy` that
+    of completions with one below; in a relativistic game above and below the other
+    side's mean.
+    """
     objective = setup.parts.objective
     real, fake = (_of_the_game(setup, logits) for logits in (real_logits, fake_logits))
     value = objective.discriminator(real, fake)
@@ -369,6 +376,17 @@ def _applied(
         _variables(params, batch_stats), inputs, train=True, mutable=["batch_stats"]
     )
     return outputs, updated.get("batch_stats", {})
+
+
+def _shared(setup: Setup, network: Any, batch_stats: Tree) -> Tree:
+    """Running statistics that are the same on all devices, and that JAX knows to be.
+
+    A network with an `axis_name` has shared them already, but for the vectors of spectral
+    normalisation, which follow from each device's own parameters to a gradient.
+    """
+    if hasattr(network, "axis_name") and not getattr(network, "spectral_norm", False):
+        return batch_stats
+    return pmean(batch_stats, setup.axis_name)
 
 
 def _over_pieces(

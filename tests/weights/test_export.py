@@ -70,13 +70,15 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
 
 
 def test_discriminators_come_on_request(tmp_path):
-    judges = filled(native.JudgeArchitecture(32, 16, "both", 1 / 16).shapes(), 2)
-    workdir = run(tmp_path, discriminator=judges)
+    arrays = filled(
+        native.DiscriminatorArchitecture(32, 16, "both", 1 / 16).shapes(), 2
+    )
+    workdir = run(tmp_path, discriminator=arrays)
     assert export.from_run(workdir).discriminator is None
     model = export.from_run(workdir, discriminators=True)
     native.save(model, tmp_path / "m.safetensors")
     loaded = native.load(tmp_path / "m.safetensors").discriminator
-    made = native.JudgeArchitecture(32, 16, "both", 1 / 16, "activation_norm")
+    made = native.DiscriminatorArchitecture(32, 16, "both", 1 / 16, "activation_norm")
     assert loaded.architecture == made
     assert np.all(loaded.variables["params"]["fusion"]["kernel"] == 2)
 
