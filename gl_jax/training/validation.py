@@ -37,6 +37,7 @@ class Validation:
         photographs: UInt8[np.ndarray, "n s s 3"],
         device: jax.Device,
     ) -> None:
+        convention = parts.encoding.completion(mean_color)
         self._photographs = photographs
         self._device = device
         # As many at a time as one device trains on, so that validation fits where training does.
@@ -51,10 +52,9 @@ class Validation:
             keys = example_keys(jax.random.key(SEED), HOLES, first, images.shape[0])
             of_all = batch_key(jax.random.key(SEED), HOLES)
             mask = parts.sample_holes(keys, images.shape[1:3], of_all).mask
-            inputs = parts.encode(images, mask, jnp.asarray(mean_color, jnp.float32))
-            completed = jnp.asarray(
-                parts.completion.apply(variables, inputs, train=False)
-            )
+            inputs = convention.encode(images, mask)
+            outputs = parts.completion.apply(variables, inputs, train=False)
+            completed = jnp.asarray(convention.decode(outputs))
             pasted = composite(completed, images, mask)
             metrics = {
                 "val_l1": l1(pasted, images, mask),
