@@ -22,6 +22,8 @@ from gl_jax.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code; see the head of this file."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Everything here is float32; JAX would make float64 of some of it.
+    os.environ["JAX_ENABLE_X64"] = "0"
     try:
         _run(words)
         sys.stdout.flush()
@@ -36,13 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gl-jax: interrupted", file=sys.stderr)
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
+        if platform := _missing_platform():
+            print(f"gl-jax: error: {platform}", file=sys.stderr)
+            return 2
         # JAX and the standard library raise RuntimeErrors too; those are bugs here.
         if not type(error).__module__.startswith("gl_jax."):
             raise
         print(f"gl-jax: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _missing_platform() -> str | None:
+    """Returns a sentence if the platform that JAX_PLATFORMS names is not to be had."""
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if not wanted or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError):
+        return (
+            f"JAX_PLATFORMS (={wanted}) must name a platform that JAX finds here: leave "
+            "it out, or install the platform's plugin (pip install '.[cuda]', '.[tpu]')."
+        )
+    return None
 
 
 def _run(words: list[str]) -> None:

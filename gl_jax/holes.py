@@ -129,7 +129,8 @@ def crop(images: Images, corner: Corner, size: int) -> Float[Array, "b s s 3"]:
     def cut(
         image: Float[Array, "h w 3"], at: Int[Array, " 2"]
     ) -> Float[Array, "s s 3"]:
-        return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (size, size, 3))
+        start = (at[0], at[1], jnp.zeros_like(at[0]))
+        return jax.lax.dynamic_slice(image, start, (size, size, 3))
 
     return jax.vmap(cut)(images, corner)
 

@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 # Batches waiting on the device while one is being computed.
 PREFETCH = 2
 
-# Bytes that go from the first host to the others at once.
+# Bytes that go from one host to the others at once.
 BROADCAST_BYTES = 32 * 2**20
 
 # Seconds of silence after which a host counts as dead, and the others end.
@@ -67,16 +67,28 @@ def initialize(
 
 def from_every_host(text: str) -> list[str]:
     """What each host of the run gave, in their order; every host has to call it."""
+    return [data.decode() for data in bytes_from_every_host(text.encode())]
+
+
+def bytes_from_every_host(data: bytes) -> list[bytes]:
+    """Returns what each host gave, of any length; every host has to call it."""
     if jax.process_count() == 1:
-        return [text]
-    data = np.frombuffer(text.encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray(data.size, np.int32))
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: data.size] = data
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
-    ]
+        return [data]
+    received = [bytearray() for _ in range(jax.process_count())]
+    size, start = BROADCAST_BYTES, 0
+    while size == BROADCAST_BYTES:
+        piece = np.frombuffer(data[start : start + BROADCAST_BYTES], np.uint8)
+        sizes = multihost_utils.process_allgather(np.asarray(piece.size, np.int32))
+        size = int(sizes.max())
+        if not size:
+            break
+        padded = np.zeros(size, np.uint8)
+        padded[: piece.size] = piece
+        rows = multihost_utils.process_allgather(padded)
+        for host, row, length in zip(received, rows, sizes, strict=True):
+            host += row[:length].tobytes()
+        start += BROADCAST_BYTES
+    return [bytes(host) for host in received]
 
 
 def from_first_host(

@@ -133,7 +133,8 @@ def evaluate(
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
         image_size: Side of the squares in pixels; by default that of the training.
-        fid_weights: Inception's weights for FID: pytorch-fid's .pth, or as safetensors.
+        fid_weights: Inception's weights for FID, KID, precision and recall:
+            pytorch-fid's .pth, or as safetensors.
         lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
             VGG-16) and its heads.
         split: Split of a bundled or TFDS source; all of a folder is taken.

@@ -19,7 +19,7 @@ ROWS = (
     "fields version",
     "config files",
     "images",
-    "experiment holes models metrics",
+    "experiment holes models metrics texture",
     "cpu",
     "compilation",
     "parallel",
@@ -39,7 +39,7 @@ STRAYS = {
 
 # They take numbers and arrays, never a configuration.
 WITHOUT_CONFIG = (
-    "models cpu holes metrics training.objectives training.penalties training.augment"
+    "models cpu holes metrics texture training.objectives training.penalties training.augment"
 ).split()
 
 # Each heavy library has one home; nobody else imports it.

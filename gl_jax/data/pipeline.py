@@ -28,6 +28,7 @@ from gl_jax.config import DataConfig, UsageError
 from gl_jax.data.sources import (
     Source,
     evenly_spaced,
+    in_words,
     inventory,
     open_source,
     tensorflow,
@@ -79,6 +80,14 @@ class Photographs:
                 log,
             )
             for validation in (False, True)
+        )
+
+    def summary(self) -> str:
+        """The numbers of photographs used, held back, and of files skipped, in a line."""
+        skipped = getattr(self.training.source, "skipped", {})
+        return (
+            f"{len(self.training):,} photographs to train on, {len(self.validation):,} to "
+            f"validate on{in_words(skipped, '; skipped: ')}."
         )
 
     def fingerprint(self) -> str:

@@ -12,7 +12,8 @@ import heapq
 import importlib.util
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,9 @@ from gl_jax.files import reason, write_whole
 
 PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 """What counts as a photograph in a folder, in upper and lower case."""
+
+RUN_FILE = "run_status.json"
+"""A folder that has it is a training run's: its pictures are no photographs."""
 
 LISTED = 1_000
 """Names that are kept with a checkpoint, to say later what has changed."""
@@ -111,9 +115,16 @@ def tensorflow() -> Any:
 class FileSource:
     """Image files, in the order given; `locate` turns a name into a path."""
 
-    def __init__(self, names: Sequence[str], locate: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        locate: Callable[[str], Path],
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
         self._names = names
         self._locate = locate
+        self.skipped = skipped or {}
+        """The numbers of files in the folder that are no photographs, by their endings."""
 
     def __len__(self) -> int:
         return len(self._names)
@@ -218,19 +229,33 @@ def _open_folder(root: Path, validation: bool, share: float | None) -> Source:
         if (root / "train").is_dir() and held_back.is_dir():
             root, share = (held_back if validation else root / "train"), None
             break
-    names = sorted(_image_names(root))
+    skipped: Counter[str] = Counter()
+    names = sorted(_image_names(root, skipped))
     if not names:
         raise UsageError(
             f"there is no photograph in {str(root)!r} nor in any folder below it "
-            f"(looked for {', '.join(PATTERNS)})."
+            f"(looked for {', '.join(PATTERNS)}{in_words(skipped, '; there are ')})."
         )
     if share is not None:
         names = _divided(names, share)[1 if validation else 0]
-    return FileSource(names, root.joinpath)
+    return FileSource(names, root.joinpath, skipped)
 
 
-def _image_names(root: Path) -> Iterator[str]:
-    """Names relative to `root`, with slashes, following links but no circle of them."""
+def in_words(skipped: Mapping[str, int], before: str) -> str:
+    """Numbers of files by ending, most frequent first, in words after `before`; or ""."""
+    kinds = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
+    listed = [f"{count} {kind}" for kind, count in kinds[:5]]
+    more = sum(count for _, count in kinds[5:])
+    return (
+        before + ", ".join(listed + [f"{more} others"] * bool(more)) if listed else ""
+    )
+
+
+def _image_names(root: Path, skipped: Counter[str]) -> Iterator[str]:
+    """Names relative to `root`, with slashes, following links but no circle of them.
+
+    Counts in `skipped` what is no photograph by its ending, and folders of runs.
+    """
     endings = tuple(pattern.removeprefix("*") for pattern in PATTERNS)
     been = set()
 
@@ -245,12 +270,20 @@ def _image_names(root: Path) -> Iterator[str]:
             inner.clear()
             continue
         been.add((status.st_dev, status.st_ino))
+        if RUN_FILE in files:
+            skipped["training run's folder"] += 1
+            inner.clear()
+            continue
         # What starts with a dot is a file system's own, a thumbnail for example.
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         below = Path(folder).relative_to(root).as_posix()
         for name in files:
-            if name.lower().endswith(endings) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(endings):
                 yield name if below == "." else f"{below}/{name}"
+            else:
+                skipped[PurePosixPath(name).suffix.lower() or "without ending"] += 1
 
 
 def _rank(name: str) -> float:

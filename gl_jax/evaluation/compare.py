@@ -7,6 +7,7 @@ gets. Every score is kept in a journal: the same call goes on after an interrupt
 one with more methods runs only those.
 """
 
+import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax import images, metrics
+from gl_jax import images, metrics, texture
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.data.sources import Source
 from gl_jax.evaluation import mask_list, results
@@ -38,6 +40,7 @@ from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import writing
 from gl_jax.inpainting.completer import Completer, load_model
+from gl_jax.texture import Places
 
 OURS = "gl"
 
@@ -91,13 +94,14 @@ def run(
     with Journal(output / "journal.jsonl", facts | {"seed": seed}) as journal:
         outcomes = _Outcomes(journal, photographs, output, fingerprints, sheet_rows)
         names, scores, failures = outcomes.complete(functions, notes, log)
+    sets = outcomes.of_sets(names, notes)
     settings = {
         "data": selection.data, "split": selection.split, "masks": selection.masks,
         "seed": seed,
         "photographs": [entry.photograph for entry, _ in photographs],
         "image_size": side, "model": _label(model, methods), "step": step,
     }  # fmt: skip
-    result = Comparison(settings, names, scores, failures, tuple(notes))
+    result = Comparison(settings, names, scores, failures, sets, tuple(notes))
     titles = ["input", *names, "truth"]
     results.write(result, output, "comparison.png", titles, outcomes.tiles(names))
     log(result.table().to_markdown())
@@ -182,13 +186,17 @@ class _Outcomes:
         self._shown = photographs[:sheet_rows]
         self._folder = output / "pictures"
         self._fingerprints = fingerprints
+        self._patches = texture.patches_each(len(photographs))
+        self._textures: dict[tuple[str, int], Float[np.ndarray, "2 levels n d"]] = {}
         self._outcomes: dict[tuple[str, int], Score | Failure] = {}
         for record in journal.records:
             name, number = record["score"]["method"], record["number"]
             shown = number < len(self._shown)
-            current = record["model"] == fingerprints.get(name)
+            # Without a texture it is of a version that did not measure it.
+            current = record["model"] == fingerprints.get(name) and "texture" in record
             if current and (not shown or self._picture(name, number).exists()):
                 self._outcomes[name, number] = Score(**record["score"])
+                self._textures[name, number] = _unpacked(record["texture"])
 
     def complete(
         self,
@@ -222,6 +230,31 @@ class _Outcomes:
             tuple(o for o in outcomes if isinstance(o, Score)),
             tuple(o for o in outcomes if isinstance(o, Failure)),
         )
+
+    def of_sets(
+        self, methods: Sequence[str], notes: list[str]
+    ) -> dict[str, dict[str, float]]:
+        """Returns the measures of each method's pictures together, by method and name.
+
+        `notes` says which holes are too small for them.
+        """
+
+        def of_keys(keys: Sequence[tuple[str, int]]) -> tuple[np.ndarray, np.ndarray]:
+            scores = [self._outcomes[key] for key in keys]
+            grids = [[getattr(score, n) for n in texture.GRIDS] for score in scores]
+            return np.stack([self._textures[key] for key in keys]), np.array(grids)
+
+        measured = sorted(self._textures)
+        sets = {
+            name: texture.of_set(*of_keys(keys))
+            for name in methods
+            if (keys := [key for key in measured if key[0] == name])
+        }
+        # The holes are the same for all methods.
+        once = {number: (name, number) for name, number in measured}
+        if once:
+            notes += texture.left_out(*of_keys([once[n] for n in sorted(once)]))
+        return sets
 
     def tiles(self, methods: Sequence[str]) -> list[list[Tile]]:
         """Returns rows of the sheet: the hole, each method's picture, the truth."""
@@ -258,7 +291,10 @@ class _Outcomes:
             failure = Failure(name, entry.photograph, one_line(error))
             self._outcomes[name, number] = failure
             return
-        values = _measure(result[None], image[None], mask[None, ..., None])
+        where = texture.places(mask, entry.index, patches=self._patches)
+        values, textures = _measure(
+            result[None], image[None], mask[None, ..., None], Places.stacked([where])
+        )
         score = Score(
             name, entry.photograph, **{key: float(v[0]) for key, v in values.items()},
             seconds=seconds, peak_memory_mib=memory,
@@ -267,8 +303,20 @@ class _Outcomes:
             picture = images.from_array(result, name)
             images.write(picture, self._picture(name, number))
         self._outcomes[name, number] = score
-        model = self._fingerprints.get(name)
-        self._journal.add({"number": number, "model": model, "score": asdict(score)})
+        self._textures[name, number] = np.asarray(textures[0])
+        self._journal.add({
+            "number": number, "model": self._fingerprints.get(name),
+            "score": asdict(score), "texture": _packed(textures[0]),
+        })  # fmt: skip
+
+
+def _packed(textures: Float[Array, "2 levels n d"]) -> str:
+    return base64.b64encode(np.asarray(textures, "<f2").tobytes()).decode()
+
+
+def _unpacked(text: str) -> Float[np.ndarray, "2 levels n d"]:
+    shape = (2, texture.LEVELS, -1, 3 * texture.PATCH**2)
+    return np.frombuffer(base64.b64decode(text), "<f2").reshape(shape)
 
 
 def _available(
@@ -294,13 +342,20 @@ def _measure(
     images: UInt8[Array, "b h w 3"],
     targets: UInt8[Array, "b h w 3"],
     mask: Bool[Array, "b h w 1"],
-) -> dict[str, Float[Array, " b"]]:
-    """Returns the metrics of `Score`: L1, PSNR and sharpness in the hole only."""
+    where: Places,
+) -> tuple[dict[str, Float[Array, " b"]], Float[Array, "b 2 levels n d"]]:
+    """Returns the metrics of `Score`, and patches as `texture.measure` does.
+
+    L1, PSNR, sharpness and grid energy are in the hole only.
+    """
     whole, hole = image_metrics(images, targets), image_metrics(images, targets, mask)
-    return {
+    completed, truth = (x.astype(jnp.float32) / 255 for x in (images, targets))
+    grids, textures = texture.measure(completed, truth, where)
+    values = {
         "hole_l1_percent": hole["l1_percent"],
         "hole_psnr_db": hole["psnr_db"],
         "ssim": whole["ssim"],
         "ms_ssim": whole["ms_ssim"],
         "sharpness": metrics.sharpness(images, targets, mask, max_value=255),
     }
+    return values | grids, textures

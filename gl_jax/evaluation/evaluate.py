@@ -5,21 +5,20 @@ batch at a time over all devices, each host of several its own share, and every 
 kept in a journal. In the end the first host gathers all rows and writes the report.
 """
 
-import base64
 import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from gl_jax import parallel
+from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import fid, mask_list, results
+from gl_jax.evaluation import distances, inception, mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
@@ -34,20 +33,20 @@ from gl_jax.evaluation.photographs import (
 from gl_jax.evaluation.protocol import IMAGE_SIZE
 from gl_jax.evaluation.results import (
     EVALUATION_COLUMNS,
+    FEATURE_COLUMNS,
     LPIPS_COLUMN,
+    SET_COLUMNS,
     Evaluation,
     Key,
     Row,
     seeds_of,
 )
-from gl_jax.evaluation.resume import Journal
+from gl_jax.evaluation.resume import ArrayRecords, Journal
 from gl_jax.figures.sheets import Tile
-from gl_jax.files import write_output
 from gl_jax.inpainting import completer
+from gl_jax.texture import LEVELS, PATCH, Places
 from gl_jax.weights.native import Model
 
-SAVE_SECONDS = 60
-"""Seconds between two saves of the sums that FID needs, which are large."""
 LOG_SECONDS = 5
 """Seconds between two lines on the progress."""
 
@@ -73,8 +72,9 @@ def run(
     `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
     are on each device. The sheet shows the first `sheet_rows` photographs.
 
-    The same call again goes on after an interruption. Without their weights, LPIPS and FID
-    are left out with a note. A photograph that cannot be read is left out and named.
+    The same call again goes on after an interruption. Without their weights LPIPS, and
+    FID, KID, precision and recall are left out with a note, as are holes that are too
+    small for SWD and grid energy. A photograph that cannot be read is left out and named.
 
     Raises UsageError for mistakes of the caller, also if `output` holds results with other
     settings, and NotFiniteError if the model's output is not finite.
@@ -86,7 +86,12 @@ def run(
     mmediting = selection.protocol == "mmediting"
     size = IMAGE_SIZE if mmediting else _trained_size(loaded)
     entries = selection.entries(source, selection.image_size or size)
-    side = entries[0].height
+    side, count = entries[0].height, len({entry.index for entry in entries})
+    if fid_weights is not None and count < distances.FEWEST:
+        raise UsageError(
+            f"FID, KID, precision and recall need at least {distances.FEWEST} "
+            f"photographs, there are {count}; leave out --fid-weights."
+        )
     networks = load_networks(fid_weights, lpips_weights, side)
     settings = {
         "model": fingerprint(loaded), "photographs": source.fingerprint(),
@@ -94,19 +99,20 @@ def run(
     }  # fmt: skip
     scorer = Scorer(loaded, networks, raw_l1=mmediting)
     reader = Reader(source, side)
-    batches = _Batches(scorer, reader, batch_size, log)
-    rows, sums = _measure_share(batches, entries, settings, output)
-    rows, sums, unreadable = _gathered(rows, sums, reader.unreadable)
+    batches = _Batches(scorer, reader, batch_size, texture.patches_each(count), log)
+    rows, arrays = _measure_share(batches, entries, settings, output)
+    rows, arrays, unreadable = _gathered(rows, arrays, reader.unreadable)
     if not rows:
         raise UsageError(
             f"no photograph can be read; {next(iter(unreadable.values()))}"
         )
     notes = [*networks.notes, *unreadable_notes(unreadable)]
-    distance = _distance(sums, notes)
+    sets, distance = _of_sets(rows, arrays, notes)
     result = Evaluation(
         settings | _labels(selection, output, model, loaded.name),
         tuple(entries), rows,
         EVALUATION_COLUMNS | (LPIPS_COLUMN if "lpips" in settings else {}),
+        sets, SET_COLUMNS | (FEATURE_COLUMNS if "fid" in settings else {}),
         distance, tuple(notes),
     )  # fmt: skip
     if jax.process_index() == 0:
@@ -156,39 +162,64 @@ def _labels(
     }  # fmt: skip
 
 
-def _distance(sums: fid.Sums | None, notes: list[str]) -> float | None:
-    """Returns the FID, or None; `notes` says if it is over too few pictures."""
-    if sums is None or sums.truth.count < 2:
-        return None
-    if sums.truth.count < fid.FEATURES:
+def _of_sets(
+    rows: Mapping[Key, Row], arrays: np.ndarray, notes: list[str]
+) -> tuple[dict[int, Row], float | None]:
+    """Returns the measures of each seed's set by name, and the FID of all together.
+
+    `arrays` are records of `_Batches.fields`; `notes` says what is left out.
+    """
+    newest = {
+        (int(record["seed"]), int(record["index"])): number
+        for number, record in enumerate(arrays)
+    }
+    keys = sorted(rows)
+    arrays = arrays[[newest[key] for key in keys]]
+    grids = np.array([[rows[key][name] for name in texture.GRIDS] for key in keys])
+    notes += texture.left_out(arrays["texture"], grids)
+    sets, has_features = {}, "features" in (arrays.dtype.names or ())
+    for seed in sorted({seed for seed, _ in keys}):
+        of_seed = arrays["seed"] == seed
+        chosen = arrays[of_seed]
+        sets[seed] = texture.of_set(chosen["texture"], grids[of_seed])
+        if has_features:
+            sets[seed] |= distances.of_set(chosen["features"])
+    if not has_features or len(arrays) < distances.FEWEST:
+        return sets, None
+    features = arrays["features"]
+    count, _, width = features.shape
+    if count < width:
         notes.append(
-            f"FID over {sums.truth.count} pictures, fewer than its "
-            f"{fid.FEATURES} features: it cannot be compared with one over "
-            "another number."
+            f"FID over {count} pictures, fewer than its {width} features: it cannot be "
+            "compared with one over another number."
         )
-    return fid.frechet_distance(*sums)
+    pair = (distances.Moments.of(features[:, side]) for side in (0, 1))
+    return sets, distances.frechet_distance(*pair)
 
 
 def _measure_share(
     batches: "_Batches", entries: list[Entry], settings: dict[str, Any], output: Path
-) -> tuple[dict[Key, Row], fid.Sums | None]:
+) -> tuple[dict[Key, Row], np.ndarray]:
     """Returns this host's rows; a mistake on one of several hosts ends all of them."""
     hosts, host = jax.process_count(), jax.process_index()
     part = "" if hosts == 1 else f"-{host + 1}-of-{hosts}"
     share = [entry for entry in entries if entry.index % hosts == host]
     rows: dict[Key, Row] = {}
-    sums, mistake = None, None
+    arrays, mistake = np.zeros(0, batches.fields), None
     try:
         with Journal(output / f"journal{part}.jsonl", settings) as journal:
             if host == 0:
                 mask_list.write(entries, output / "masks.jsonl")
-            rows, sums = batches.measure(share, journal, output / f"fid{part}.npz")
+            path, anew = output / f"arrays{part}.bin", not journal.records
+            with ArrayRecords(path, batches.fields, anew=anew) as records:
+                rows = batches.measure(share, journal, records)
+                arrays = records.read()
     except UsageError as error:
         if hosts == 1:
             raise
         mistake = str(error)
     parallel.require_same(settings, mistake)
-    return rows, sums
+    return rows, arrays
 
 
 class _Batches:
@@ -199,80 +230,88 @@ class _Batches:
         scorer: Scorer,
         reader: Reader,
         batch_size: int,
+        patches: int,
         log: Callable[[str], None],
     ) -> None:
         self._scorer = scorer
         self._reader = reader
         self._size = batch_size * scorer.devices
+        self._patches = patches
         self._log = log
+        texture_shape = (2, LEVELS, patches, 3 * PATCH**2)
+        fields: list[Any] = [
+            ("seed", "<i8"), ("index", "<i8"), ("texture", "<f2", texture_shape),
+        ]  # fmt: skip
+        if scorer.measures_features:
+            fields.append(("features", "<f4", (2, inception.FEATURES)))
+        self.fields = np.dtype(fields)
+        """The type of a record: what the measures of a set need of an entry."""
 
     def measure(
-        self, entries: Sequence[Entry], journal: Journal, fid_path: Path
-    ) -> tuple[dict[Key, Row], fid.Sums | None]:
-        """Returns the rows of all entries, measuring those that the journal lacks."""
+        self, entries: Sequence[Entry], journal: Journal, records: ArrayRecords
+    ) -> dict[Key, Row]:
+        """Returns the rows of all entries, measuring those that a file lacks."""
+        kept = {(int(r["seed"]), int(r["index"])) for r in records.read()}
         rows: dict[Key, Row] = {
-            (r["seed"], r["index"]): r["values"] for r in journal.records
+            key: record["values"]
+            for record in journal.records
+            if (key := (record["seed"], record["index"])) in kept
         }
-        sums, done, saved, logged = None, 0, time.monotonic(), -math.inf
-        if self._scorer.measures_features:
-            if not journal.records:
-                fid_path.unlink(missing_ok=True)
-            # The sums know how many entries are in them; rows beyond are made again.
-            sums, done = fid.read_sums(fid_path, fid.FEATURES)
-            first = {(e.seed, e.index) for e in entries[:done]}
-            rows = {key: row for key, row in rows.items() if key in first}
-        missing = [
-            entry
-            for number, entry in enumerate(entries)
-            if (entry.seed, entry.index) not in rows and number >= done
-        ]
+        missing = [e for e in entries if (e.seed, e.index) not in rows]
         if len(missing) < len(entries):
             self._log(f"{len(entries) - len(missing)} of {len(entries)} are done.")
+        logged = -math.inf
         for batch, photographs in self._reader.batches(missing, self._size):
             if photographs:
-                self._measure_batch(photographs, rows, journal, sums)
-            done += len(batch)
-            now, last = time.monotonic(), batch[-1] is missing[-1]
-            if sums is not None and (now - saved > SAVE_SECONDS or last):
-                write_output(fid_path, sums.packed(done))
-                saved = now
-            if now - logged > LOG_SECONDS or last:
+                self._measure_batch(photographs, rows, journal, records)
+            now = time.monotonic()
+            if now - logged > LOG_SECONDS or batch[-1] is missing[-1]:
                 self._log(f"{len(rows)}/{len(entries)} {batch[-1].photograph}")
                 logged = now
-        for entry in entries:
-            if (entry.seed, entry.index) not in rows:
-                self._reader.unreadable.setdefault(
-                    self._reader.name(entry),
-                    f"{entry.photograph}, in an earlier session",
-                )
-        return rows, sums
+        return rows
 
     def _measure_batch(
         self,
         photographs: list[Photograph],
         rows: dict[Key, Row],
         journal: Journal,
-        sums: fid.Sums | None,
+        records: ArrayRecords,
     ) -> None:
-        scores = self._scores(photographs)
-        if sums is not None and scores.features is not None:
-            for moments, features in zip(sums, scores.features, strict=True):
-                moments.add(features[: len(photographs)])
-        for number, (entry, _) in enumerate(photographs):
-            row = {name: float(v[number]) for name, v in scores.values.items()}
+        scores, count = self._scores(photographs), len(photographs)
+        measured = {
+            (entry.seed, entry.index): {
+                name: float(values[number]) for name, values in scores.values.items()
+            }
+            for number, (entry, _) in enumerate(photographs)
+        }
+        for (entry, _), row in zip(photographs, measured.values(), strict=True):
             if math.isnan(row["psnr_db"]):
                 raise NotFiniteError(
                     f"the model's output for {entry.photograph} is not finite."
                 )
-            rows[entry.seed, entry.index] = row
-            journal.add({"seed": entry.seed, "index": entry.index, "values": row})
+        arrays = np.zeros(count, self.fields)
+        arrays["seed"], arrays["index"] = zip(*measured, strict=True)
+        arrays["texture"] = scores.textures[:count]
+        if scores.features is not None:
+            arrays["features"] = scores.features[:count]
+        # First what an entry of the journal promises.
+        records.add(arrays)
+        for (seed, index), row in measured.items():
+            journal.add({"seed": seed, "index": index, "values": row})
+        rows |= measured
 
     def _scores(self, photographs: list[Photograph]) -> Scores:
         """Scores a batch, filled up to its size with the last picture."""
         full = [*photographs, *[photographs[-1]] * (self._size - len(photographs))]
+        masks = [entry.mask() for entry, _ in full]
+        where = [
+            texture.places(mask, entry.index, patches=self._patches)
+            for mask, (entry, _) in zip(masks, full, strict=True)
+        ]
         return self._scorer(
             np.stack([image for _, image in full]),
-            np.stack([entry.mask() for entry, _ in full]),
+            np.stack(masks),
+            Places.stacked(where),
         )
 
     def tiles(self, result: Evaluation, count: int) -> list[list[Tile]]:
@@ -293,22 +332,19 @@ class _Batches:
 
 
 def _gathered(
-    rows: dict[Key, Row], sums: fid.Sums | None, unreadable: dict[str, str]
-) -> tuple[dict[Key, Row], fid.Sums | None, dict[str, str]]:
-    """Returns the rows, sums and unreadable photographs of all hosts, on each of them."""
+    rows: dict[Key, Row], arrays: np.ndarray, unreadable: dict[str, str]
+) -> tuple[dict[Key, Row], np.ndarray, dict[str, str]]:
+    """Returns the rows, arrays and unreadable photographs of all hosts, on each of them."""
     if jax.process_count() == 1:
-        return rows, sums, unreadable
+        return rows, arrays, unreadable
     here = {
         "rows": [[*key, row] for key, row in rows.items()],
-        "sums": base64.b64encode(sums.packed(0)).decode() if sums else None,
         "unreadable": unreadable,
     }
     rows, unreadable = {}, {}
-    total = None if sums is None else fid.Sums.empty(fid.FEATURES)
     for text in parallel.from_every_host(json.dumps(here)):
         host = json.loads(text)
         rows |= {(seed, index): row for seed, index, row in host["rows"]}
         unreadable |= host["unreadable"]
-        if total is not None:
-            total.add(base64.b64decode(host["sums"]))
-    return rows, total, unreadable
+    everything = b"".join(parallel.bytes_from_every_host(arrays.tobytes()))
+    return rows, np.frombuffer(everything, arrays.dtype), unreadable

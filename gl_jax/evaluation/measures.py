@@ -9,14 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
-from gl_jax import compilation, metrics
+from gl_jax import compilation, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import fid, lpips
+from gl_jax.evaluation import inception, lpips
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
+from gl_jax.texture import Places
 from gl_jax.weights import native, tensors
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
@@ -51,7 +52,7 @@ class Networks(NamedTuple):
     """The networks that measure, and notes on the files they come from."""
 
     lpips: lpips.Lpips | None
-    inception: fid.Weights | None
+    inception: inception.Weights | None
     hashes: dict[str, Any]
     """SHA-256 of the files, as settings of an evaluation."""
     notes: list[str]
@@ -60,7 +61,7 @@ class Networks(NamedTuple):
 def load_networks(
     fid_file: Path | None, lpips_files: tuple[Path, ...], side: int
 ) -> Networks:
-    """Loads the networks of FID and LPIPS, each left out with a note if it has no file.
+    """Loads Inception and LPIPS, each left out with a note if it has no file.
 
     Raises UsageError if a file does not fit, or squares of `side` pixels are too small.
     """
@@ -83,28 +84,33 @@ def load_networks(
     else:
         notes.append("LPIPS skipped: give --lpips-weights FILE.")
     if fid_file is not None:
-        network = fid.load(fid_file)
+        network = inception.load(fid_file)
         hashes["fid"] = tensors.sha256(fid_file)
-        notes.append(f"FID by {fid_file.name} (SHA-256 {hashes['fid']})")
+        notes.append(
+            f"FID, KID, precision and recall by {fid_file.name} (SHA-256 "
+            f"{hashes['fid']}). Published precision and recall are by VGG-16."
+        )
         if not network.published:
             notes.append(
                 f"{fid_file.name} is not pytorch-fid's file (its fc has not 1008 "
-                "outputs), so this FID cannot be compared with published ones."
+                "outputs), so these cannot be compared with published ones."
             )
     else:
-        notes.append("FID skipped: give --fid-weights FILE.")
+        notes.append("FID, KID, precision and recall skipped: give --fid-weights FILE.")
     return Networks(distance, network, hashes, notes)
 
 
 class Scores(NamedTuple):
-    """A measured batch: arrays on the host, one value for each image."""
+    """A measured batch, arrays on the host for the caller."""
 
     values: dict[str, Float[np.ndarray, " b"]]
-    """By the names of `results.EVALUATION_COLUMNS`."""
+    """By the names of `results.EVALUATION_COLUMNS` and the grid energies."""
     composite: Images
     """The completed pictures in 8 bits, the known pixels as they were."""
-    features: tuple[np.ndarray, np.ndarray] | None
-    """Inception's, [b, 2048], of the photographs and of the composites, for FID."""
+    textures: Float[np.ndarray, "b 2 levels patches d"]
+    """See `texture.measure`."""
+    features: Float[np.ndarray, "b 2 d"] | None
+    """Inception's, of the photographs and of the composites."""
 
 
 class _Weights(NamedTuple):
@@ -140,16 +146,11 @@ class Scorer:
             functools.partial(_score, network, model.convention, raw_l1, distance)
         )
 
-    def __call__(self, images: Images, masks: Masks) -> Scores:
+    def __call__(self, images: Images, masks: Masks, places: Places) -> Scores:
         """Completes and measures; the batch is a multiple of the number of devices."""
-        values, composite, features = jax.device_get(
-            self._score(
-                self._weights,
-                self._devices.shard(images),
-                self._devices.shard(masks[..., None]),
-            )
-        )
-        return Scores(values, composite, tuple(features) if features else None)
+        batch = (images, masks[..., None], *places)
+        sharded = [self._devices.shard(np.asarray(array)) for array in batch]
+        return Scores(*jax.device_get(self._score(self._weights, *sharded)))
 
 
 def _score(
@@ -160,8 +161,12 @@ def _score(
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
-) -> tuple[dict[str, Array], Array, tuple[Array, ...]]:
-    images, masks = (x.reshape(-1, *x.shape[2:]) for x in (images, masks))
+    patches: Int[Array, "devices n levels patches 2"],
+    squares: Int[Array, "devices n 2"],
+) -> tuple[dict[str, Array], Array, Array, Array | None]:
+    """Returns the arrays of `Scores`."""
+    batch = (images, masks, patches, squares)
+    images, masks, patches, squares = (x.reshape(-1, *x.shape[2:]) for x in batch)
     truth = images.astype(jnp.float32)
     completed = _completed(network, convention, weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
@@ -173,12 +178,16 @@ def _score(
         values["hole_l1_percent"] = 100 * metrics.l1(completed, truth / 255, masks)
     if distance is not None:
         values["lpips"] = distance(weights.lpips, levels / 255, truth / 255)
-    features = tuple(
-        fid.features(weights.inception, x / 255)
-        for x in (truth, levels)
-        if weights.inception
+    grids, textures = texture.measure(
+        levels / 255, truth / 255, Places(patches, squares)
     )
-    return values, levels.astype(jnp.uint8), features
+    features = None
+    if weights.inception:
+        features = jnp.stack(
+            [inception.features(weights.inception, x / 255) for x in (truth, levels)],
+            axis=1,
+        )
+    return values | grids, levels.astype(jnp.uint8), textures, features
 
 
 def _completed(

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from gl_jax.config import Config, UsageError
+from gl_jax.config import UsageError
 from gl_jax.fields import values_by_name
 from gl_jax.figures.curves import TRAINING, VALIDATION, History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
 from gl_jax.training.report.log import read_metrics
+from gl_jax.training.workdir import read_config
 
 FRAMES = 8
 """Most pictures in a film strip: the first, the last, and some between."""
@@ -115,7 +116,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             raise UsageError(
                 f"{folder} is no folder of a training run: it has no config.json."
             )
-        config = Config.from_json(config_file.read_text(encoding="utf-8"))
+        config = read_config(config_file)
         metrics = read_metrics(folder / "metrics.jsonl")
         if not metrics:
             raise UsageError(

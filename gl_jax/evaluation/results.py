@@ -34,6 +34,29 @@ COMPARISON_COLUMNS = {
     "peak_memory_mib": Column("peak memory, MiB", 1),
 }
 
+GRID_COLUMNS = {
+    "grid": Column("grid", 3),
+    "grid_photographs": Column("grid of the photographs", 3),
+}
+SET_COLUMNS = {
+    "swd_fine": Column("SWD fine", 2),
+    "swd_coarse": Column("SWD coarse", 2),
+} | GRID_COLUMNS
+"""Measures of a set of pictures, one value for all of them."""
+FEATURE_COLUMNS = {
+    "kid": Column("KID", 5),
+    "kid_deviation": Column("KID, deviation over subsets", 5),
+    "precision": Column("precision", 3),
+    "recall": Column("recall", 3),
+}
+"""Measures of a set by Inception's features."""
+ABOUT_SETS = (
+    "SWD is 1000 x the sliced Wasserstein distance of 7x7 patches in the holes from the "
+    "photographs': 0 is the same texture. A woven grid lowers it too, so read both; grid is "
+    "the power at periods of 2 and 4 pixels over the mean power elsewhere, in the middle "
+    "of the hole, the median over photographs."
+)
+
 Key = tuple[int, int]
 """Seed and index of an entry."""
 Row = dict[str, float]
@@ -49,6 +72,9 @@ class Evaluation:
     rows: Mapping[Key, Row]
     """The metrics of every entry that could be measured."""
     columns: Mapping[str, Column]
+    sets: Mapping[int, Row]
+    """The measures of all pictures of a seed together; NaN if one has no value."""
+    set_columns: Mapping[str, Column]
     fid: float | None
     notes: tuple[str, ...]
 
@@ -90,6 +116,21 @@ class Evaluation:
         )
         return Table(caption, self.columns, rows, counts, self.notes, heading="holes")
 
+    def sets_table(self) -> Table:
+        """Returns the measures of sets: a row for each seed, and one over the seeds."""
+        rows = {
+            f"seed {seed}": _estimates([values], self.set_columns)
+            for seed, values in self.sets.items()
+        }
+        seeds = [seed for seed, _ in self.rows]
+        counts = {f"seed {seed}": seeds.count(seed) for seed in self.sets}
+        if len(rows) > 1:
+            name = "all seeds, over seeds"
+            rows[name] = _estimates(self.sets.values(), self.set_columns)
+            counts[name] = len({index for _, index in self.rows})
+        caption = f"All photographs of a seed together. {ABOUT_SETS}"
+        return Table(caption, self.set_columns, rows, counts, heading="holes")
+
     def _means(self, rows: Iterable[Row]) -> Row:
         return {name: e.mean for name, e in _estimates(rows, self.columns).items()}
 
@@ -102,8 +143,8 @@ class Evaluation:
         }
 
     def to_markdown(self) -> str:
-        """Returns the table, FID, mmediting's figures beside, and how to rerun it."""
-        parts = [self.table().to_markdown()]
+        """Returns the tables, FID, mmediting's figures beside, and how to rerun it."""
+        parts = [self.table().to_markdown(), self.sets_table().to_markdown()]
         if self.fid is not None:
             parts.append(
                 f"FID {self.fid:.3f} of all results against the photographs.\n"
@@ -117,10 +158,11 @@ class Evaluation:
         return "\n".join(parts)
 
     def to_json(self) -> str:
-        """Returns settings, table and FID; null if a number is unknown or not finite."""
+        """Returns settings, tables and FID; null if a number is unknown or not finite."""
         return _json({
             "settings": self.settings,
             "holes": self.table().to_json(),
+            "sets": self.sets_table().to_json(),
             "fid": self.fid,
             "published": self._published(),
             "notes": self.notes,
@@ -128,12 +170,13 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """Returns a line per photograph and seed; a metric without value is empty."""
+        names = (*self.columns, *GRID_COLUMNS)
         rows = [
-            [e.photograph, *key, *(self.rows[key][name] for name in self.columns)]
+            [e.photograph, *key, *(self.rows[key][name] for name in names)]
             for e in self.entries
             if (key := (e.seed, e.index)) in self.rows
         ]
-        return csv_text([["photograph", "seed", "index", *self.columns], *rows])
+        return csv_text([["photograph", "seed", "index", *names], *rows])
 
     def _published(self) -> list[dict[str, Any]]:
         mmediting = self.settings["protocol"] == "mmediting"
@@ -179,6 +222,10 @@ class Score:
     ms_ssim: float
     sharpness: float
     """In the hole; see `metrics.sharpness`."""
+    grid: float
+    """In the hole; see `texture.grid_energy`. NaN if the hole is too small for it."""
+    grid_photographs: float
+    """The same of the photograph itself."""
     seconds: float
     peak_memory_mib: float
     """See `memory.peak_above`."""
@@ -202,6 +249,11 @@ class Comparison:
     """The methods that ran, in the order of the call."""
     scores: tuple[Score, ...]
     failures: tuple[Failure, ...]
+    sets: Mapping[str, Row]
+    """The measures of all pictures of a method together; NaN if one has no value.
+
+    A method that failed on every photograph is missing.
+    """
     notes: tuple[str, ...]
     """Methods left out and photographs that could not be read, each with its reason."""
 
@@ -224,13 +276,16 @@ class Comparison:
             f"Mean ± standard error over photographs of {settings['data']}, "
             f"{side}x{side} pixels, {settings['masks']} masks of seed "
             f"{settings['seed']}{label}.",
-            COMPARISON_COLUMNS,
+            COMPARISON_COLUMNS | SET_COLUMNS,
             {
                 name: _estimates(rows, COMPARISON_COLUMNS)
+                | _estimates(
+                    [self.sets[name]] if name in self.sets else [], SET_COLUMNS
+                )
                 for name, rows in scores.items()
             },
             {name: len(rows) for name, rows in scores.items()},
-            (*self.notes, *failed),
+            (ABOUT_SETS, *self.notes, *failed),
         )
 
     def files(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""A journal of finished results, from which an interrupted measurement goes on.
+"""Files of finished results, from which an interrupted measurement goes on.
 
-It is a file of JSON lines: first the settings, then a record for each result, written as
-soon as there is one. A last line that was cut off is dropped.
+The journal has JSON lines: first the settings, then a record for each result, written as
+soon as there is one. Records of arrays are beside it, in a file of their bytes. A last
+line or record that was cut off is dropped.
 """
 
 import json
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from gl_jax.config import UsageError
 from gl_jax.files import reading, writing
@@ -72,6 +75,48 @@ class Journal:
                 f"{'; '.join(changed)}. Name another folder, or delete {self.path} to "
                 "begin anew."
             )
+
+
+class ArrayRecords:
+    """Appends records of one structured type to a file, without header."""
+
+    def __init__(self, path: Path, fields: np.dtype, *, anew: bool) -> None:
+        """Opens the file, or begins it; with `anew` what it holds is dropped.
+
+        Raises UsageError if it cannot be read or written.
+        """
+        self.path = path
+        self.fields = fields
+        with writing(path):
+            self._file = path.open("w+b" if anew or not path.exists() else "r+b")
+            size = self._file.seek(0, 2)
+            self._file.truncate(size - size % fields.itemsize)
+            self._file.seek(0, 2)
+
+    def __enter__(self) -> "ArrayRecords":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def add(self, records: np.ndarray) -> None:
+        """Writes records, which then survive even a kill of the program."""
+        with writing(self.path):
+            self._file.write(records.tobytes())
+            self._file.flush()
+
+    def read(self) -> np.ndarray:
+        """Returns all records, also of earlier sessions, in the order of writing."""
+        with reading(self.path):
+            self._file.seek(0)
+            return np.frombuffer(self._file.read(), self.fields)
 
 
 def _lines(path: Path) -> tuple[list[Record], int]:

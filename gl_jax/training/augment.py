@@ -16,10 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from gl_jax.holes import Images
+
 Views = Mapping[str, Float[Array, "b _ _ _"]]
 Keys = Key[Array, " b"]
 Scalar = Float[Array, ""]
 Augment = Callable[[Keys, Views, Int[Array, ""], Scalar], Views]
+Noise = Callable[[Keys, Images, Int[Array, ""]], Images]
+"""(keys, images, step) -> images: one noise for all views, which are cut out after it."""
 Change = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h w c"]]
 """An image changed at random: (key, image) -> image."""
 
@@ -27,28 +31,16 @@ GREY = 0.5
 """The colour of what is moved in or cut out: 0 in the authors' range of [-1, 1]."""
 
 
-def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Augment:
+def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Noise:
     """Adds normal noise whose standard deviation is a function of the step.
 
     On few photographs it keeps the discriminators from winning (Arjovsky and Bottou
     2017, "Towards Principled Methods for Training GANs", section 3).
     """
 
-    def add(
-        keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar
-    ) -> Views:
-        del probability
-
-        def noisy(images: Array, keys: Keys) -> Array:
-            draw = partial(
-                jax.random.normal, shape=images.shape[1:], dtype=images.dtype
-            )
-            return images + deviation(step) * jax.vmap(draw)(keys)
-
-        return {
-            name: noisy(images, _folded(keys, place))
-            for place, (name, images) in enumerate(views.items())
-        }
+    def add(keys: Keys, images: Images, step: Int[Array, ""]) -> Images:
+        draw = partial(jax.random.normal, shape=images.shape[1:], dtype=images.dtype)
+        return images + deviation(step) * jax.vmap(draw)(keys)
 
     return add
 
@@ -88,7 +80,7 @@ def translation(share: float) -> Augment:
         around = [*((margin, margin) for margin in margins), (0, 0)]
         padded = jnp.pad(image, around, constant_values=GREY)
         return jax.lax.dynamic_slice(
-            padded, (*(most + by), 0), (height, width, channels)
+            padded, (*(most + by), jnp.zeros_like(most[0])), (height, width, channels)
         )
 
     return partial(_each_view, moved)

@@ -338,13 +338,17 @@ def _views(
     keys: Key[Array, " b"],
 ) -> dict[str, Array]:
     """The images as the discriminators see them."""
-    parts = setup.parts
+    parts, step = setup.parts, state.step
+    if parts.noise is not None:
+        images = parts.noise(keys, images, step)
     views = {name: view(images, holes) for name, view in parts.views.items()}
     if parts.augment is not None:
+        # Other keys than the noise's.
+        keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
         probability = (
             jnp.ones(()) if state.adaptive is None else state.adaptive.probability
         )
-        views = dict(parts.augment(keys, views, state.step, probability))
+        views = dict(parts.augment(keys, views, step, probability))
     return jax.tree.map(parts.encoding.discriminator.encode_image, views)
 
 

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from gl_jax.config import Config, Phase
-from gl_jax.data.sources import changes
 from gl_jax.experiment import Experiment
 from gl_jax.files import reason
 from gl_jax.training import initial
@@ -30,7 +29,11 @@ from gl_jax.training.state import (
     state_shapes,
 )
 from gl_jax.training.watchdog import Watchdog
-from gl_jax.training.workdir import require_same_run
+from gl_jax.training.workdir import (
+    require_same_length,
+    require_same_photographs,
+    require_same_run,
+)
 
 
 class NotFiniteError(RuntimeError):
@@ -67,7 +70,8 @@ def run(
     after a request to stop, the state saved.
     """
     try:
-        _run(prepare(config, workdir, experiment, log))
+        with contextlib.ExitStack() as at_end:
+            _run(prepare(config, workdir, experiment, log, at_end))
     except OSError as error:
         if error.errno not in (*FULL, errno.EROFS, errno.EACCES, errno.EIO):
             raise
@@ -126,12 +130,11 @@ def _restored_or_new(run: Run, rollbacks: int) -> Start:
         run.log(f"Starting {run.config.name} in {run.workdir}, {beginning}.")
         return Start(run.devices.replicate(state), rollbacks, "")
     address = run.config.checkpoints_of(run.workdir)
-    require_same_run(run.config, Config.from_json(restored.config_json), address)
-    extra = restored.extra
-    if extra["photographs"] != run.photographs.fingerprint():
-        how = "other names, sizes or number"
-        if "inventory" in extra:
-            how = changes(extra["inventory"], run.photographs.inventory)
+    stored, extra = Config.from_json(restored.config_json), restored.extra
+    require_same_run(run.config, stored, address)
+    require_same_length(run.config, stored, restored.step, address)
+    how = require_same_photographs(run.config, stored, run.photographs, extra)
+    if how is not None:
         run.log(
             f"THE PHOTOGRAPHS CHANGED since checkpoint {restored.step}: {how}. The run goes "
             "on with those that are there, in another order than an unbroken one. To keep "
@@ -259,6 +262,7 @@ def _save(
         **passed,
         **run.remembered,
         "photographs": photographs.fingerprint(),
+        "validation_photographs": photographs.validation.source.fingerprint(),
         "inventory": photographs.inventory,
     }
     for _ in range(2 if last else 1):

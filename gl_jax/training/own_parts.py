@@ -24,10 +24,13 @@ def parts_of(config: Config, experiment: Experiment | None = None) -> Parts:
     """The run's parts: those of its experiment's `parts(config)`, else the paper's.
 
     Raises UsageError, one line that names the file, if they do not fit together: nothing
-    is compiled or computed to find out.
+    is compiled or computed to find out. The steps of all phases are traced, so that none
+    fails after days of the phase before it.
     """
     if experiment is None or experiment.make_parts is None:
-        return default_parts(config)
+        parts = default_parts(config)
+        _require_steps(parts, config, config.name)
+        return parts
     parts = experiment.parts(config)
     say = f"{experiment.file}: parts(config)"
     if not isinstance(parts, Parts):
@@ -107,17 +110,28 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
 
 def _require_steps(parts: Parts, config: Config, say: str) -> None:
     """Refuses parts whose steps cannot be traced: losses, penalties, optimizers."""
-    size = config.data.image_size
+    size, total = config.data.image_size, config.schedule.total_steps
+    reached = {config.update_at(step) for step in _firsts(config) if step < total}
     state = _traced(say, lambda: state_shapes(parts, size))
     images = jax.ShapeDtypeStruct((COUNT, size, size, 3), np.uint8)
     key = jax.eval_shape(lambda: jax.random.key(0))
     for phase, step in make_steps(parts, (0.5, 0.5, 0.5)).items():
+        if phase not in reached:
+            continue
         try:
             jax.eval_shape(step, state, images, key)
         except Exception as error:
             raise UsageError(
                 f"{say}: the {phase} step fails: {_reason(error)}"
             ) from error
+
+
+def _firsts(config: Config) -> tuple[int, ...]:
+    """Completed steps before the first update of each kind."""
+    schedule = config.schedule
+    joint = schedule.completion_steps + schedule.discriminator_steps
+    last_of_cycle = joint + schedule.discriminator_updates - 1
+    return 0, schedule.completion_steps, joint, last_of_cycle
 
 
 def _outputs(network: Any, inputs: Any) -> Any:

@@ -24,7 +24,7 @@ from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.ops import Ops
 from gl_jax.training import augment, penalties
-from gl_jax.training.augment import Adaptive, Augment, normal_noise
+from gl_jax.training.augment import Adaptive, Augment, Noise, normal_noise
 from gl_jax.training.objectives import (
     GAMES,
     Objective,
@@ -69,6 +69,8 @@ class Parts:
     optimizers: Optimizers
     sample_holes: SampleHoles
     """(a key for each image, (height, width), a key of the batch) -> Holes."""
+    noise: Noise | None = None
+    """(a key for each image, images, step) -> images, before the views are cut out."""
     augment: Augment | None = None
     """(a key for each image, views, step, probability) -> views; see `augment`."""
     adaptive: Adaptive | None = None
@@ -141,7 +143,8 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
         ),
         paired_windows=holes.paired_windows,
         encoding=ENCODINGS[config.data.encoding],
-        augment=_augment(config),
+        noise=_noise(config),
+        augment=_augment(config.augment),
         adaptive=_adaptive(config.augment),
         fakes=composite if config.loss.fakes == "composite" else _raw,
     )
@@ -181,9 +184,8 @@ def _objective(loss: LossConfig) -> Objective:
     )
 
 
-def _augment(config: Config) -> Augment | None:
-    """Colour, translation, cutout in DiffAugment's order; noise last."""
-    chosen, noise = config.augment, _noise(config)
+def _augment(chosen: AugmentConfig) -> Augment | None:
+    """Colour, translation, cutout: DiffAugment's order."""
     augments: list[Augment] = []
     if chosen.color:
         augments.append(augment.color)
@@ -191,8 +193,6 @@ def _augment(config: Config) -> Augment | None:
         augments.append(augment.translation(chosen.translation))
     if chosen.cutout > 0:
         augments.append(augment.cutout(chosen.cutout))
-    if noise is not None:
-        augments.append(noise)
     return augment.chain(*augments)
 
 
@@ -208,7 +208,7 @@ def _raw(completed: Images, images: Images, mask: Mask) -> Images:
     return completed
 
 
-def _noise(config: Config) -> Augment | None:
+def _noise(config: Config) -> Noise | None:
     """Noise whose deviation falls over the joint phase; its end comes with the last step."""
     start, end = config.loss.discriminator_noise, config.loss.discriminator_noise_end
     if start == 0:

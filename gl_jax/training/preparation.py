@@ -23,7 +23,9 @@ from gl_jax.training.workdir import (
     Status,
     claim,
     last_saved_step,
+    locked,
     remembered_of,
+    require_workdir,
     shared_facts,
     write_config,
     write_status,
@@ -66,10 +68,11 @@ def prepare(
     workdir: Path,
     experiment: Experiment | None,
     log: Callable[[str], None],
+    at_end: contextlib.ExitStack,
 ) -> Run:
     """Opens all that a run needs, and refuses a run that cannot work.
 
-    Raises UsageError, on every host the same.
+    `at_end` lets go of the run's folder. Raises UsageError, on every host the same.
     """
     facts: dict[str, Any] = {}
     fault = None
@@ -77,10 +80,15 @@ def prepare(
         devices = Devices(config.run.device_count)
         devices.check_batch(config.data.batch_size, config.run.accumulate)
         parts = parts_of(config, experiment)
+        require_workdir(workdir)
+        if jax.process_index() == 0:  # it writes the folder for all hosts
+            at_end.enter_context(locked(workdir, log))
         config = claim(workdir, config, experiment, log)
         photographs = Photographs(
             config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
         )
+        if jax.process_index() == 0:
+            log(photographs.summary())
         completion, discriminator = architectures.of_networks(
             parts.completion, parts.discriminator, config, experiment, parts.encoding
         )

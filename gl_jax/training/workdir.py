@@ -5,11 +5,14 @@ own it has, run_status.json how it stands. A command for another run is refused.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +21,7 @@ import jax
 
 from gl_jax.config import Config, UsageError, differences
 from gl_jax.data.pipeline import Photographs
+from gl_jax.data.sources import changes
 from gl_jax.experiment import Experiment, require_same_text
 from gl_jax.fields import Mark, marked, values_by_name
 from gl_jax.files import reason, write_whole
@@ -44,17 +48,8 @@ Status = Literal["running", "finished", "preempted", "failed"]
 # --- claiming a folder
 
 
-def claim(
-    workdir: Path,
-    config: Config,
-    experiment: Experiment | None,
-    log: Callable[[str], None],
-) -> Config:
-    """Makes sure that the folder is new or this run's own.
-
-    Returns the configuration with the mean colour of the run so far. Raises UsageError
-    for another run's folder, a bucket, or a folder that cannot be written.
-    """
+def require_workdir(workdir: Path) -> None:
+    """Makes the folder; UsageError for a bucket or one that cannot be written."""
     if scheme := re.match(r"[a-z0-9]+:/+", str(workdir)):
         address = f"{scheme[0].rstrip('/')}//{str(workdir)[scheme.end() :]}"
         raise UsageError(
@@ -70,6 +65,52 @@ def claim(
         raise UsageError(
             f"--workdir {workdir} cannot be written: {reason(error)}."
         ) from error
+
+
+LOCK = ".lock"
+"""Locked while a training writes the folder. The kernel lets it go, also after a crash."""
+
+
+@contextlib.contextmanager
+def locked(workdir: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Keeps a second training out of the folder: raises UsageError if one is there.
+
+    Over NFS the lock holds between machines, too; on a file system without locks a
+    line says that there is none.
+    """
+    with (workdir / LOCK).open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace").strip()
+            raise UsageError(
+                f"--workdir {workdir} is being trained in by {holder or 'another process'}. "
+                f"Wait for it or stop it. {ELSEWHERE}"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            log(
+                f"{workdir} is on a file system without locks: see to it that no second "
+                "training uses it."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+def claim(
+    workdir: Path,
+    config: Config,
+    experiment: Experiment | None,
+    log: Callable[[str], None],
+) -> Config:
+    """Makes sure that the folder is new or this run's own.
+
+    Returns the configuration with the mean colour of the run so far. Raises UsageError
+    for another run's folder.
+    """
     stored, text = _stored(workdir, config)
     if stored is None:
         return config
@@ -78,12 +119,25 @@ def claim(
         color = stored.data.mean_color
         config = replace(config, data=replace(config.data, mean_color=color))
     require_same_run(config, stored, f"--workdir {workdir}")
+    require_same_length(
+        config, stored, last_saved_step(workdir), f"--workdir {workdir}"
+    )
     changed = ", ".join(
         f"{name} {then} -> {now}" for name, now, then in differences(config, stored)
     )
     if changed:
         log(f"Resuming with other settings: {changed}.")
     return config
+
+
+def read_config(file: Path) -> Config:
+    """Reads a config.json; UsageError, with its name, if it is damaged."""
+    try:
+        return Config.from_json(file.read_text(encoding="utf-8"))
+    except (UsageError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{file} is damaged: {error} Put it back as it was."
+        ) from error
 
 
 def write_config(workdir: Path, config: Config, remembered: dict[str, Any]) -> None:
@@ -103,13 +157,83 @@ def require_same_run(config: Config, stored: Config, holder: str) -> None:
     fixed = [
         f"{name} is {now} and was {then}"
         for name, now, then in differences(config, stored)
-        if name not in MAY_CHANGE
+        if name not in MAY_CHANGE and not _is_respelt(name, now, then)
     ]
     if fixed:
         raise UsageError(
             f"{holder} holds a run that differs in what it learns: {'; '.join(fixed)}. "
             f"Give the same values. {ELSEWHERE}"
         )
+
+
+def require_same_length(config: Config, stored: Config, step: int, holder: str) -> None:
+    """Refuses another number of steps if what has fallen until `step` would jump by it."""
+    now, then = (one.schedule.total_steps for one in (config, stored))
+    falling = ", ".join(_falling(stored, step))
+    if now != then and falling:
+        raise UsageError(
+            f"{holder} holds a run whose {falling} falls to its end at step {then}: with "
+            f"schedule.total_steps (={now}) it would jump. To go on from a finished run, "
+            "export it (gl-jax export) and begin another one with --run.initial-weights."
+        )
+
+
+def _falling(config: Config, step: int) -> Iterator[str]:
+    """The numbers that follow from a run's length, of those in use until `step`."""
+    schedule = config.schedule
+    joint = step > schedule.completion_steps + schedule.discriminator_steps
+    for name in ("completion_optimizer", "discriminator_optimizer"):
+        optimizer = getattr(config, name)
+        early = step > 0 and optimizer.joint_learning_rate is None
+        if optimizer.decay != "constant" and (early or joint):
+            yield f"{name}'s learning rate"
+    if config.loss.discriminator_noise_end is not None and joint:
+        yield "discriminator noise"
+
+
+def _is_respelt(name: str, now: Any, then: Any) -> bool:
+    """Returns whether two values may name the same folder of photographs.
+
+    `require_same_photographs` decides whether they do.
+    """
+    if name not in ("data.source", "data.validation_source"):
+        return False
+    return all(
+        isinstance(source, str)
+        and source != "bundled"
+        and not source.startswith("tfds:")
+        for source in (now, then)
+    )
+
+
+def require_same_photographs(
+    config: Config, stored: Config, photographs: Photographs, extra: dict[str, Any]
+) -> str | None:
+    """Returns how the photographs differ from those of a checkpoint, None if they do not.
+
+    Raises UsageError if they come from a folder of another name: these are no longer
+    the run's photographs, some of which changed, but others.
+    """
+    for field, known, present in (
+        ("source", extra["photographs"], photographs.fingerprint()),
+        (
+            "validation_source",
+            extra.get("validation_photographs"),
+            photographs.validation.source.fingerprint(),
+        ),
+    ):
+        now, then = (getattr(one.data, field) for one in (config, stored))
+        if now != then and known != present:
+            raise UsageError(
+                f"data.{field} (={now!r}) does not hold the photographs of the run, which "
+                f"came from {then!r}: their names or sizes differ. Give the folder that "
+                f"has them. {ELSEWHERE}"
+            )
+    if extra["photographs"] == photographs.fingerprint():
+        return None
+    if "inventory" in extra:
+        return changes(extra["inventory"], photographs.inventory)
+    return "other names, sizes or number"
 
 
 def _require_same_parts(
@@ -138,7 +262,7 @@ def _stored(workdir: Path, config: Config) -> tuple[Config | None, str | None]:
     if file.exists():
         source = workdir / EXPERIMENT
         text = source.read_text(encoding="utf-8") if source.exists() else None
-        return Config.from_json(file.read_text(encoding="utf-8")), text
+        return read_config(file), text
     if jax.process_index() == 0:
         # An empty bucket and one that does not answer look alike to a reader.
         require_writable(config.checkpoints_of(workdir))

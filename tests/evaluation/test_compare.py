@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gl_jax import texture
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -23,7 +24,7 @@ from gl_jax.config import (
 )
 from gl_jax.evaluation import compare as comparison
 from gl_jax.evaluation.baselines import BASELINES, fair
-from gl_jax.evaluation.masks import box
+from gl_jax.evaluation.masks import box, center
 from gl_jax.evaluation.photographs import Selection
 from gl_jax.weights import native
 from gl_jax.weights.convention import Convention
@@ -220,7 +221,7 @@ def test_fewer_photographs_than_asked_for_are_said_to_be_fewer(
     folder: Path, tmp_path: Path
 ) -> None:
     result = compare(folder, tmp_path, count=10)
-    assert result.notes == ("10 photographs were asked for, there are 3.",)
+    assert "10 photographs were asked for, there are 3." in result.notes
 
 
 @pytest.mark.parametrize(
@@ -410,6 +411,66 @@ def test_sharpness_and_memory_stand_in_the_table(folder: Path, tmp_path: Path) -
         assert all(0 <= score.peak_memory_mib < 500 for score in result.scores)
     text = (tmp_path / "comparison.md").read_text()
     assert "sharpness" in text and "peak memory" in text
+
+
+def test_texture_is_that_of_the_methods_pictures(folder: Path, tmp_path: Path) -> None:
+    result = compare(folder, tmp_path, methods=("telea", "mean"), masks="center")
+    masks = center(COUNT, SIDE, SIDE)
+    truth = np.stack([pixels(index) for index in range(COUNT)])
+    pairs = zip(truth, masks, strict=True)
+    completed = np.stack([BASELINES["telea"](image, mask) for image, mask in pairs])
+    masks = masks[..., None]
+    fine, coarse = texture.swd(completed, truth, masks, max_value=255)
+    grids = texture.grid_energy(completed, masks, max_value=255)
+    assert result.sets["telea"] == pytest.approx(
+        {
+            "swd_fine": fine,
+            "swd_coarse": coarse,
+            "grid": np.median(grids),
+            "grid_photographs": result.sets["mean"]["grid_photographs"],
+        },
+        rel=5e-3,
+    )
+    found = [s.grid for s in result.scores if s.method == "telea"]
+    np.testing.assert_allclose(found, grids, rtol=1e-3)
+    assert result.sets["mean"]["grid"] == pytest.approx(0, abs=1e-2), "one flat colour"
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    in_file = record["methods"]["telea"]["swd_fine"]["mean"]
+    assert in_file == result.sets["telea"]["swd_fine"]
+
+
+def test_a_method_that_fails_everywhere_has_no_texture(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        raise RuntimeError("never")
+
+    monkeypatch.setitem(BASELINES, "broken", fair(broken))
+    result = compare(folder, tmp_path, methods=("broken",))
+    assert result.sets == {}
+    assert np.isnan(result.table().rows["broken"]["swd_fine"].mean)
+
+
+def test_holes_too_small_for_texture_are_counted_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    result = compare(folder, tmp_path, methods=("mean", "ns"), image_size=16)
+    counted = [note for note in result.notes if note.startswith("SWD coarse")]
+    assert len(counted) == 1 and "3 of 3 holes are left out" in counted[0]
+
+
+def test_scores_of_a_version_without_texture_are_made_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    first = compare(folder, tmp_path, masks="center")
+    path = tmp_path / "journal.jsonl"
+    settings, *records = map(json.loads, path.read_text().splitlines())
+    for record in records:
+        del record["texture"], record["score"]["grid"]
+    lines = [json.dumps(record) + "\n" for record in (settings, *records)]
+    path.write_text("".join(lines))
+    again = compare(folder, tmp_path, masks="center")
+    assert again.sets == first.sets
 
 
 def test_ms_ssim_is_measured_where_the_picture_is_large_enough(

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from gl_jax import cli, metrics
+from gl_jax import cli, metrics, texture
 from gl_jax.config import UsageError
+from gl_jax.evaluation import distances, inception, lpips, mask_list
 from gl_jax.evaluation import evaluate as evaluation
-from gl_jax.evaluation import lpips, mask_list
+from gl_jax.evaluation.distances import Moments, frechet_distance
 from gl_jax.evaluation.photographs import Selection
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer
@@ -123,7 +124,7 @@ def test_without_weights_fid_and_lpips_are_skipped_with_a_line(
 ) -> None:
     evaluate(masks="center")
     text = (tmp_path / "result" / "evaluation.md").read_text()
-    assert "FID skipped: give --fid-weights FILE" in text
+    assert "FID, KID, precision and recall skipped: give --fid-weights FILE" in text
     assert "LPIPS skipped: give --lpips-weights FILE" in text
 
 
@@ -350,30 +351,131 @@ def test_lpips_is_measured_with_the_users_file(
         evaluate(lpips_weights=(path,), image_size=16, output=tmp_path / "small")
 
 
-def test_fid_survives_an_interruption(
-    evaluate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A cheap stand-in for Inception: the colours of the middle of the picture.
+@pytest.fixture
+def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cheap stand-in for Inception: the colours of the middle of the picture."""
     monkeypatch.setattr(
-        evaluation.fid,
+        inception,
         "features",
         lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
     )
-    monkeypatch.setattr(evaluation.fid, "FEATURES", 48)
-    weights = evaluation.fid.Weights({"x": np.zeros(1, np.float32)}, True)
-    monkeypatch.setattr(evaluation.fid, "load", lambda path: weights)
-    monkeypatch.setattr(evaluation, "SAVE_SECONDS", -1)
-    file = tmp_path / "inception.pth"
-    file.write_bytes(b"stand-in")
-    unbroken = evaluate(fid_weights=file, output=tmp_path / "unbroken")
-    interrupted(evaluate, monkeypatch, fid_weights=file)
-    result = evaluate(fid_weights=file)
+    monkeypatch.setattr(inception, "FEATURES", 48)
+    weights = inception.Weights({"x": np.zeros(1, np.float32)}, True)
+    monkeypatch.setattr(inception, "load", lambda path: weights)
+    path = tmp_path / "inception.pth"
+    path.write_bytes(b"stand-in")
+    return path
+
+
+def test_measures_of_features_survive_an_interruption(
+    evaluate: Any, inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = evaluate(fid_weights=inception_file, output=tmp_path / "unbroken")
+    interrupted(evaluate, monkeypatch, fid_weights=inception_file)
+    result = evaluate(fid_weights=inception_file)
     assert unbroken.fid is not None and unbroken.fid > 0
     assert result.fid == pytest.approx(unbroken.fid, rel=1e-6)
+    assert result.sets_table().to_json() == unbroken.sets_table().to_json()
     assert "FID over 15 pictures, fewer than its 48 features" in " ".join(result.notes)
-    # The sums of a journal that was deleted do not count for a new one.
+    # Arrays of a journal that was deleted do not count for a new one.
     (tmp_path / "result" / "journal.jsonl").unlink()
-    assert evaluate(fid_weights=file).fid == pytest.approx(unbroken.fid, rel=1e-6)
+    assert evaluate(fid_weights=inception_file).fid == pytest.approx(
+        unbroken.fid, rel=1e-6
+    )
+
+
+def test_fid_kid_precision_and_recall_come_from_the_pictures_features(
+    evaluate: Any, inception_file: Path, model: Model
+) -> None:
+    result = evaluate(fid_weights=inception_file, masks="center")
+    pairs = []
+    for entry in result.entries:
+        mask, photograph = entry.mask()[..., None], pixels(entry.index)
+        raw = Completer(model).raw(photograph, entry.mask())
+        completed = np.where(mask, np.rint(raw * 255), photograph)
+        pairs.append([x[14:18, 14:18].ravel() / 255 for x in (photograph, completed)])
+    features = np.array(pairs)
+    truth, completed = (Moments.of(features[:, side]) for side in (0, 1))
+    assert result.fid == pytest.approx(frechet_distance(truth, completed), rel=2e-3)
+    expected = distances.of_set(features)
+    found = {name: result.sets[0][name] for name in expected}
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_too_few_photographs_for_features_are_refused(
+    evaluate: Any, inception_file: Path
+) -> None:
+    with pytest.raises(UsageError, match="at least 4 photographs, there are 3; leave"):
+        evaluate(fid_weights=inception_file, count=3)
+
+
+def test_texture_is_that_of_the_completed_pictures(
+    evaluate: Any, model: Model, tmp_path: Path
+) -> None:
+    result = evaluate(masks="center")
+    masks = np.stack([entry.mask() for entry in result.entries])
+    truth = np.stack([pixels(index) for index in range(COUNT)]).astype(np.float32)
+    raw = np.stack(
+        [Completer(model).raw(pixels(i), mask) for i, mask in enumerate(masks)]
+    )
+    masks = masks[..., None]
+    completed = np.where(masks, np.rint(raw * 255), truth)
+    fine, coarse = texture.swd(completed, truth, masks, max_value=255)
+    expected = {
+        "swd_fine": fine,
+        "swd_coarse": coarse,
+        "grid": np.median(texture.grid_energy(completed, masks, max_value=255)),
+        "grid_photographs": np.median(texture.grid_energy(truth, masks, max_value=255)),
+    }
+    assert result.sets[0] == pytest.approx(expected, rel=5e-3)
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert f"| {fine:.2f} | {coarse:.2f} |" in " ".join(text.split())
+    assert "grid of the photographs" in text
+    record = json.loads((tmp_path / "result" / "evaluation.json").read_text())
+    assert record["sets"]["seed 0"]["swd_fine"]["mean"] == result.sets[0]["swd_fine"]
+    assert float(table(tmp_path / "result")[0]["grid"]) > 0
+
+
+def test_measures_of_sets_have_a_mean_and_an_error_over_seeds(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    result = evaluate(seeds=(0, 1, 2))
+    values = [result.sets[seed]["swd_fine"] for seed in (0, 1, 2)]
+    record = json.loads((tmp_path / "result" / "evaluation.json").read_text())
+    over_seeds = record["sets"]["all seeds, over seeds"]
+    assert over_seeds["swd_fine"]["mean"] == pytest.approx(np.mean(values))
+    error = np.std(values, ddof=1) / 3**0.5
+    assert over_seeds["swd_fine"]["standard_error"] == pytest.approx(error)
+    assert record["sets"]["seed 1"]["swd_fine"] == {
+        "mean": values[1], "standard_error": None,
+    }  # fmt: skip
+
+
+def test_holes_too_small_for_texture_are_counted_and_have_no_value(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(COUNT):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[8:14, 4:20] = 255
+        Image.fromarray(mask).save(masks / f"photo{index}.png")
+    result = evaluate(masks=str(masks))
+    assert np.isnan(list(result.sets[0].values())).all()
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert "SWD fine: 5 of 5 holes are left out" in text
+    record = json.loads((tmp_path / "result" / "evaluation.json").read_text())
+    assert record["sets"]["seed 0"]["swd_fine"]["mean"] is None
+
+
+def test_results_without_their_arrays_are_measured_again(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    first = evaluate(masks="center")
+    (tmp_path / "result" / "arrays.bin").unlink()
+    assert evaluate(masks="center").sets == first.sets
+    journal = (tmp_path / "result" / "journal.jsonl").read_text()
+    assert len(journal.splitlines()) == 1 + 2 * COUNT
 
 
 def free_port() -> int:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation.resume import Journal
+from gl_jax.evaluation.resume import ArrayRecords, Journal
 
 SETTINGS = {"seed": 1, "sizes": (2, 3)}
 
@@ -57,3 +58,40 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UsageError, match="taken"):
         Journal(tmp_path / "taken" / "journal.jsonl", SETTINGS)
+
+
+FIELDS = np.dtype([("index", "<i8"), ("values", "<f4", (3,))])
+
+
+def records(*indices: int) -> np.ndarray:
+    return np.array([(i, (i, i / 2, i / 3)) for i in indices], FIELDS)
+
+
+def test_arrays_are_there_again(tmp_path: Path) -> None:
+    with ArrayRecords(tmp_path / "arrays.bin", FIELDS, anew=False) as file:
+        assert len(file.read()) == 0
+        file.add(records(1, 2))
+    with ArrayRecords(tmp_path / "arrays.bin", FIELDS, anew=False) as file:
+        file.add(records(3))
+        np.testing.assert_array_equal(file.read(), records(1, 2, 3))
+        file.add(records(4))
+        np.testing.assert_array_equal(file.read(), records(1, 2, 3, 4))
+    with ArrayRecords(tmp_path / "arrays.bin", FIELDS, anew=True) as file:
+        assert len(file.read()) == 0
+
+
+@pytest.mark.parametrize("cut", [1, 19])
+def test_a_record_that_was_cut_off_is_dropped(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "arrays.bin"
+    with ArrayRecords(path, FIELDS, anew=False) as file:
+        file.add(records(1, 2))
+    path.write_bytes(path.read_bytes()[:-cut])
+    with ArrayRecords(path, FIELDS, anew=False) as file:
+        file.add(records(3))
+        np.testing.assert_array_equal(file.read(), records(1, 3))
+
+
+def test_arrays_that_cannot_be_written_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "arrays.bin").mkdir()
+    with pytest.raises(UsageError, match=r"arrays.bin cannot be written"):
+        ArrayRecords(tmp_path / "arrays.bin", FIELDS, anew=False)

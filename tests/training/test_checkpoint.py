@@ -605,6 +605,8 @@ from gl_jax.training.checkpoint import (
 )
 
 parallel.BROADCAST_BYTES = 8  # so that everything goes in pieces
+for texts in (["of several pieces", "short"], ["", "8 bytes."], ["", ""]):
+    assert parallel.from_every_host(texts[process]) == texts
 checkpoints = Checkpoints(
     root / str(process),
     keep_newest=3,

@@ -66,7 +66,9 @@ def test_it_resumes_and_ends_as_it_would_have():
     for found, line in zip(logged("run"), logged("unbroken"), strict=True):
         for name in ("phase", "order_hash"):
             assert found.pop(name, None) == line.pop(name, None)
-        assert found == pytest.approx(line, rel=ROUNDING_OF_METRICS)
+        # Newer versions log more.
+        known = {name: found[name] for name in line}
+        assert known == pytest.approx(line, rel=ROUNDING_OF_METRICS)
 
 
 def test_its_configuration_says_the_same():

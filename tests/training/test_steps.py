@@ -134,22 +134,13 @@ def seen(settings, images, corner, use, step=0):
     deviation = SETTINGS[settings].loss.discriminator_noise
     if (settings, step) == ("falling noise", 4):  # one of its two joint steps is done
         deviation = 0.05
-    keys = [
-        jax.random.split(key, 3)[use]
-        for key in example_keys(jax.random.fold_in(KEY, step), NOISE, 0, BATCH)
+    keys = example_keys(jax.random.fold_in(KEY, step), NOISE, 0, BATCH)
+    noise = [
+        jax.random.normal(jax.random.split(key, 3)[use], (SIZE, SIZE, 3))
+        for key in keys
     ]
-    views = {"local": crop(images, corner, LOCAL), "global": images}
-    return {
-        name: view
-        + deviation
-        * jnp.stack(
-            [
-                jax.random.normal(jax.random.fold_in(key, place), view.shape[1:])
-                for key in keys
-            ]
-        )
-        for place, (name, view) in enumerate(views.items())
-    }
+    images = images + deviation * jnp.stack(noise)
+    return {"local": crop(images, corner, LOCAL), "global": images}
 
 
 def written_out_completion(params, stats, images, mask):
