@@ -19,7 +19,7 @@ from gl_jax import compilation
 from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.sources import tensorflow
-from gl_jax.holes import HOLES, REAL_PATCHES, composite, example_keys, network_input
+from gl_jax.holes import HOLES, REAL_PATCHES, composite, example_keys
 from gl_jax.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name
@@ -34,6 +34,7 @@ from gl_jax.training import (
 from gl_jax.training.state import inference_variables
 from gl_jax.weights import native
 from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.convention import Convention
 
 METRICS = {
     "loss.completion": "completion_loss",
@@ -159,7 +160,7 @@ class Inference(tasks.Inference):
 
         def complete(weights: Any, photograph: jax.Array, mask: jax.Array) -> Any:
             images = photograph.astype(jnp.float32) / 255
-            inputs = network_input(images, mask, jnp.asarray(MEAN_COLOR))
+            inputs = Convention.gl_jax(MEAN_COLOR).encode(images, mask)
             completed = inference.complete(folded, weights, inputs, size)
             return completed, composite(completed, images, mask)
 

@@ -23,6 +23,8 @@ from gl_jax.fields import differences as differences
 MAY_CHANGE = Mark.MAY_CHANGE
 """A resumed run may have another value: it does not change what is learned."""
 
+GREY = (0.5, 0.5, 0.5)
+
 Count = Annotated[int, at_least(1)]
 Amount = Annotated[int, at_least(0)]
 
@@ -49,8 +51,10 @@ class ModelConfig(Section, prefix="model."):
     At 1.0 the completion network has 6,072,131 parameters, at 0.5 a quarter of them."""
     norm_order: Literal["norm_activation", "activation_norm"] = "norm_activation"
     """conv-BN-ReLU as in the authors' network, or conv-ReLU-BN as in GLCIC-PyTorch."""
-    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
-    """How the last layer reaches [0, 1]: sigmoid (the paper) or clamp (mmediting)."""
+    output_activation: Literal["sigmoid", "clamp", "signed_clamp"] = "sigmoid"
+    """How the last layer reaches [0, 1]: sigmoid (the paper) or clamp.
+    `signed_clamp` clamps to [-1, 1] and takes that to [0, 1] (mmediting): a layer that gives
+    0 gives grey, not black."""
     discriminators: Literal["both", "global", "local", "none"] = "both"
     """The discriminators of the joint phase (the paper's ablation).
     `none` trains with the masked MSE alone, for all of the steps."""
@@ -104,6 +108,10 @@ class DataConfig(Section, prefix="data."):
         Rule(lambda rgb: all(0 <= c <= 1 for c in rgb), "three numbers in [0, 1]"),
     ] = None
     """RGB in [0, 1] that fills the hole; without it, the training set's mean."""
+    encoding: Literal["centred", "plain", "mmediting"] = "centred"
+    """How the networks see photographs; fine-tuning needs the encoding of its weights.
+    `centred`: less the mean colour (the authors). `plain`: in [0, 1] as they are
+    (GLCIC-PyTorch). `mmediting`: BGR in [-1, 1], the hole grey."""
     flip: bool = False
     """Mirror half of the crops; the paper states no augmentation."""
     color_jitter: Annotated[float, within("[0, 1)")] = 0.0
@@ -123,6 +131,17 @@ class DataConfig(Section, prefix="data."):
             f"two sizes in order, at least data.image_size (={self.image_size}), "
             "so that the crop fits into the resized photograph",
         )
+        require(
+            self.encoding != "mmediting" or self.mean_color in (None, GREY),
+            "data.mean_color",
+            self.mean_color,
+            "left out with data.encoding mmediting, whose holes are grey",
+        )
+
+    @property
+    def hole_color(self) -> tuple[float, float, float] | None:
+        """RGB that fills the hole; None if it is the training set's mean."""
+        return GREY if self.encoding == "mmediting" else self.mean_color
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,15 @@ class HolesConfig(Section, prefix="holes."):
     local_size: Annotated[int, at_least(8)] = 128
     """Side in pixels of the local discriminator's window (paper: 128).
     It is centred on the hole, and shifted if it would leave the image."""
+    max_count: Count = 1
+    """Largest number of holes in a photograph; each number from 1 on is equally likely.
+    All lie in one window, and may overlap."""
+    shared_window: bool = False
+    """Draw one window for the whole batch, and the holes anywhere in it (GLCIC-PyTorch).
+    The windows in which photographs are shown are one for the batch too."""
+    paired_windows: bool = False
+    """Show the local discriminator photographs in the windows of their holes (mmediting).
+    By default in other ones, drawn as if for other holes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,8 +218,9 @@ class LossConfig(Section, prefix="loss."):
     """Weight of the penalty on slopes other than 1 between the two (10 with wasserstein)."""
     penalty_every: Count = 1
     """Steps from penalty to penalty, which is as many times as large."""
-    normalizer: Literal["image", "hole"] = "image"
-    """Average the squared error over all the image's pixels, or the hole's only."""
+    normalizer: Literal["image", "hole", "batch"] = "image"
+    """Average the completion loss over all the image's pixels, or the hole's only.
+    `batch` averages over the missing pixels of all the batch at once (mmediting)."""
     structure_weight: Annotated[float, at_least(0)] = 0.0
     """Weight of 1 - SSIM beside the completion loss (not in the paper).
     Completions meet the hole's rim more closely, for about the same squared error."""
@@ -486,6 +515,7 @@ class Config(Section):
         if self.model.discriminators != "none":
             return
         for section, names in (
+            (self.holes, "paired_windows"),
             (self.loss, "r1 r2 gradient_penalty feature_weight discriminator_noise"),
             (self.augment, "color translation cutout"),
             (self.model, "spectral_norm"),

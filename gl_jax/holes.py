@@ -25,7 +25,7 @@ HOLES, REAL_PATCHES, NOISE, PENALTY = 0, 1, 2, 3
 
 
 class Holes(NamedTuple):
-    """A hole for each image, and the corner of the local window centred on it."""
+    """The missing pixels of each image, and the corner of the local window around them."""
 
     mask: Mask
     corner: Corner
@@ -46,6 +46,19 @@ def batch_key(key: Key[Array, ""], stream: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.fold_in(key, stream), beyond_all_examples)
 
 
+def rectangle(
+    image_shape: tuple[int, ...], top_left: Int[Array, " 2"], size: Int[Array, " 2"]
+) -> Float[Array, "h w 1"]:
+    """The mask of one image: ones in a rectangle of `size` (height, width)."""
+    rows, columns = (
+        (start <= at) & (at < start + length)
+        for start, length, at in zip(
+            top_left, size, map(jnp.arange, image_shape), strict=True
+        )
+    )
+    return (rows[:, None, None] & columns[None, :, None]).astype(jnp.float32)
+
+
 def sample_holes(
     key: Key[Array, " b"],
     image_shape: tuple[int, ...],
@@ -54,48 +67,55 @@ def sample_holes(
     min_size: int,
     max_size: int,
     local_size: int,
+    max_count: int = 1,
+    shared_window: bool = False,
 ) -> Holes:
-    """One rectangular hole for each key, anywhere inside the image.
+    """Rectangular holes for each key, all of an image inside its local window.
 
     Width and height are drawn independently from [min_size, max_size] (paper: 96 to
-    128), the position uniformly among those inside the image. The local window of
-    `local_size` is centred on the hole and shifted where it would leave the image.
+    128). The first hole lies anywhere inside the image; the window of `local_size` is
+    centred on it and shifted where it would leave the image. With a `shared_window` the
+    window is drawn first, from `batch_key`, one place for all images, and the hole lies
+    anywhere inside it (GLCIC-PyTorch). An image has 1 to `max_count` holes, each number
+    equally likely; further ones lie anywhere inside the window and may overlap.
     """
+    bounds = jnp.array(image_shape, jnp.int32)
+    if shared_window:
+        assert batch_key is not None
+        place = _scaled(jax.random.uniform(batch_key, (2,)), bounds - local_size + 1)
+
+    def sizes(share: Float[Array, " 2"]) -> Int[Array, " 2"]:
+        return min_size + _scaled(share, max_size - min_size + 1)
+
+    def further(
+        shares: Float[Array, "2 2"], corner: Int[Array, " 2"]
+    ) -> Float[Array, "h w 1"]:
+        size = sizes(shares[0])
+        inside = _scaled(shares[1], local_size - size + 1)
+        return rectangle(image_shape, corner + inside, size)
 
     def sample(key: Key[Array, ""]) -> tuple[Float[Array, "h w 1"], Int[Array, " 2"]]:
-        bounds = jnp.array(image_shape, jnp.int32)
         # One draw of four numbers in [0, 1): a draw each would double the compile time.
         size_share, place_share = jax.random.uniform(key, (2, 2))
-        size = min_size + _scaled(size_share, max_size - min_size + 1)
-        top_left = _scaled(place_share, bounds - size + 1)
-        inside = [
-            (start <= at) & (at < start + length)
-            for start, length, at in zip(
-                top_left, size, map(jnp.arange, image_shape), strict=True
-            )
-        ]
-        mask = (inside[0][:, None, None] & inside[1][None, :, None]).astype(jnp.float32)
-        corner = top_left + size // 2 - local_size // 2
-        return mask, jnp.clip(corner, 0, bounds - local_size)
+        size = sizes(size_share)
+        if shared_window:
+            corner = place
+            top_left = corner + _scaled(place_share, local_size - size + 1)
+        else:
+            top_left = _scaled(place_share, bounds - size + 1)
+            corner = top_left + size // 2 - local_size // 2
+            corner = jnp.clip(corner, 0, bounds - local_size)
+        mask = rectangle(image_shape, top_left, size)
+        if max_count > 1:
+            # The first of these rows only says how many of the others there are.
+            shares = jax.random.uniform(jax.random.fold_in(key, 1), (max_count, 2, 2))
+            more = _scaled(shares[0, 0, :1], max_count)
+            others = jax.vmap(further, (0, None))(shares[1:], corner)
+            drawn = (jnp.arange(1, max_count) <= more)[:, None, None, None]
+            mask = jnp.maximum(mask, jnp.max(jnp.where(drawn, others, 0.0), axis=0))
+        return mask, corner
 
     return Holes(*jax.vmap(sample)(key))
-
-
-def fill(images: Images, mask: Mask, mean_color: Float[Array, " 3"]) -> Images:
-    """The photographs with their holes painted in the mean colour of the training set."""
-    return images * (1 - mask) + mask * mean_color[None, None, None, :]
-
-
-def network_input(
-    images: Images, mask: Mask, mean_color: Float[Array, " 3"]
-) -> Float[Array, "b h w 4"]:
-    """What the completion network sees: the filled photograph less the mean, and the mask.
-
-    After the subtraction the hole holds 0, as does the padding around the image (the
-    authors' inpaint.lua). The network's output is a colour in [0, 1]: no mean is added.
-    """
-    centred = fill(images, mask, mean_color) - mean_color[None, None, None, :]
-    return jnp.concatenate([centred, mask], axis=-1)
 
 
 def composite(completed: Images, images: Images, mask: Mask) -> Images:
@@ -116,8 +136,8 @@ def crop(images: Images, corner: Corner, size: int) -> Float[Array, "b s s 3"]:
 
 
 def _scaled(
-    share: Float[Array, " 2"], count: Int[Array, " 2"] | int
-) -> Int[Array, " 2"]:
+    share: Float[Array, " n"], count: Int[Array, " n"] | int
+) -> Int[Array, " n"]:
     """Numbers in [0, 1) to integers in [0, count)."""
     counts = jnp.broadcast_to(jnp.asarray(count, jnp.int32), share.shape)
     # The product can round up to the count itself.

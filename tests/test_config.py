@@ -55,10 +55,12 @@ def test_the_defaults_are_the_papers():
         (lambda: DataConfig(resize=(384, 256)), "two sizes in order"),
         (lambda: DataConfig(mean_color=(0, 0, 2)), "three numbers in"),
         (lambda: DataConfig(batch_size=0), "data.batch_size"),
+        (lambda: DataConfig(encoding="mmediting", mean_color=(0, 0, 0)), "are grey"),
         (lambda: DataConfig(validation_share=0), "data.validation_share"),
         (lambda: DataConfig(source=""), "data.source"),
         (lambda: HolesConfig(max_size=129), "has to see the whole hole"),
         (lambda: HolesConfig(min_size=100, max_size=99), "at least holes.min_size"),
+        (lambda: HolesConfig(max_count=0), "holes.max_count"),
         (lambda: LossConfig(alpha=-1), "loss.alpha"),
         (lambda: LossConfig(adversarial_ratio=0), "loss.adversarial_ratio"),
         (

@@ -9,8 +9,9 @@ import pytest
 
 from gl_jax import cli
 from gl_jax.config import Config, Phase, differences
-from gl_jax.experiment import load_experiment
-from gl_jax.training import default_parts, make_steps, state_shapes
+from gl_jax.experiment import Experiment, load_experiment
+from gl_jax.training import make_steps, state_shapes
+from gl_jax.training.own_parts import parts_of
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -21,8 +22,8 @@ REFERENCES += [f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "joint
 
 
 @pytest.fixture(params=REFERENCES, ids=lambda reference: Path(reference).name)
-def config(request: pytest.FixtureRequest) -> Config:
-    return load_experiment(request.param).config
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    return load_experiment(request.param)
 
 
 def test_every_experiment_has_a_name_of_its_own():
@@ -39,10 +40,11 @@ def test_a_file_opens_with_command_hardware_and_cost(file):
     assert re.search("[Cc]ost|days", story)
 
 
-def test_its_steps_can_be_traced_at_full_size(config):
+def test_its_steps_can_be_traced_at_full_size(experiment):
     """Shapes, types and optimizers fit in all phases; nothing is computed."""
+    config = experiment.config
     size = config.data.image_size
-    parts = default_parts(config)
+    parts = parts_of(config, experiment)
     ema = config.run.ema_decay is not None
     state = state_shapes(parts, size, ema=ema)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)

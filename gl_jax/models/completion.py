@@ -63,13 +63,13 @@ def scaled(features: int, width: float) -> int:
 class CompletionNetwork(nn.Module):
     """Completes a photograph: (filled photograph less the mean, mask) in, colours in [0, 1] out.
 
-    The input is `holes.network_input`, [b, h, w, 4] with sides that are multiples of 4;
-    the output is [b, h, w, 3] float32. 6,072,131 parameters at width 1.
+    The input is as `weights.convention` encodes it, [b, h, w, 4] with sides that are
+    multiples of 4; the output is [b, h, w, 3] float32. 6,072,131 parameters at width 1.
     """
 
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
-    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
+    output_activation: Literal["sigmoid", "clamp", "signed_clamp"] = "sigmoid"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -121,6 +121,8 @@ class CompletionNetwork(nn.Module):
         outputs = outputs.astype(jnp.float32)
         if self.output_activation == "clamp":
             return jnp.clip(outputs, 0.0, 1.0)
+        if self.output_activation == "signed_clamp":
+            return (jnp.clip(outputs, -1.0, 1.0) + 1) / 2
         return nn.sigmoid(outputs)
 
 

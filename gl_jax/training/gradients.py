@@ -18,7 +18,6 @@ from gl_jax.parallel import axis_size, gathered, local, pmean
 from gl_jax.training.parts import Parts
 from gl_jax.training.setup import (
     Batch,
-    Color,
     Drawn,
     Examples,
     Setup,
@@ -26,6 +25,7 @@ from gl_jax.training.setup import (
     set_up,
 )
 from gl_jax.training.state import NetState, TrainState
+from gl_jax.weights.convention import Color
 
 Tree = Any
 Scalar = Float[Array, ""]
@@ -127,11 +127,12 @@ def complete(
     setup: Setup, state: TrainState, batch_stats: Tree, examples: Examples
 ) -> Completion:
     """One forward pass of the completion network over the filled photographs."""
-    mean_color = jnp.asarray(setup.mean_color, jnp.float32)
-    inputs = setup.parts.encode(examples.images, examples.holes.mask, mean_color)
+    convention = setup.parts.encoding.completion(setup.mean_color)
+    inputs = convention.encode(examples.images, examples.holes.mask)
 
     def forward(params: Tree) -> tuple[Images, Tree]:
-        return _applied(setup.parts.completion, params, batch_stats, inputs)
+        outputs, stats = _applied(setup.parts.completion, params, batch_stats, inputs)
+        return convention.decode(outputs), stats
 
     params = local(state.completion.params, setup.axis_name)
     completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
@@ -146,10 +147,12 @@ def _completion_error(
 
     def loss(completed: Images) -> tuple[Scalar, Scalars]:
         terms = setup.parts.objective.completion
-        metrics = {
-            name: term.loss(completed, examples.images, examples.holes.mask)
-            for name, term in terms.items()
-        }
+        metrics = {}
+        for name, term in terms.items():
+            value = term.loss(completed, examples.images, examples.holes.mask)
+            if term.over_holes and examples.missing is not None:
+                value = value / examples.missing[0]
+            metrics[name] = value
         weighted = [term.weight * metrics[name] for name, term in terms.items()]
         return weight * sum(weighted[1:], weighted[0]), metrics
 
@@ -346,11 +349,14 @@ def _views(
     if parts.noise is not None:
         images = parts.noise(keys, images, step)
     views = {name: view(images, holes) for name, view in parts.views.items()}
-    if parts.augment is None:
-        return views
-    probability = jnp.ones(()) if state.adaptive is None else state.adaptive.probability
-    keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)  # other than the noise's
-    return dict(parts.augment(keys, views, step, probability))
+    if parts.augment is not None:
+        # Other keys than the noise's.
+        keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
+        probability = (
+            jnp.ones(()) if state.adaptive is None else state.adaptive.probability
+        )
+        views = dict(parts.augment(keys, views, step, probability))
+    return jax.tree.map(parts.encoding.discriminator.encode_image, views)
 
 
 def _of_the_game(setup: Setup, logits: Logits) -> Logits:

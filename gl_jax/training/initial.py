@@ -11,7 +11,7 @@ from gl_jax.experiment import Experiment
 from gl_jax.training.state import NetState, TrainState
 from gl_jax.weights import native
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture
-from gl_jax.weights.convention import Convention
+from gl_jax.weights.convention import ENCODINGS, Encoding
 from gl_jax.weights.native import Model
 
 
@@ -20,12 +20,13 @@ def load(
     completion: AnyArchitecture,
     discriminator: AnyArchitecture | None,
     experiment: Experiment | None = None,
+    encoding: Encoding | None = None,
 ) -> Model | None:
     """The model named by `run.initial_weights`; None where the run begins at random.
 
     The architectures are those of the run, its `experiment` builds them where they are
-    not ours. Raises UsageError for a file that is none of ours, or has another
-    architecture.
+    not ours; the `encoding` is by default that of the configuration. Raises UsageError
+    for a file that is none of ours, or has another architecture or encoding.
     """
     name = config.run.initial_weights
     if name is None:
@@ -38,10 +39,16 @@ def load(
     _require_same(
         f"{holder} has a completion network with", model.architecture, completion
     )
-    if model.convention != Convention.gl_jax(model.mean_color):
+    encoding = encoding or ENCODINGS[config.data.encoding]
+    if model.convention != encoding.completion(model.mean_color):
+        fitting = [
+            f"Give --data.encoding {name}."
+            for name, other in ENCODINGS.items()
+            if model.convention == other.completion(model.mean_color)
+        ]
         raise UsageError(
-            f"{holder} came as {model.source}, whose network sees photographs in another "
-            "encoding than the one training gives. It can be used, but not trained on."
+            f"{holder} sees photographs in another encoding than data.encoding "
+            f"(={config.data.encoding!r}). {''.join(fitting[:1])}".rstrip()
         )
     color = config.data.mean_color
     if color not in (None, model.mean_color):

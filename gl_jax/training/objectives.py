@@ -194,6 +194,9 @@ class Term:
 
     loss: CompletionLoss
     weight: float = 1.0
+    over_holes: bool = False
+    """If set, the loss, a mean over all pixels, is divided by the share of the whole batch's
+    pixels that is missing: a mean over the missing ones, whichever image they are in."""
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from gl_jax import compilation
 from gl_jax.config import AugmentConfig, Config, LossConfig
-from gl_jax.holes import (
-    Holes,
-    Images,
-    Mask,
-    composite,
-    crop,
-    network_input,
-    sample_holes,
-)
+from gl_jax.holes import Holes, Images, Mask, composite, crop, sample_holes
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.ops import Ops
@@ -43,10 +35,10 @@ from gl_jax.training.objectives import (
     structure_loss,
 )
 from gl_jax.training.optimizers import create_optimizer
+from gl_jax.weights.convention import ENCODINGS, Encoding
 
 View = Callable[[Images, Holes], Array]
 SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...], Key[Array, ""]], Holes]
-Encode = Callable[[Images, Mask, Float[Array, " 3"]], Float[Array, "b h w 4"]]
 Fakes = Callable[[Images, Images, Mask], Images]
 
 
@@ -66,12 +58,13 @@ class Parts:
     """
 
     completion: nn.Module
-    """(inputs [b, h, w, 4] of `holes.network_input`, train) -> images [b, h, w, 3]."""
+    """(inputs [b, h, w, 4] in the `encoding`, train) -> images [b, h, w, 3] in it."""
     discriminator: nn.Module | None
     """(views, train) -> logits [b]; None trains with the completion loss alone."""
     views: Mapping[str, View]
     """The discriminator's views, by name: (images, holes) -> a part of the images.
-    Of photographs the holes are others, drawn for them as places to look at."""
+    Of photographs the holes are others, drawn for them as places to look at, unless
+    there are `paired_windows`."""
     objective: Objective
     optimizers: Optimizers
     sample_holes: SampleHoles
@@ -82,8 +75,10 @@ class Parts:
     """(a key for each image, views, step, probability) -> views; see `augment`."""
     adaptive: Adaptive | None = None
     """The controller of the augmentation's probability; without one it is 1."""
-    encode: Encode = network_input
-    """(images, mask, mean colour) -> the completion network's inputs."""
+    paired_windows: bool = False
+    """The discriminator's views of photographs are those of their own holes."""
+    encoding: Encoding = ENCODINGS["centred"]
+    """How both networks see images; losses and all else see RGB in [0, 1]."""
     fakes: Fakes = composite
     """(completed, images, mask) -> the images that the discriminators take for fakes."""
 
@@ -143,7 +138,11 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
             min_size=holes.min_size,
             max_size=holes.max_size,
             local_size=holes.local_size,
+            max_count=holes.max_count,
+            shared_window=holes.shared_window,
         ),
+        paired_windows=holes.paired_windows,
+        encoding=ENCODINGS[config.data.encoding],
         noise=_noise(config),
         augment=_augment(config.augment),
         adaptive=_adaptive(config.augment),
@@ -153,8 +152,12 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
 
 def _objective(loss: LossConfig) -> Objective:
     errors = {"squared": completion_loss, "absolute": absolute_loss}
-    error = partial(errors[loss.completion], normalizer=loss.normalizer)
-    terms = {"completion_loss": Term(error, loss.completion_weight)}
+    over_holes = loss.normalizer == "batch"
+    error = partial(
+        errors[loss.completion],
+        normalizer="image" if loss.normalizer == "batch" else loss.normalizer,
+    )
+    terms = {"completion_loss": Term(error, loss.completion_weight, over_holes)}
     if loss.structure_weight > 0:
         terms["structure_loss"] = Term(structure_loss, loss.structure_weight)
     weights = {

@@ -90,15 +90,18 @@ def prepare(
         if jax.process_index() == 0:
             log(photographs.summary())
         completion, discriminator = architectures.of_networks(
-            parts.completion, parts.discriminator, config, experiment
+            parts.completion, parts.discriminator, config, experiment, parts.encoding
         )
-        model = initial.load(config, completion, discriminator, experiment)
-        mean_color = config.data.mean_color or (
+        model = initial.load(
+            config, completion, discriminator, experiment, parts.encoding
+        )
+        mean_color = config.data.hole_color or (
             model.mean_color if model else photographs.mean_color()
         )
         config = replace(config, data=replace(config.data, mean_color=mean_color))
         checkpoints = _checkpoints(config, workdir, log)
-        remembered = remembered_of(completion, discriminator, experiment)
+        convention = parts.encoding.completion(mean_color)
+        remembered = remembered_of(completion, discriminator, convention, experiment)
         facts = shared_facts(config, photographs, model, remembered)
     except (UsageError, StorageUnreachableError) as error:
         if jax.process_count() == 1:

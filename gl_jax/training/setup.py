@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 from gl_jax.holes import (
     HOLES,
@@ -19,11 +19,11 @@ from gl_jax.holes import (
     batch_key,
     example_keys,
 )
-from gl_jax.parallel import axis_index
+from gl_jax.parallel import axis_index, pmean
 from gl_jax.training.parts import Parts
 from gl_jax.training.state import TrainState
+from gl_jax.weights.convention import Color
 
-Color = tuple[float, float, float]
 Batch = UInt8[Array, "b h w 3"]
 
 
@@ -81,6 +81,9 @@ class Examples(NamedTuple):
     """Keys of the augmentation: for the fakes and photographs of the discriminators' update,
     and for the completion network's."""
     penalty: Key[Array, " b"]
+    missing: Float[Array, " b"] | None
+    """Share of the whole batch's pixels that is missing, the same number for each image;
+    None if no loss is over the holes of all."""
 
 
 def examples_of(
@@ -96,14 +99,18 @@ def examples_of(
     first = axis_index(setup.axis_name) * count
     keys = partial(example_keys, key, first=first, count=count)
     if drawn is None:
-        drawn = Drawn(
-            *(
-                setup.parts.sample_holes(
-                    keys(stream=stream), tuple(shape), batch_key(key, stream)
-                )
-                for stream in (HOLES, REAL_PATCHES)
-            )
-        )
+
+        def sample(stream: int) -> Holes:
+            of_all = batch_key(key, stream)
+            return setup.parts.sample_holes(keys(stream=stream), tuple(shape), of_all)
+
+        holes = sample(HOLES)
+        paired = setup.parts.paired_windows
+        drawn = Drawn(holes, holes if paired else sample(REAL_PATCHES))
+    missing = None
+    if any(term.over_holes for term in setup.parts.objective.completion.values()):
+        share = pmean(jnp.mean(drawn.holes.mask), setup.axis_name)
+        missing = jnp.broadcast_to(share, (count,))
     augment = jax.vmap(partial(jax.random.split, num=3))(keys(stream=NOISE))
     images = images.astype(jnp.float32) / 255
-    return Examples(images, *drawn, augment, keys(stream=PENALTY))
+    return Examples(images, *drawn, augment, keys(stream=PENALTY), missing)

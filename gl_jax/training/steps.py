@@ -32,8 +32,9 @@ from gl_jax.training.gradients import (
     discriminator_of,
 )
 from gl_jax.training.parts import Parts
-from gl_jax.training.setup import Batch, Color, Drawn, Setup, examples_of, set_up
+from gl_jax.training.setup import Batch, Drawn, Setup, examples_of, set_up
 from gl_jax.training.state import NetState, TrainState
+from gl_jax.weights.convention import Color
 
 Step = Callable[..., tuple[TrainState, Scalars]]
 """(state, images, key, drawn=None) -> (state, metrics)."""

@@ -53,6 +53,7 @@ class Validation:
         photographs: UInt8[np.ndarray, "n s s 3"],
         device: jax.Device,
     ) -> None:
+        convention = parts.encoding.completion(mean_color)
         self._photographs = photographs
         self._device = device
         # As many at a time as one device trains on, so that validation fits where training does.
@@ -73,10 +74,9 @@ class Validation:
         ) -> tuple[Any, dict[str, Float[Array, " b"]]]:
             images = photographs.astype(jnp.float32) / 255
             mask = drawn(HOLES, images, first).mask
-            inputs = parts.encode(images, mask, jnp.asarray(mean_color, jnp.float32))
-            completed = jnp.asarray(
-                parts.completion.apply(variables, inputs, train=False)
-            )
+            inputs = convention.encode(images, mask)
+            outputs = parts.completion.apply(variables, inputs, train=False)
+            completed = jnp.asarray(convention.decode(outputs))
             pasted = composite(completed, images, mask)
             metrics = {
                 "val_l1": l1(pasted, images, mask),
@@ -92,7 +92,8 @@ class Validation:
         ) -> dict[str, Float[Array, ""]]:
             def logits_of(images: Array, holes: Holes) -> Array:
                 views = {
-                    name: view(images, holes) for name, view in parts.views.items()
+                    name: parts.encoding.discriminator.encode_image(view(images, holes))
+                    for name, view in parts.views.items()
                 }
                 logits, _ = setup.parts.discriminator.apply(  # type: ignore[union-attr]
                     variables, views, train=True, mutable=["batch_stats"]
@@ -102,8 +103,11 @@ class Validation:
             images = photographs.astype(jnp.float32) / 255
             holes = drawn(HOLES, images, first)
             fakes = parts.fakes(completed, images, holes.mask)
-            real = logits_of(images, drawn(REAL_PATCHES, images, first))
-            _, metrics = game(setup, real, logits_of(fakes, holes))
+            windows = holes
+            if not parts.paired_windows:
+                windows = drawn(REAL_PATCHES, images, first)
+            real, fake = logits_of(images, windows), logits_of(fakes, holes)
+            _, metrics = game(setup, real, fake)
             return {f"val_{name}": metrics[name] for name in ACCURACIES}
 
         self._complete = compilation.jit(complete)

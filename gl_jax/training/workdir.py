@@ -13,7 +13,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from gl_jax.files import reason, write_whole
 from gl_jax.training.checkpoint import peek, require_writable
 from gl_jax.version import __version__
 from gl_jax.weights import architectures
+from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
 MAY_CHANGE = marked(Config, Mark.MAY_CHANGE)
@@ -275,15 +276,22 @@ def _stored(workdir: Path, config: Config) -> tuple[Config | None, str | None]:
 
 
 def remembered_of(
-    completion: Any, discriminator: Any, experiment: Experiment | None
+    completion: Any,
+    discriminator: Any,
+    convention: Convention,
+    experiment: Experiment | None,
 ) -> dict[str, Any]:
-    """Returns what checkpoints keep of a run's architectures and its own parts."""
+    """Returns what checkpoints keep of a run's architectures and its own parts.
+
+    The `convention` is the completion network's.
+    """
     networks = {"completion": completion, "discriminator": discriminator}
     record: dict[str, Any] = {
         "networks": {
             role: architecture and architectures.to_json(architecture)
             for role, architecture in networks.items()
-        }
+        },
+        "convention": asdict(convention),
     }
     if experiment is not None and experiment.make_parts is not None:
         record["experiment"] = experiment.text

@@ -21,7 +21,7 @@ from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
-from gl_jax.weights.convention import Convention
+from gl_jax.weights.convention import ENCODINGS, Convention, Encoding
 
 Shapes = dict[str, tuple[int, ...]]
 Tree = dict[str, Any]
@@ -58,7 +58,7 @@ class Architecture(_Shaped):
 
     width: float = 1.0
     norm_order: Order = "norm_activation"
-    output_activation: Literal["sigmoid", "clamp"] = "sigmoid"
+    output_activation: Literal["sigmoid", "clamp", "signed_clamp"] = "sigmoid"
     module: Literal["CompletionNetwork"] = "CompletionNetwork"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
@@ -151,9 +151,16 @@ AnyArchitecture = Architecture | DiscriminatorArchitecture | OwnArchitecture
 
 
 def of_network(
-    network: nn.Module, role: Role, config: Config, experiment: str
+    network: nn.Module,
+    role: Role,
+    config: Config,
+    experiment: str,
+    encoding: Encoding | None = None,
 ) -> AnyArchitecture:
-    """The architecture of a network in a run of `config`, from a file of that name."""
+    """The architecture of a network in a run of `config`, from a file of that name.
+
+    The `encoding` is by default that of `config`.
+    """
     if type(network) is CompletionNetwork and network.norm_order != "none":
         return Architecture(
             network.width, network.norm_order, network.output_activation
@@ -167,6 +174,7 @@ def of_network(
                     variant,
                     network.width,
                     network.norm_order,
+                    (encoding or ENCODINGS[config.data.encoding]).discriminator,
                     spectral_norm=network.spectral_norm,
                 )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
@@ -177,13 +185,14 @@ def of_networks(
     discriminator: nn.Module | None,
     config: Config,
     experiment: Experiment | None,
+    encoding: Encoding,
 ) -> tuple[Any, Any]:
     """Returns the architectures of a run's networks, None for no discriminator."""
     name = experiment.name if experiment else ""
-    made = of_network(completion, "completion", config, name)
+    made = of_network(completion, "completion", config, name, encoding)
     if discriminator is None:
         return made, None
-    return made, of_network(discriminator, "discriminator", config, name)
+    return made, of_network(discriminator, "discriminator", config, name, encoding)
 
 
 def of_config(config: Config) -> tuple[Architecture, DiscriminatorArchitecture | None]:
@@ -198,6 +207,7 @@ def of_config(config: Config) -> tuple[Architecture, DiscriminatorArchitecture |
         made.discriminators,
         made.width,
         "none" if made.discriminator_norm == "none" else made.norm_order,
+        ENCODINGS[config.data.encoding].discriminator,
         spectral_norm=made.spectral_norm,
     )
 

@@ -1,7 +1,10 @@
 """Conventions: the encoding of photographs for a network, and of its output."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from gl_jax.config import GREY
 
 Color = tuple[float, float, float]
 
@@ -24,7 +27,11 @@ class Convention:
 
     @classmethod
     def gl_jax(cls, mean_color: Color) -> "Convention":
-        """Ours and the authors': colours less the mean, so that the hole holds 0."""
+        """Ours and the authors': colours less the mean, so that the hole holds 0.
+
+        The padding around the image holds 0 too (the authors' inpaint.lua). The output
+        is a colour as it is: no mean is added.
+        """
         return cls(offset=mean_color, fill=mean_color)
 
     def encode(self, image: Any, mask: Any) -> Any:
@@ -57,3 +64,22 @@ class Convention:
 def _color(xp: Any, color: Color, image: Any) -> Any:
     shape = (1,) * (image.ndim - 1) + (3,)
     return xp.reshape(xp.asarray(color, dtype=image.dtype), shape)
+
+
+class Encoding(NamedTuple):
+    """How a run shows photographs to its networks, and reads what they give."""
+
+    completion: Callable[[Color], Convention]
+    """(the mean colour of the training set) -> the completion network's convention."""
+    discriminator: Convention = Convention()
+    """Of images without a hole: photographs and fakes alike."""
+
+
+_MMEDITING = Convention("BGR", 2.0, GREY, GREY)
+
+ENCODINGS: dict[Literal["centred", "plain", "mmediting"], Encoding] = {
+    "centred": Encoding(Convention.gl_jax),
+    "plain": Encoding(lambda mean: Convention(fill=mean)),
+    "mmediting": Encoding(lambda mean: _MMEDITING, _MMEDITING),
+}
+"""By the names that `config.DataConfig.encoding` gives them."""

@@ -18,12 +18,13 @@ from jaxtyping import Array, Float
 
 from gl_jax.config import Config, UsageError, is_bucket
 from gl_jax.experiment import Experiment
+from gl_jax.fields import build
 from gl_jax.files import write_output
 from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
 from gl_jax.weights import architectures, native
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
-from gl_jax.weights.convention import Color, Convention
+from gl_jax.weights.convention import ENCODINGS, Color, Convention
 from gl_jax.weights.native import Discriminator, Model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -99,7 +100,7 @@ def from_run(
     model = Model(
         {},
         _architecture(restored.extra, "completion", config, experiment),
-        Convention.gl_jax(mean_color),
+        _convention(restored.extra, config, mean_color),
         discriminator,
         name=name or config.name,
         licence=licence,
@@ -146,6 +147,14 @@ def _architecture(
     if isinstance(known, OwnArchitecture):
         return replace(known, source=experiment)
     return known
+
+
+def _convention(extra: dict[str, Any], config: Config, mean_color: Color) -> Convention:
+    """The convention that a checkpoint names; of older ones the configuration's."""
+    if "convention" in extra:
+        known: Convention = build(Convention, extra["convention"], "")
+        return known
+    return ENCODINGS[config.data.encoding].completion(mean_color)
 
 
 def program(model: Model) -> Complete:

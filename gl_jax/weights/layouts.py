@@ -15,14 +15,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from gl_jax.config import UsageError
+from gl_jax.config import GREY, UsageError
 from gl_jax.files import reading
 from gl_jax.models.completion import LAYERS, layer_name
 from gl_jax.models.discriminators import depth
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 from gl_jax.weights import native, pytorch, torch7
 from gl_jax.weights.architectures import Architecture, DiscriminatorArchitecture
-from gl_jax.weights.convention import Color, Convention
+from gl_jax.weights.convention import ENCODINGS, Color, Encoding
 from gl_jax.weights.native import Arrays, Discriminator, Model, Tree
 
 NormOrder = Literal["norm_activation", "activation_norm"]
@@ -38,8 +38,8 @@ class Layout(NamedTuple):
     convs: tuple[str, ...]
     norms: tuple[str, ...]
     norm_order: NormOrder
-    output: Literal["sigmoid", "clamp"]
-    convention: Callable[[Color], Convention]
+    output: Literal["sigmoid", "signed_clamp"]
+    encoding: Encoding
     mean: Color | None
     """Of all files of this layout; None where each has its own."""
     licence: str
@@ -55,7 +55,7 @@ class DiscriminatorLayout(NamedTuple):
     columns: dict[str, str]
     """Our name of a column to theirs, in the order that the fusion layer has them in."""
     norm_order: NormOrder
-    convention: Convention
+    encoding: Encoding
 
 
 def _numbered(template: str, last: int) -> list[str]:
@@ -67,10 +67,6 @@ _BLOCKS = (
     + [f"generator.dilation_neck.dilation_convs.{index}" for index in range(4)]
     + _numbered("generator.decoder.dec{}", 7)
 )
-# Colours in [-1, 1], blue first, a grey hole. The order is turned on the way in and out.
-_MMEDITING = Convention(
-    channels="BGR", scale=2.0, offset=(0.5, 0.5, 0.5), fill=(0.5, 0.5, 0.5)
-)
 
 LAYOUTS: dict[str, Layout] = {
     "sequential": Layout(
@@ -79,7 +75,7 @@ LAYOUTS: dict[str, Layout] = {
         tuple(str(3 * index + 1) for index in range(16)),
         "norm_activation",
         "sigmoid",
-        Convention.gl_jax,
+        ENCODINGS["centred"],
         None,
         "that of the source; the authors' own weights are CC BY-NC-SA 4.0",
     ),
@@ -89,7 +85,7 @@ LAYOUTS: dict[str, Layout] = {
         tuple(f"{index}.1" for index in range(16)),
         "norm_activation",
         "sigmoid",
-        Convention.gl_jax,
+        ENCODINGS["centred"],
         None,
         "that of the source; the authors' own weights are CC BY-NC-SA 4.0",
     ),
@@ -98,9 +94,9 @@ LAYOUTS: dict[str, Layout] = {
         tuple(f"{block}.conv" for block in _BLOCKS),
         tuple(f"{block}.bn" for block in _BLOCKS[:-1]),
         "norm_activation",
-        "clamp",
-        lambda mean: _MMEDITING,
-        _MMEDITING.fill,
+        "signed_clamp",
+        ENCODINGS["mmediting"],
+        GREY,
         "that of the source; mmediting's own weights are Apache-2.0",
     ),
     "glcic_pytorch": Layout(
@@ -109,7 +105,7 @@ LAYOUTS: dict[str, Layout] = {
         tuple(f"bn{index}" for index in range(1, 17)),
         "activation_norm",
         "sigmoid",
-        lambda mean: Convention(fill=mean),
+        ENCODINGS["plain"],
         None,
         "that of the source; GLCIC-PyTorch's own weights are MIT",
     ),
@@ -123,7 +119,7 @@ DISCRIMINATOR_LAYOUTS: dict[str, DiscriminatorLayout] = {
         fusion="disc.fc",
         columns={"global": "global_disc", "local": "local_disc"},
         norm_order="norm_activation",
-        convention=_MMEDITING,
+        encoding=ENCODINGS["mmediting"],
     ),
     "glcic_pytorch": DiscriminatorLayout(
         conv="{side}.conv{}",
@@ -132,7 +128,7 @@ DISCRIMINATOR_LAYOUTS: dict[str, DiscriminatorLayout] = {
         fusion="linear1",
         columns={"local": "model_ld", "global": "model_gd"},
         norm_order="activation_norm",
-        convention=Convention(),
+        encoding=ENCODINGS["plain"],
     ),
 }
 
@@ -197,7 +193,7 @@ def _model(parts: Parts, mean: Color, name: str) -> Model:
     return Model(
         parts.variables,
         parts.architecture,
-        layout.convention(mean),
+        layout.encoding.completion(mean),
         parts.discriminator,
         name=name,
         licence=layout.licence,
@@ -472,13 +468,6 @@ def _completion(source: _Source, layout: Layout) -> tuple[Makers, Architecture]:
         norm = None if index == len(LAYERS) - 1 else layout.norms[index]
         shape = shapes[f"params/{name}/kernel"]
         makers |= _conv(source, name, conv, norm, shape, deconv=row.kind == "deconv")
-    if layout.output == "clamp":
-        # Theirs is clamped to [-1, 1]; ours, half of it and a half, to [0, 1].
-        kernel, bias = makers["params/conv17/kernel"], makers["params/conv17/bias"]
-        makers["params/conv17/kernel"] = lambda: kernel() * np.float32(0.5)
-        makers["params/conv17/bias"] = lambda: (
-            bias() * np.float32(0.5) + np.float32(0.5)
-        )
     return makers, made
 
 
@@ -526,7 +515,7 @@ def _discriminator(
     }
     made = DiscriminatorArchitecture(
         sizes["global"], sizes["local"], "both", width, layout.norm_order,
-        layout.convention,
+        layout.encoding.discriminator,
     )  # fmt: skip
     shapes = made.shapes()
     makers: Makers = {}

@@ -26,8 +26,8 @@ from gl_jax.evaluation import compare as comparison
 from gl_jax.evaluation.baselines import BASELINES, fair
 from gl_jax.evaluation.masks import box, center
 from gl_jax.evaluation.photographs import Selection
-from gl_jax.holes import network_input
 from gl_jax.weights import native
+from gl_jax.weights.convention import Convention
 
 COUNT, SIDE = 3, 32
 
@@ -264,7 +264,7 @@ def test_ours_is_the_trained_network_at_its_own_size(
     mask = box(1, SIDE, SIDE)[0]
     holes = jnp.asarray(mask[None, ..., None], jnp.float32)
     assert config.data.mean_color is not None
-    inputs = network_input(images, holes, jnp.array(config.data.mean_color))
+    inputs = Convention.gl_jax(config.data.mean_color).encode(images, holes)
     output = default_parts(config).completion.apply(variables, inputs, train=False)
     error = np.abs(np.asarray(output[0] - images[0]))[mask]
     # The picture is rounded to 8 bits before it is measured.

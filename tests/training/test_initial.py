@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gl_jax.config import (
+    GREY,
     Config,
     DataConfig,
     HolesConfig,
@@ -156,13 +157,24 @@ def test_weights_that_do_not_fit_are_refused(changes, message, file):
         load(beginning(file, **changes))
 
 
-def test_another_encoding_of_photographs_is_refused(model, tmp_path):
-    other = native.Convention(channels="BGR", offset=MEAN, fill=MEAN)
-    native.save(
-        dataclasses.replace(model, convention=other), tmp_path / "other.safetensors"
-    )
-    with pytest.raises(UsageError, match="another encoding"):
-        load(beginning(tmp_path / "other.safetensors"))
+@pytest.mark.parametrize(
+    ("convention", "way_out"),
+    [
+        (native.Convention(fill=MEAN), r"Give --data\.encoding plain\."),
+        (
+            native.Convention("BGR", 2.0, GREY, GREY),
+            r"Give --data\.encoding mmediting\.",
+        ),
+        (native.Convention("BGR", 2.0, MEAN, MEAN), r"\(='centred'\)\.$"),
+    ],
+)
+def test_another_encoding_of_photographs_is_refused(
+    convention, way_out, model, tmp_path
+):
+    file = tmp_path / "other.safetensors"
+    native.save(dataclasses.replace(model, convention=convention), file)
+    with pytest.raises(UsageError, match=f"another encoding .*{way_out}"):
+        load(beginning(file))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights"])

@@ -47,6 +47,7 @@ from gl_jax.training import (
     make_steps,
     state_shapes,
 )
+from gl_jax.training.setup import examples_of, set_up
 from gl_jax.training.steps import decay_at
 
 SIZE, LOCAL, BATCH = 32, 16, 4
@@ -540,6 +541,75 @@ def test_networks_without_batch_normalisation_train(accumulate):
         errors.append(float(metrics.get("completion_loss", np.nan)))
     assert errors[6] < errors[4] < errors[0]
     assert int(state.step) == 7
+
+
+def shared_parts() -> Parts:
+    """One window and several holes, and a mean over the missing pixels of the batch."""
+    settings = config(
+        holes=HolesConfig(8, 12, LOCAL, max_count=3, shared_window=True),
+        loss=LossConfig(normalizer="batch", completion="absolute", alpha=0.5),
+    )
+    return dataclasses.replace(
+        default_parts(settings), completion=Filler(), discriminator=Judge()
+    )
+
+
+@pytest.mark.parametrize(("count", "accumulate"), [(1, 2), (2, 1), (2, 2)])
+def test_what_a_batch_shares_does_not_depend_on_its_parts(count, accumulate):
+    """Without batch normalisation nothing else is shared, so gradients are the same."""
+    state = create_state(shared_parts(), SIZE)
+    # The last layer begins at 0, behind which nothing would have a gradient.
+    state = jax.tree.map(lambda x: x + 0.01 if x.dtype == jnp.float32 else x, state)
+    parts, phase = shared_parts(), Phase.JOINT
+    split = make_gradients(parts, MEAN, accumulate=accumulate, axis_name=AXIS)[phase]
+    mapped = jax.shard_map(
+        split,
+        mesh=Mesh(np.array(jax.devices()[:count]), (AXIS,)),
+        in_specs=(P(), P(AXIS), P()),
+        out_specs=P(),
+        check_vma=True,
+    )
+    found = jax.device_get(jax.jit(mapped)(state, photographs(), KEY))
+    expected = jax.jit(make_gradients(parts, MEAN)[phase])(state, photographs(), KEY)
+    assert_trees_close(found.params, expected.params)
+    assert float(optax.tree.norm(expected.params)) > 1e-2
+    name = "completion_loss"
+    assert float(found.metrics[name]) == pytest.approx(
+        float(expected.metrics[name]), rel=1e-5
+    )
+
+
+def test_a_mean_over_the_missing_pixels_of_the_batch():
+    state = create_state(shared_parts(), SIZE)
+    take = jax.jit(make_gradients(shared_parts(), MEAN)[Phase.COMPLETION])
+    mask = np.zeros((BATCH, SIZE, SIZE, 1), np.float32)
+    for size, image in enumerate(mask, 3):
+        image[:size, :size] = 1
+    holes = Holes(jnp.asarray(mask), jnp.zeros((BATCH, 2), jnp.int32))
+    found = take(state, photographs(), KEY, Drawn(holes, holes))
+    grey = np.float32(0.5)  # what the last layer gives at the start
+    errors = np.abs(grey - photographs() / np.float32(255))[mask[..., 0] == 1]
+    error = float(found.metrics["completion_loss"])
+    assert error == pytest.approx(errors.mean(), rel=1e-5)
+
+
+def test_paired_windows_are_those_of_the_photographs_own_holes():
+    holes, corner = drawn(step=0)
+    parts = dataclasses.replace(
+        shared_parts(), sample_holes=default_parts(SETTINGS["plain"]).sample_holes
+    )
+    paired = dataclasses.replace(parts, paired_windows=True)
+    settings = [
+        set_up(made, MEAN, accumulate=1, ema_decay=None, axis_name=None)
+        for made in (parts, paired)
+    ]
+    state = create_state(shared_parts(), SIZE)
+    apart, together = (
+        examples_of(setup, state, photographs(), KEY, None) for setup in settings
+    )
+    assert identical(apart.holes, holes) and identical(together.holes, holes)
+    assert identical(apart.windows.corner, corner)
+    assert identical(together.windows, holes)
 
 
 # --- devices ----------------------------------------------------------------------------

@@ -33,8 +33,13 @@ HEIGHT, WIDTH = 96, 136
 KEEP = 3  # of the completed pixels every third is stored each way
 MEAN = (0.5062325495504219, 0.4255871700324652, 0.38299278586700136)
 
-# Sides of the image and of the window, and the numbers of convolutions.
-ARCHES = {"places2": (256, 128, 6, 5), "celeba": (160, 96, 5, 5)}
+# Sides of the image and of the window, and the numbers of convolutions; `small` is of no
+# project, and for golden/make_peers.py.
+ARCHES = {
+    "places2": (256, 128, 6, 5),
+    "celeba": (160, 96, 5, 5),
+    "small": (32, 16, 3, 2),
+}
 
 FIELDS = ("weight", "bias", "running_mean", "running_var")
 
@@ -105,7 +110,7 @@ def nested_sequential() -> Arrays:
     )
 
 
-def mmediting() -> Arrays:
+def mmediting(arch: str = "places2") -> Arrays:
     """The state_dict of mmediting's GLInpaintor, without biases before BatchNorm."""
     blocks = [f"encoder.enc{index}" for index in (1, 2, 3, 4, 5, 6)]
     blocks += [f"dilation_neck.dilation_convs.{index}" for index in (0, 1, 2, 3)]
@@ -118,7 +123,11 @@ def mmediting() -> Arrays:
     )
     # The output is clamped to [-1, 1] and should use that range.
     arrays["generator.decoder.dec7.conv.bias"] -= np.float32(0.37)
-    for side, size, depth in (("global", 256, 6), ("local", 128, 5)):
+    image, local, image_depth, local_depth = ARCHES[arch]
+    for side, size, depth in (
+        ("global", image, image_depth),
+        ("local", local, local_depth),
+    ):
         arrays |= column(
             f"mm.{side}", f"disc.{side}_disc.conv{{}}.conv",
             f"disc.{side}_disc.conv{{}}.bn", f"disc.{side}_disc.fc.linear", size, depth,

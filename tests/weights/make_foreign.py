@@ -110,10 +110,11 @@ class MMColumn(nn.Module):
 class MMDiscs(nn.Module):
     """mmediting's fusion, the global features first."""
 
-    def __init__(self) -> None:
+    def __init__(self, arch: str) -> None:
         super().__init__()
-        self.global_disc = MMColumn(256, 6)
-        self.local_disc = MMColumn(128, 5)
+        image, local, image_depth, local_depth = foreign.ARCHES[arch]
+        self.global_disc = MMColumn(image, image_depth)
+        self.local_disc = MMColumn(local, local_depth)
         self.fc = nn.Linear(2 * foreign.FEATURES, 1)
 
     def forward(self, images: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
@@ -124,9 +125,9 @@ class MMDiscs(nn.Module):
 class MMEditing(nn.Module):
     """The generator and the discriminators, as in one checkpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, arch: str = "places2") -> None:
         super().__init__()
-        self.generator, self.disc = MMGenerator(), MMDiscs()
+        self.generator, self.disc = MMGenerator(), MMDiscs(arch)
 
 
 class GlcicCompletion(nn.Module):

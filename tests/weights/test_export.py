@@ -1,8 +1,10 @@
 """A run becomes a file for use; an exported program computes what the network does."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,20 @@ import pytest
 from jax import export as jax_export
 
 from gl_jax import cli, compilation
-from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, UsageError
+from gl_jax.config import (
+    GREY,
+    Config,
+    DataConfig,
+    HolesConfig,
+    ModelConfig,
+    UsageError,
+)
 from gl_jax.models import inference
+from gl_jax.training import default_parts
 from gl_jax.training.checkpoint import Checkpoints
-from gl_jax.weights import export, native
+from gl_jax.training.workdir import remembered_of
+from gl_jax.weights import architectures, export, native
+from gl_jax.weights.convention import ENCODINGS, Convention
 
 CONFIG = Config(
     name="small",
@@ -28,7 +40,9 @@ def filled(shapes: native.Shapes, value: float) -> native.Tree:
     return native.nested({k: np.full(s, value, np.float32) for k, s in shapes.items()})
 
 
-def run(folder: Path, config: Config = CONFIG, **parts: native.Tree) -> Path:
+def run(
+    folder: Path, config: Config = CONFIG, extra: Any = None, **parts: native.Tree
+) -> Path:
     """A workdir with one checkpoint, of step 12."""
     checkpoints = Checkpoints(
         folder / "checkpoints", keep_newest=1, keep_best=0, keep_every=None,
@@ -37,7 +51,9 @@ def run(folder: Path, config: Config = CONFIG, **parts: native.Tree) -> Path:
     state = {
         "step": np.asarray(12), "completion": filled(native.Architecture(1 / 16).shapes(), 1)
     } | parts  # fmt: skip
-    checkpoints.save(12, state, psnr=None, config_json=config.to_json(), extra={})
+    checkpoints.save(
+        12, state, psnr=None, config_json=config.to_json(), extra=extra or {}
+    )
     checkpoints.close()
     return folder
 
@@ -51,6 +67,44 @@ def test_a_run_becomes_a_model_with_all_it_needs(tmp_path):
     assert model.discriminator is None
     native.save(model, tmp_path / "m.safetensors")
     assert native.load(tmp_path / "m.safetensors").training == model.training
+
+
+def encoded(encoding: str) -> Config:
+    color = GREY if encoding == "mmediting" else (0.4, 0.5, 0.6)
+    data = dataclasses.replace(CONFIG.data, encoding=encoding, mean_color=color)
+    return dataclasses.replace(CONFIG, data=data)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_run_remembers_how_its_networks_see_photographs(encoding, tmp_path):
+    config = encoded(encoding)
+    parts, made = (
+        default_parts(config),
+        native.JudgeArchitecture(32, 16, "both", 1 / 16),
+    )
+    convention = parts.encoding.completion(config.data.mean_color)
+    networks = architectures.of_networks(
+        parts.completion, parts.discriminator, config, None, parts.encoding
+    )
+    extra = remembered_of(*networks, convention, None)
+    judges = filled(made.shapes(), 2)
+    workdir = run(tmp_path, config, json.loads(json.dumps(extra)), discriminator=judges)
+    native.save(
+        export.from_run(workdir, discriminators=True), tmp_path / "m.safetensors"
+    )
+    model = native.load(tmp_path / "m.safetensors")
+    assert model.convention == convention
+    judge = model.discriminator.architecture
+    assert judge.convention == parts.encoding.discriminator
+
+
+def test_an_encoding_of_ones_own_is_remembered(tmp_path):
+    own = Convention("BGR", 2.0, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    extra = remembered_of(None, None, own, None)
+    extra["networks"] = {
+        "completion": architectures.to_json(architectures.of_config(CONFIG)[0])
+    }
+    assert export.from_run(run(tmp_path, CONFIG, extra)).convention == own
 
 
 def test_the_moving_average_is_preferred(tmp_path):

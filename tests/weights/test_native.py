@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as to_bytes
 
 from gl_jax.config import UsageError
-from gl_jax.holes import network_input
 from gl_jax.weights import native
 from gl_jax.weights.architectures import DiscriminatorArchitecture
-from gl_jax.weights.convention import Convention
+from gl_jax.weights.convention import ENCODINGS, Convention
 from gl_jax.weights.native import Discriminator
 
 PHOTO = np.random.default_rng(3).random((8, 12, 3), np.float32)
 MASK = np.zeros((8, 12), np.float32)
 MASK[2:5, 3:9] = 1
+MEAN = (0.45, 0.44, 0.4)
 
 
 @pytest.fixture
@@ -221,13 +221,21 @@ def test_a_model_is_described_in_a_few_lines(saved):
 # --- conventions
 
 
-def test_our_convention_is_the_input_of_training_to_the_bit():
-    mean = (0.45, 0.44, 0.4)
-    ours = Convention.gl_jax(mean).encode(PHOTO, MASK)
-    trained = network_input(
-        jnp.asarray(PHOTO)[None], jnp.asarray(MASK)[None, ..., None], jnp.asarray(mean)
+def test_by_our_convention_the_photograph_is_centred_and_the_hole_holds_zeros():
+    mean = np.asarray(MEAN, np.float32)
+    encoded = Convention.gl_jax(MEAN).encode(PHOTO, MASK)
+    hole = MASK[..., None] == 1
+    np.testing.assert_array_equal(encoded[..., :3], np.where(hole, 0, PHOTO - mean))
+    np.testing.assert_array_equal(encoded[..., 3], MASK)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_the_hole_hides_the_photograph_from_the_network(name):
+    convention = ENCODINGS[name].completion(MEAN)
+    other = np.where(MASK[..., None] == 1, 1 - PHOTO, PHOTO)
+    np.testing.assert_array_equal(
+        convention.encode(PHOTO, MASK), convention.encode(other, MASK)
     )
-    np.testing.assert_array_equal(ours, trained[0])
 
 
 def test_blue_comes_first_where_it_does_at_home():
