@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from jaxtyping import Bool
 
-from gl_jax import images, masks
+from gl_jax import images
 from gl_jax.config import UsageError
 from gl_jax.files import write_output
 from gl_jax.images import Photo
+from gl_jax.inpainting import masks
 
 if TYPE_CHECKING:
     from gl_jax.inpainting.completer import Completer
