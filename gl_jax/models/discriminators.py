@@ -6,7 +6,6 @@ sees the mask. The fusion layer judges all columns' features together.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gl_jax.models.completion import scaled
-from gl_jax.models.layers import KERNEL_INIT, ConvBlock, NormOrder
+from gl_jax.models.layers import KERNEL_INIT, ConvBlock, Dense, NormOrder
 from gl_jax.models.ops import NATIVE, Ops
 
 # Output channels of the convolutions, as many of them as the input size needs.
@@ -35,17 +34,6 @@ def depth(input_size: int) -> int:
     return layers
 
 
-def constrained(layer: nn.Module, spectral_norm: bool, train: bool) -> Any:
-    """The layer, its kernel divided by its largest singular value if `spectral_norm`.
-
-    Miyato et al. 2018, "Spectral Normalization for GANs": one step of power iteration a
-    call in training, on vectors kept among the batch statistics.
-    """
-    if not spectral_norm:
-        return layer
-    return partial(nn.SpectralNorm(layer), update_stats=train)
-
-
 class PatchDiscriminator(nn.Module):
     """A column of convolutions and a dense layer: a square image in, 1024 features out.
 
@@ -55,6 +43,7 @@ class PatchDiscriminator(nn.Module):
     width: float = 1.0
     norm_order: NormOrder = "norm_activation"
     spectral_norm: bool = False
+    """Divides each kernel by its largest singular value (Miyato et al. 2018)."""
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     momentum: float = 0.9
@@ -81,28 +70,28 @@ class PatchDiscriminator(nn.Module):
         channels = CHANNELS + CHANNELS[-1:] * max(0, layers - len(CHANNELS))
         outputs = images
         for index, features in enumerate(channels[:layers], 1):
-            layer = block(
+            outputs = block(
                 features=scaled(features, self.width),
                 kernel_size=5,
                 stride=2,
                 norm_order=self.norm_order,
+                spectral_norm=self.spectral_norm,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 momentum=self.momentum,
                 ops=self.ops,
                 name=f"conv{index}",
-            )
-            outputs = constrained(layer, self.spectral_norm, train)(outputs, train)
+            )(outputs, train)
             if not self.is_initializing():
                 self.sow("features", "conv", outputs)
         outputs = outputs.reshape(outputs.shape[0], -1)
-        dense = nn.Dense(
+        outputs = Dense(
             scaled(FEATURES, self.width),
-            dtype=self.dtype,
-            kernel_init=KERNEL_INIT,
+            KERNEL_INIT,
+            self.spectral_norm,
+            self.dtype,
             name="features",
-        )
-        outputs = constrained(dense, self.spectral_norm, train)(outputs)
+        )(outputs, train)
         return nn.relu(outputs).astype(jnp.float32)
 
 
@@ -170,6 +159,5 @@ class ContextDiscriminator(nn.Module):
             )
             for name in self.views
         ]
-        fusion = constrained(nn.Dense(1, name="fusion"), self.spectral_norm, train)
-        fused = fusion(jnp.concatenate(features, axis=-1))
-        return fused[:, 0]
+        fusion = Dense(1, spectral_norm=self.spectral_norm, name="fusion")
+        return fusion(jnp.concatenate(features, axis=-1), train)[:, 0]

@@ -1,7 +1,8 @@
-"""The two blocks that every network here is made of.
+"""The blocks that every network here is made of.
 
 A block is convolution, batch normalisation, activation. `ConvBlock` keeps, dilates or
 halves the resolution; `UpBlock` doubles it with a 4x4 transposed convolution of stride 2.
+`Dense` follows the convolutions of a discriminator.
 """
 
 from collections.abc import Callable
@@ -97,6 +98,55 @@ def _over_pixels(vector: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
     return vector[None, None, None]
 
 
+def spectrally_normalized(
+    module: nn.Module, kernel: Float[Array, "*taps o"], train: bool
+) -> Float[Array, "*taps o"]:
+    """The kernel, as a matrix of taps by features, divided by its largest singular value.
+
+    Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks",
+    Algorithm 1: by a step of power iteration, in training from where the last call ended.
+    The module keeps that place, `u`, among its batch statistics.
+    """
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+
+    def anywhere() -> Array:
+        return jax.random.normal(module.make_rng("params"), matrix.shape[-1:])
+
+    place = module.variable("batch_stats", "u", anywhere)
+    left = _unit(matrix @ place.value)
+    right = _unit(left @ matrix)
+    left, right = jax.lax.stop_gradient((left, right))
+    if train and not module.is_initializing():
+        place.value = right
+    largest = left @ matrix @ right
+    return kernel / jnp.where(largest > 0, largest, 1)
+
+
+def _unit(vector: Float[Array, " n"]) -> Float[Array, " n"]:
+    return vector / (jnp.linalg.norm(vector) + 1e-12)
+
+
+class Dense(nn.Module):
+    """A dense layer, its kernel spectrally normalised if asked for."""
+
+    features: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    spectral_norm: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "b i"], train: bool) -> Float[Array, "b o"]:
+        """Applies the layer; `train` is that of `spectrally_normalized`."""
+        kernel = self.param(
+            "kernel", self.kernel_init, (inputs.shape[-1], self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        if self.spectral_norm:
+            kernel = spectrally_normalized(self, kernel, train)
+        outputs = inputs.astype(self.dtype) @ kernel.astype(self.dtype)
+        return outputs + bias.astype(self.dtype)[None]
+
+
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation, activation; `norm_order` "none" has no second."""
 
@@ -105,6 +155,7 @@ class ConvBlock(nn.Module):
     stride: int = 1
     dilation: int = 1
     norm_order: NormOrder = "norm_activation"
+    spectral_norm: bool = False
     activation: Activation | None = nn.relu
     dtype: DTypeLike = jnp.float32
     """The type of activations and products; parameters are float32."""
@@ -123,6 +174,8 @@ class ConvBlock(nn.Module):
             "kernel", KERNEL_INIT, (k, k, inputs.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        if self.spectral_norm:
+            kernel = spectrally_normalized(self, kernel, train)
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
         if self.norm_order == "norm_activation":
             # The batch's mean takes the bias away again: its gradient would be rounding

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from gl_jax.config import Config
 from gl_jax.experiment import Experiment
-from gl_jax.models.layers import ConvBlock, UpBlock
+from gl_jax.models.layers import ConvBlock, Dense, UpBlock
 from gl_jax.training.own_parts import parts_of
 
+LAYERS = (ConvBlock, Dense, nn.Dense, nn.Conv, nn.ConvTranspose)
 HEADER = ("layer", "type", "kernel", "dilation", "stride", "output", "parameters")
 
 
@@ -30,7 +31,7 @@ def _table(title: str, network: nn.Module, shown: Any) -> str:
     modules: dict[tuple[str, ...], nn.Module] = {}
 
     def is_layer(module: nn.Module, _: str) -> bool:
-        layer = isinstance(module, ConvBlock | nn.Dense | nn.Conv | nn.ConvTranspose)
+        layer = isinstance(module, LAYERS)
         if layer:
             modules[module.path] = module
         return layer

@@ -19,6 +19,7 @@ from gl_jax.experiment import Experiment
 from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
+from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
 from gl_jax.weights.convention import Convention
 
@@ -67,15 +68,20 @@ class JudgeArchitecture:
     local_size: int = 128
     variant: Variant = "both"
     width: float = 1.0
-    norm_order: Order = "norm_activation"
+    norm_order: NormOrder = "norm_activation"
     convention: Convention = field(default_factory=Convention)
+    spectral_norm: bool = False
     module: Literal["ContextDiscriminator"] = "ContextDiscriminator"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module, built of these operations."""
         _require_sane(self.width, self.image_size, self.local_size)
         return ContextDiscriminator(
-            VIEWS[self.variant], self.width, self.norm_order, ops=ops
+            VIEWS[self.variant],
+            self.width,
+            self.norm_order,
+            self.spectral_norm,
+            ops=ops,
         )
 
     def shapes(self) -> Shapes:
@@ -139,7 +145,7 @@ def of_network(
         return Architecture(
             network.width, network.norm_order, network.output_activation
         )
-    if type(network) is ContextDiscriminator and network.norm_order != "none":
+    if type(network) is ContextDiscriminator:
         for variant, views in VIEWS.items():
             if network.views == views:
                 return JudgeArchitecture(
@@ -148,6 +154,7 @@ def of_network(
                     variant,
                     network.width,
                     network.norm_order,
+                    spectral_norm=network.spectral_norm,
                 )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
@@ -177,7 +184,8 @@ def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
         config.holes.local_size,
         made.discriminators,
         made.width,
-        made.norm_order,
+        "none" if made.discriminator_norm == "none" else made.norm_order,
+        spectral_norm=made.spectral_norm,
     )
 
 
@@ -198,7 +206,7 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
     Files of version 0.1 do not name the module, which is ours.
     """
     ours = Architecture if role == "completion" else JudgeArchitecture
-    if not isinstance(values, dict) or values.get("module", ours.module) == ours.module:
+    if not isinstance(values, dict) or "experiment" not in values:
         found = build(ours, values, "")
     else:
         own = {key: values[key] for key in ("module", "experiment", "role")}

@@ -205,14 +205,18 @@ def numbers_of(made: AnyArchitecture) -> str:
     """The architecture in a few words."""
     if isinstance(made, OwnArchitecture):
         return f"{made.module} of {made.experiment}"
-    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
+    order = {
+        "norm_activation": "conv-BN-ReLU",
+        "activation_norm": "conv-ReLU-BN",
+        "none": "conv-ReLU",
+    }
     if isinstance(made, Architecture):
         return (
             f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
         )
     return (
         f"{made.variant}, image {made.image_size}, window {made.local_size}, "
-        f"{order[made.norm_order]}"
+        f"{order[made.norm_order]}{', spectral norm' if made.spectral_norm else ''}"
     )
 
 

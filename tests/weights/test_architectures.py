@@ -24,7 +24,7 @@ from gl_jax.weights.architectures import (
 from gl_jax.weights.convention import Convention
 
 CONFIG = Config(
-    model=ModelConfig(0.125, "activation_norm", "clamp", "local"),
+    model=ModelConfig(0.125, "activation_norm", "clamp", "local", spectral_norm=True),
     data=DataConfig(image_size=64, resize=(64, 64)),
     holes=HolesConfig(8, 12, 32),
 )
@@ -32,7 +32,7 @@ EVERY_FIELD = {
     "completion": Architecture(0.125, "activation_norm", "clamp"),
     "discriminator": JudgeArchitecture(
         64, 32, "local", 0.125, "activation_norm",
-        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)),
+        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)), True,
     ),
 }  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_a_network_is_built_of_the_operations_asked_for():
     assert made.network() == CompletionNetwork(0.125, "activation_norm", "clamp")
     assert made.network(cpu.ops()).ops == cpu.ops() == compilation.ops("cpu")
     judge = EVERY_FIELD["discriminator"].network()
-    assert judge == ContextDiscriminator(("local",), 0.125, "activation_norm")
+    assert judge == ContextDiscriminator(("local",), 0.125, "activation_norm", True)
 
 
 def test_shapes_are_those_of_the_module():
