@@ -189,8 +189,8 @@ class LossConfig(Section, prefix="loss."):
     gradient_penalty: Annotated[float, at_least(0)] = 0.0
     """Weight of the penalty on slopes other than 1 between the two (10 with wasserstein)."""
     penalty_every: Count = 1
-    """Steps from penalty to penalty, which is as many times as large.
-    Logged in those steps: let run.log_every be a multiple of it."""
+    """Steps from penalty to penalty, which is as many times as large, also in the log.
+    Between them 0 is logged: let run.log_every be a multiple of it."""
     normalizer: Literal["image", "hole"] = "image"
     """Average the squared error over all the image's pixels, or the hole's only."""
     structure_weight: Annotated[float, at_least(0)] = 0.0

@@ -147,7 +147,7 @@ def seen(settings, images, corner, use, step=0):
                 for key in keys
             ]
         )
-        for place, (name, view) in enumerate(views.items())
+        for place, (name, view) in enumerate(sorted(views.items()))
     }
 
 
