@@ -25,8 +25,6 @@ Scalar = Float[Array, ""]
 Augment = Callable[[Keys, Views, Int[Array, ""], Scalar], Views]
 Noise = Callable[[Keys, Images, Int[Array, ""]], Images]
 """(keys, images, step) -> images: one noise for all views, which are cut out after it."""
-Leaf = Any
-"""A scalar array; in the template of a state its shape and type."""
 Change = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h w c"]]
 """An image changed at random: (key, image) -> image."""
 
@@ -134,8 +132,9 @@ class Adaptive:
     """The probability of each augmentation, led by how sure D is of photographs.
 
     Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data",
-    section 3.1: r is the mean sign of D's logits of photographs; every 4 updates the
-    probability rises if r is above the target, and falls if it is below.
+    section 3: r is the mean sign of D's logits of photographs (r_t of Eq. 1); every 4
+    updates the probability rises if r is above the target, and falls if it is below. In a
+    relativistic game a photograph's logit counts from the mean of the completions'.
     """
 
     target: float = 0.6
@@ -149,11 +148,12 @@ class Adaptive:
 class AdaptiveState:
     """The controller's arrays: a part of the training state, so a resumed run is exact."""
 
-    probability: Leaf
-    signs: Leaf
-    """The sum of r since the last change."""
-    updates: Leaf
-    """Updates since the last change."""
+    probability: Any
+    """float32 []."""
+    signs: Any
+    """float32 []: the sum of r since the last change."""
+    updates: Any
+    """int32 []: updates since the last change."""
 
 
 def adaptive_start() -> AdaptiveState:
@@ -199,9 +199,10 @@ def _sometimes(
         change_it = jax.random.uniform(whether) < probability
         return jnp.where(change_it, change(how, image), image)
 
+    # In order of their names, as jax.jit hands dictionaries on.
     return {
-        name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, images)
-        for place, (name, images) in enumerate(views.items())
+        name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, views[name])
+        for place, name in enumerate(sorted(views))
     }
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from gl_jax.config import Phase
 from gl_jax.holes import Holes, Images
 from gl_jax.parallel import axis_size, gathered, local, pmean
+from gl_jax.training.augment import AdaptiveState
 from gl_jax.training.parts import Parts
 from gl_jax.training.setup import (
     Batch,
@@ -175,7 +176,7 @@ def _adversarial_error(
     """
     objective, net = setup.parts.objective, discriminator_of(state)
 
-    def judged(images: Images) -> tuple[Logits, list[Array]]:
+    def judged(images: Images) -> tuple[Float[Array, " n"], list[Array]]:
         # Photographs are seen in the windows of their own completions. By batch
         # statistics, as the discriminators are trained; the running ones are dropped.
         seen = _views(setup, state, images, examples.holes, examples.augment[:, 2])
@@ -191,6 +192,11 @@ def _adversarial_error(
     compared: list[Any] = [None, None]
     if objective.relativistic or objective.matching:
         compared = [*judged(examples.images)]
+    if objective.matching and not compared[1]:
+        raise ValueError(
+            "objective.matching compares what the discriminator sows under 'features', and "
+            f"{type(setup.parts.discriminator).__name__} sows nothing there."
+        )
 
     def loss(completed: Images) -> tuple[Scalar, Scalars]:
         mask = examples.holes.mask
@@ -300,7 +306,7 @@ def _penalty(
     fake: Tree,
     keys: Key[Array, " b"],
 ) -> tuple[Scalar, Tree]:
-    """The penalty and its gradient, in the steps in which it is due; else zeros.
+    """The penalty and its gradient in the steps in which it is due; else zeros.
 
     In float32 also if the network is not: slopes are squared, and their own slopes taken.
     """
@@ -314,11 +320,11 @@ def _penalty(
         def logits_of(views: Tree) -> Logits:
             return _applied(network, params, batch_stats, views)[0]
 
-        return objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
+        # As many times as large as it is rare, so that its mean over the steps is the same.
+        return every * objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
 
     def due() -> tuple[Scalar, Tree]:
-        value, slopes = jax.value_and_grad(penalty)(params)
-        return value, jax.tree.map(lambda slope: every * slope, slopes)
+        return jax.value_and_grad(penalty)(params)
 
     if every == 1:
         return due()
@@ -332,6 +338,13 @@ def discriminator_of(state: TrainState) -> NetState:
     if state.discriminator is None:
         raise ValueError("this state has no discriminators to train with.")
     return state.discriminator
+
+
+def adaptive_of(state: TrainState) -> AdaptiveState:
+    """The state's controller of the augmentation; ValueError where it has none."""
+    if state.adaptive is None:
+        raise ValueError("this state has no probability of the augmentation to lead.")
+    return state.adaptive
 
 
 # ---- what they are made of ----------------------------------------------------------------
@@ -352,14 +365,14 @@ def _views(
     if parts.augment is not None:
         # Other keys than the noise's.
         keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
-        probability = (
-            jnp.ones(()) if state.adaptive is None else state.adaptive.probability
-        )
+        probability = jnp.ones(())
+        if parts.adaptive is not None:
+            probability = adaptive_of(state).probability
         views = dict(parts.augment(keys, views, step, probability))
     return jax.tree.map(parts.encoding.discriminator.encode_image, views)
 
 
-def _of_the_game(setup: Setup, logits: Logits) -> Logits:
+def _of_the_game(setup: Setup, logits: Logits) -> Float[Array, " n"]:
     """The logits that the losses compare: all devices' if they are relativistic."""
     if setup.parts.objective.relativistic:
         return gathered(logits, setup.axis_name)
@@ -407,8 +420,14 @@ def _over_pieces(
     photograph does not depend on the piece it is in.
     """
     pieces, axis_name = setup.accumulate, setup.axis_name
+
+    def of_piece(batch_stats: Tree, piece: Examples) -> tuple[Tree, Measured]:
+        batch_stats, measured = gradients(batch_stats, piece)
+        # A network may not share all of them by itself; a mean of equal ones changes none.
+        return pmean(batch_stats, axis_name), measured
+
     if pieces == 1:
-        batch_stats, measured = gradients(batch_stats, examples)
+        batch_stats, measured = of_piece(batch_stats, examples)
     else:
         split = jax.tree.map(
             lambda leaf: leaf.reshape(pieces, -1, *leaf.shape[1:]), examples
@@ -416,11 +435,11 @@ def _over_pieces(
 
         def add(carry: tuple[Tree, Any], piece: Examples) -> tuple[Any, None]:
             batch_stats, sums = carry
-            batch_stats, measured = gradients(batch_stats, piece)
+            batch_stats, measured = of_piece(batch_stats, piece)
             return (batch_stats, jax.tree.map(jnp.add, sums, measured)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
-        shapes = jax.eval_shape(gradients, batch_stats, first)[1]
+        shapes = jax.eval_shape(of_piece, batch_stats, first)[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         carry = (batch_stats, local(zeros, axis_name))
         (batch_stats, sums), _ = jax.lax.scan(add, carry, split)

@@ -26,6 +26,7 @@ from gl_jax.training.augment import adapted
 from gl_jax.training.gradients import (
     Gradients,
     Scalars,
+    adaptive_of,
     complete,
     completion_gradients,
     discriminator_gradients,
@@ -133,13 +134,15 @@ def _with_discriminator(
     net = discriminator_of(state)
     net = _updated(parts.optimizers.discriminator, net, measured)
     state = replace(state, discriminator=net)
-    if parts.adaptive is None or state.adaptive is None:
+    if parts.adaptive is None:
         return state, metrics
-    batch = count * axis_size(setup.axis_name)
-    # Of logits never 0, the mean sign is the share above 0, less that below.
-    sign = 2 * metrics["real_accuracy"] - 1
-    adaptive = adapted(parts.adaptive, state.adaptive, sign, batch)
-    metrics = metrics | {"augment_probability": state.adaptive.probability}
+    before, batch = adaptive_of(state), count * axis_size(setup.axis_name)
+    # Photographs taken for real are counted again, for their share is rounded in another way
+    # on each number of devices, and at the target a last bit would part the runs.
+    right = jnp.round(metrics["real_accuracy"] * batch)
+    # The mean sign of logits that are never 0: those above it less those below.
+    adaptive = adapted(parts.adaptive, before, (2 * right - batch) / batch, batch)
+    metrics = metrics | {"augment_probability": before.probability}
     return replace(state, adaptive=adaptive), metrics
 
 

@@ -232,7 +232,7 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
     Files of version 0.1 do not name the module, which is ours.
     """
     ours = Architecture if role == "completion" else DiscriminatorArchitecture
-    if not isinstance(values, dict) or values.get("module", ours.module) == ours.module:
+    if not isinstance(values, dict) or "experiment" not in values:
         found = build(ours, values, "")
     else:
         own = {key: values[key] for key in ("module", "experiment", "role")}
