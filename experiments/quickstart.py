@@ -25,6 +25,7 @@ Why these numbers, against the paper's (256 x 256, batch 96, 500,000 steps):
 """
 
 from gl_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     HolesConfig,
@@ -37,7 +38,7 @@ from gl_jax.config import (
 
 config = Config(
     name="quickstart",
-    model=ModelConfig(width=0.25),
+    model=ModelConfig(width=0.25, discriminator_norm="none"),
     data=DataConfig(
         source="bundled",
         batch_size=8,
@@ -47,9 +48,12 @@ config = Config(
         color_jitter=0.5,
     ),
     holes=HolesConfig(min_size=24, max_size=48, local_size=48),
-    loss=LossConfig(adversarial_ratio=0.1),
-    completion_optimizer=OptimizerConfig("adam", 1e-3, decay="cosine"),
-    discriminator_optimizer=OptimizerConfig("adam", 5e-4),
+    loss=LossConfig(r1=0.5, penalty_every=4, adversarial_ratio=1.0),
+    augment=AugmentConfig(color=True, translation=0.125),
+    completion_optimizer=OptimizerConfig(
+        "adam", 1e-3, {"b1": 0.5}, decay="cosine", joint_learning_rate=3e-4
+    ),
+    discriminator_optimizer=OptimizerConfig("adam", 2e-4, {"b1": 0.5}),
     schedule=ScheduleConfig(
         completion_steps=560, discriminator_steps=60, total_steps=800
     ),
