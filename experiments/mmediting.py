@@ -90,10 +90,15 @@ def parts(config: Config) -> Any:
     side, holes = config.data.image_size, config.holes
     margin = side * 20 // 256
     last = side - margin - holes.max_size
-    if last <= margin or holes.max_count > 1 or holes.shared_window:
+    if last <= margin:
         raise UsageError(
-            f"mmediting draws one box of up to holes.max_size (={holes.max_size}) for each "
-            f"image, {margin} pixels away from the border of data.image_size (={side})."
+            f"holes.max_size (={holes.max_size}) must be below {side - 2 * margin}: "
+            f"mmediting's boxes stay {margin} pixels away from the border."
+        )
+    if holes.max_count > 1 or holes.shared_window:
+        raise UsageError(
+            "holes.max_count and holes.shared_window must be left out: an image has one "
+            "box here, in a window of its own."
         )
 
     def box(key: Any) -> Any:
