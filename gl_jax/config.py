@@ -217,8 +217,7 @@ class LossConfig(Section, prefix="loss."):
     gradient_penalty: Annotated[float, at_least(0)] = 0.0
     """Weight of the penalty on slopes other than 1 between the two (10 with wasserstein)."""
     penalty_every: Count = 1
-    """Steps from penalty to penalty, which is as many times as large.
-    Logged in those steps: let run.log_every be a multiple of it."""
+    """Steps from penalty to penalty, which is as many times as large."""
     normalizer: Literal["image", "hole", "batch"] = "image"
     """Average the completion loss over all the image's pixels, or the hole's only.
     `batch` averages over the missing pixels of all the batch at once (mmediting)."""
@@ -409,6 +408,9 @@ class RunConfig(Section, prefix="run."):
     The gradients are averaged over them: less memory, a little more time."""
     ema_decay: Annotated[float | None, within("(0, 1)")] = None
     """Keep a moving average of the completion network with this decay, say 0.999."""
+    ema_ramp: Annotated[float | None, above(0)] = None
+    """Largest half-life of that average, as a share of the steps so far.
+    StyleGAN2-ADA: 0.05. By default the decay is at most (1 + n) / (10 + n) at step n."""
     log_every: Annotated[Count, MAY_CHANGE] = 50
     """Steps between lines of metrics.jsonl and points of TensorBoard."""
     save_every: Annotated[Count, MAY_CHANGE] = 1_000
@@ -451,6 +453,15 @@ class RunConfig(Section, prefix="run."):
         MAY_CHANGE,
     ] = None
     """First and last step of a profile, written into the workdir for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.ema_ramp is None or self.ema_decay is not None,
+            "run.ema_ramp",
+            self.ema_ramp,
+            "left out without run.ema_decay: there is no average that it could shorten",
+        )
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ def require_rules(tree: object, prefix: str) -> None:
         value, kind = getattr(tree, name), kind_of(hint)
         if value is None and kind.optional:
             continue
+        if kind.origin is Literal and value not in kind.arguments:
+            raise UsageError(_misfit(hint, value, prefix + name))
         for rule in kind.rules:
             require(rule.test(value), prefix + name, value, rule.expected)
 
@@ -249,11 +251,9 @@ def from_json(hint: Any, value: Any, name: str) -> Any:
         return None
     if dataclasses.is_dataclass(kind.type):
         return build(typing.cast(type, kind.type), value, f"{name}.")
-    near = ""
     if kind.origin is Literal:
         if value in kind.arguments:
             return value
-        near = did_you_mean(value, kind.arguments) if isinstance(value, str) else ""
     elif kind.origin is tuple and isinstance(value, list | tuple):
         items = kind.arguments
         if items[1:] == (...,):
@@ -272,7 +272,14 @@ def from_json(hint: Any, value: Any, name: str) -> Any:
         return Path(value)
     elif type(value) is kind.type is not float:
         return value
-    raise UsageError(f"{name} (={value!r}) must be {describe(hint)}.{near}")
+    raise UsageError(_misfit(hint, value, name))
+
+
+def _misfit(hint: Any, value: Any, name: str) -> str:
+    """The message of a value that is not of the field's type."""
+    words = kind_of(hint).arguments if kind_of(hint).origin is Literal else ()
+    near = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"{name} (={value!r}) must be {describe(hint)}.{near}"
 
 
 # --- values from words

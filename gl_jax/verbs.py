@@ -302,7 +302,8 @@ def complete(
             training's.
         concat: Write input, hole and result side by side.
         patch_only: Write only the completed pixels, on a transparent layer.
-        format: Format of the results, say png; by default that of the input.
+        format: Format of the results, say png; by default the one of their names, which
+            are the photos' own, whatever a photo's content is.
         quality: From 1 to 100, for lossy formats; a JPEG keeps its own by default.
         strict_size: Refuse a mask of another size than the photo instead of resizing it.
         skip_existing: Leave out photos whose results exist already.

@@ -2,6 +2,9 @@
 
 import inspect
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,53 @@ def test_the_defaults_are_the_papers():
         (lambda: LossConfig(alpha=-1), "loss.alpha"),
         (lambda: LossConfig(adversarial_ratio=0), "loss.adversarial_ratio"),
         (
+            lambda: LossConfig(adversarial="relativistc"),
+            r"^loss.adversarial \(='relativistc'\) must be one of non_saturating, .*\. "
+            r"Did you mean 'relativistic'\?$",
+        ),
+        (
+            lambda: LossConfig(fakes="hole"),
+            "loss.fakes .* must be one of composite, raw",
+        ),
+        (lambda: LossConfig(r1=-1.0), r"^loss.r1 \(=-1.0\) must be at least 0.$"),
+        (lambda: LossConfig(r2=-1.0), r"^loss.r2 \(=-1.0\) must be at least 0.$"),
+        (
+            lambda: LossConfig(gradient_penalty=-1),
+            "^loss.gradient_penalty .*at least 0",
+        ),
+        (lambda: LossConfig(feature_weight=-1), "^loss.feature_weight .*at least 0"),
+        (lambda: LossConfig(penalty_every=0), "^loss.penalty_every .*at least 1.$"),
+        (
+            lambda: LossConfig(completion_weight=0),
+            "^loss.completion_weight .*above 0.$",
+        ),
+        (
+            lambda: LossConfig(joint_completion_weight=-1),
+            "^loss.joint_completion_weight .* must be above 0.$",
+        ),
+        (
+            lambda: LossConfig(joint_discriminator_weight=-0.1),
+            "^loss.joint_discriminator_weight .* must be above 0.$",
+        ),
+        (
+            lambda: AugmentConfig(adaptive_target=0.6),
+            r"^augment.adaptive_target \(=0.6\) must be left out without augment.color",
+        ),
+        (
+            lambda: AugmentConfig(color=True, adaptive_target=2),
+            r"^augment.adaptive_target .*in \[-1, 1\]",
+        ),
+        (
+            lambda: AugmentConfig(color=True, adaptive_target=0, adaptive_images=0),
+            "^augment.adaptive_images .*at least 1.$",
+        ),
+        (lambda: AugmentConfig(translation=0.6), r"^augment.translation .*\[0, 0.5\]"),
+        (lambda: AugmentConfig(cutout=-0.5), r"^augment.cutout .* must be in \[0, 1\]"),
+        (
+            lambda: ScheduleConfig(discriminator_updates=0),
+            "^schedule.discriminator_updates .*at least 1.$",
+        ),
+        (
             lambda: LossConfig(discriminator_noise=0.1, discriminator_noise_end=0.2),
             r"noise_end \(=0.2\) must be above 0 and at most .* \(=0.1\)",
         ),
@@ -73,6 +123,8 @@ def test_the_defaults_are_the_papers():
         (lambda: ScheduleConfig(total_steps=0), "schedule.total_steps"),
         (lambda: RunConfig(log_every=0), "run.log_every"),
         (lambda: RunConfig(ema_decay=1), "run.ema_decay"),
+        (lambda: RunConfig(ema_decay=0.9, ema_ramp=0), "run.ema_ramp"),
+        (lambda: RunConfig(ema_ramp=0.05), "left out without run.ema_decay"),
         (lambda: RunConfig(profile_steps=(3, 1)), "two steps in order"),
         (lambda: RunConfig(seed=-1), "run.seed"),
     ],
@@ -104,6 +156,89 @@ def test_phases_follow_algorithm_1():
         Phase.JOINT,
         Phase.JOINT,
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("loss", "r1", 1.0),
+        ("loss", "r2", 1.0),
+        ("loss", "gradient_penalty", 10.0),
+        ("loss", "feature_weight", 1.0),
+        ("loss", "discriminator_noise", 0.1),
+        ("augment", "color", True),
+        ("augment", "translation", 0.125),
+        ("augment", "cutout", 0.5),
+        ("model", "spectral_norm", True),
+    ],
+)
+def test_what_acts_on_discriminators_is_refused_without_them(section, name, value):
+    message = (
+        rf"^{section}\.{name} \(={value}\) .* with model.discriminators none: .*act on"
+    )
+    with pytest.raises(UsageError, match=message):
+        override(
+            Config(),
+            {"model.discriminators": ["none"], f"{section}.{name}": [str(value)]},
+        )
+
+
+def test_a_joint_weight_is_refused_beside_updates_of_the_discriminators_alone():
+    loss = LossConfig(joint_discriminator_weight=0.5)
+    with pytest.raises(
+        UsageError,
+        match=r"^loss.joint_discriminator_weight \(=0.5\) must be left out with "
+        "schedule.discriminator_updates above 1: .*loss.discriminator_weight.$",
+    ):
+        Config(loss=loss, schedule=ScheduleConfig(discriminator_updates=2))
+    assert Config(loss=loss).loss.joint_discriminator_weight == 0.5
+
+
+BAD_SHELVES = """
+import sys
+from gl_jax.config import Config
+from gl_jax.options import override
+from gl_jax.fields import UsageError
+
+try:
+    override(Config(), {"loss.adversarial": ["hing"]})
+except UsageError as error:
+    print(error)
+print(sorted({"jax", "flax", "optax", "numpy", "tensorflow"} & set(sys.modules)))
+"""
+
+
+def test_a_bad_name_is_refused_before_jax_loads():
+    run = subprocess.run(
+        [sys.executable, "-c", BAD_SHELVES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    message, loaded = run.stdout.splitlines()
+    assert message.endswith("wasserstein, relativistic. Did you mean 'hinge'?")
+    assert loaded == "[]"
+
+
+D, J = Phase.DISCRIMINATOR, Phase.JOINT
+
+
+@pytest.mark.parametrize(
+    ("updates", "joint"),
+    [(1, [J] * 6), (2, [D, J] * 3), (3, [D, D, J] * 2), (4, [D, D, D, J, D, D])],
+)
+def test_discriminators_may_have_several_updates_for_one_of_the_completion_network(
+    updates, joint
+):
+    schedule = ScheduleConfig(1, 2, 9, discriminator_updates=updates)
+    config = Config(schedule=schedule)
+    assert [config.update_at(step) for step in range(9)] == [
+        Phase.COMPLETION, D, D, *joint
+    ]  # fmt: skip
+    assert [config.phase_at(step) for step in range(3, 9)] == [J] * 6
+    alone = Config(schedule=schedule, model=ModelConfig(discriminators="none"))
+    assert {alone.update_at(step) for step in range(9)} == {Phase.COMPLETION}
 
 
 def test_without_discriminators_there_is_one_phase():
@@ -199,9 +334,11 @@ FITTING = {
 
 
 def test_every_field_can_be_overridden_in_both_spellings():
-    # With noise to become less and colour whose probability can be led.
+    # With noise to become less, colour whose probability can be led, and an average.
     noisy = Config(
-        loss=LossConfig(discriminator_noise=1.0), augment=AugmentConfig(color=True)
+        loss=LossConfig(discriminator_noise=1.0),
+        augment=AugmentConfig(color=True),
+        run=RunConfig(ema_decay=0.5),
     )
     for name, hint in field_names(Config).items():
         words = FITTING.get(name) or words_for(hint)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Int64
 
+from gl_jax import images
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.files import reason, write_whole
 
@@ -232,9 +233,10 @@ def _open_folder(root: Path, validation: bool, share: float | None) -> Source:
     skipped: Counter[str] = Counter()
     names = sorted(_image_names(root, skipped))
     if not names:
+        others = images.left_out(skipped, root)
         raise UsageError(
             f"there is no photograph in {str(root)!r} nor in any folder below it "
-            f"(looked for {', '.join(PATTERNS)}{in_words(skipped, '; there are ')})."
+            f"(looked for {', '.join(PATTERNS)}){f'; {others}' if others else '.'}"
         )
     if share is not None:
         names = _divided(names, share)[1 if validation else 0]
@@ -283,7 +285,7 @@ def _image_names(root: Path, skipped: Counter[str]) -> Iterator[str]:
             if name.lower().endswith(endings):
                 yield name if below == "." else f"{below}/{name}"
             else:
-                skipped[PurePosixPath(name).suffix.lower() or "without ending"] += 1
+                skipped[PurePosixPath(name).suffix.lower() or "without a suffix"] += 1
 
 
 def _rank(name: str) -> float:

@@ -89,8 +89,9 @@ def run(
         title = OURS if name == OURS else Path(name).stem
         fingerprints[title] = fingerprint(loaded)
         functions[title] = _ours(completer)
-    side, notes = side or IMAGE_SIZE, list[str]()
-    photographs, facts = _photographs(selection, selection.open(), side, notes)
+    source = selection.open()
+    side, notes = side or IMAGE_SIZE, selection.left_out(source)
+    photographs, facts = _photographs(selection, source, side, notes)
     with Journal(output / "journal.jsonl", facts | {"seed": seed}) as journal:
         outcomes = _Outcomes(journal, photographs, output, fingerprints, sheet_rows)
         names, scores, failures = outcomes.complete(functions, notes, log)

@@ -106,7 +106,11 @@ def run(
         raise UsageError(
             f"no photograph can be read; {next(iter(unreadable.values()))}"
         )
-    notes = [*networks.notes, *unreadable_notes(unreadable)]
+    notes = [
+        *networks.notes,
+        *selection.left_out(source),
+        *unreadable_notes(unreadable),
+    ]
     sets, distance = _of_sets(rows, arrays, notes)
     result = Evaluation(
         settings | _labels(selection, output, model, loaded.name),

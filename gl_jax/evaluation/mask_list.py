@@ -116,11 +116,10 @@ def from_folder(
     covers everything.
     """
     suffixes = images.readable_suffixes()
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    paths = sorted(path for path in files if path.suffix.lower() in suffixes)
+    others = (p for p in files if p.is_file() and p.suffix.lower() not in suffixes)
+    left_out = images.left_out(images.counted(others), folder)
     by_stem = {path.stem: path for path in paths}
     if len(by_stem) == len(paths) and all(Path(n).stem in by_stem for n in names):
         chosen = [by_stem[Path(name).stem] for name in names]
@@ -130,6 +129,7 @@ def from_folder(
         raise UsageError(
             f"there are {len(names)} photographs and {len(paths)} masks in {folder}; "
             "give one mask for each, or masks with the photographs' names."
+            f"{f' ({left_out})' if left_out else ''}"
         )
     return [
         _entry(name, position, 0, index, _read_mask(path, side))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gl_jax import images
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.sources import Source, evenly_spaced, open_source
 from gl_jax.evaluation import Protocol, mask_list
@@ -84,6 +85,11 @@ class Selection:
             validation_split=self.split, data_dir=self.data_dir,
         )  # fmt: skip
         return open_source(config, validation=True)
+
+    def left_out(self, source: Source) -> list[str]:
+        """Returns a line on the files of a folder that are no photographs to it, if any."""
+        line = images.left_out(getattr(source, "skipped", {}), Path(self.data))
+        return [] if line is None else [line]
 
     def entries(self, source: Source, side: int) -> list[Entry]:
         """Returns every photograph with its hole; raises UsageError if it cannot."""
@@ -206,10 +212,7 @@ class Reader:
 
 def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
     """Returns a line for each photograph of `Reader.unreadable`, sorted by name."""
-    return [
-        f"left out, it cannot be read: {reason}"
-        for _, reason in sorted(unreadable.items())
-    ]
+    return [f"left out: {reason}" for _, reason in sorted(unreadable.items())]
 
 
 def require_at_least(name: str, value: int | None, least: int) -> None:

@@ -83,12 +83,12 @@ def mmediting_hole(seed: int, index: int) -> tuple[Place, Box]:
 def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbImage:
     """Returns the square to measure on: the middle one, or mmediting's crop at `place`.
 
-    Raises UsageError, one line, if the photograph cannot be decoded, and TooSmall if it
-    is smaller than mmediting's square.
+    Raises UsageError, one line, if the photograph cannot be decoded or is transparent in
+    parts, and TooSmall if it is smaller than mmediting's square.
     """
     if place is None:
-        return read_crop(data, name, shortest=side, side=side)
-    return mmediting_square(read_rgb(data, name), name, place)
+        return read_crop(data, name, shortest=side, side=side, opaque=True)
+    return mmediting_square(read_rgb(data, name, opaque=True), name, place)
 
 
 def mmediting_square(image: RgbImage, name: str, place: Place) -> RgbImage:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,10 @@ class Panel:
     title: str
     series: Mapping[str, str]
     """The metrics drawn, each with its name in the legend."""
+    held_out: Mapping[str, str] = field(default_factory=dict)
+    """Of some of these the metric that is theirs at validations, drawn dashed."""
     log: bool = False
+    """On a logarithmic axis, which leaves out values of 0."""
     from_zero: bool = False
     unbroken: bool = False
     """Drawn through from phase to phase."""
@@ -44,6 +47,18 @@ TRAINING = (
         {"real_score": "of photographs", "fake_score": "of completions"},
     ),
     Panel(
+        "Discriminator's accuracy",
+        {"real_accuracy": "photographs", "fake_accuracy": "completions"},
+        {"real_accuracy": "val_real_accuracy", "fake_accuracy": "val_fake_accuracy"},
+    ),
+    Panel("Penalty", {"penalty": "on the discriminator's slopes"}, log=True),
+    Panel(
+        "Augmentation's probability",
+        {"augment_probability": "of each change"},
+        from_zero=True,
+    ),
+    Panel("Feature matching", {"feature_loss": "mean absolute difference"}, log=True),
+    Panel(
         "Gradient norm at the completed image",
         {
             "completion_gradient_norm": "completion loss",
@@ -56,8 +71,19 @@ TRAINING = (
 VALIDATION = (
     Panel("Validation", {"val_psnr": "PSNR of the hole, dB"}, unbroken=True),
     Panel("Validation", {"val_l1": "L1 of the hole"}, unbroken=True),
+    Panel(
+        "Largest singular value",
+        {
+            "completion_singular_value": "completion network",
+            "discriminator_singular_value": "discriminators",
+        },
+        log=True,
+        unbroken=True,
+    ),
 )
 
+HELD_OUT = "held out"
+"""Name in the legend of what is measured on photographs that are not trained on."""
 MANY = 200
 """Points from which on a running median is drawn over a curve."""
 FEW = 30
@@ -119,6 +145,7 @@ class _Line(NamedTuple):
     steps: np.ndarray
     values: np.ndarray
     pieces: list[slice]
+    style: str = "-"
 
     @property
     def finite(self) -> np.ndarray:
@@ -147,7 +174,12 @@ def draw_curves(
     single = len(runs) == 1
     if not single:
         panels = [
-            replace(panel, title=f"{panel.title}: {label}", series={metric: label})
+            replace(
+                panel,
+                title=f"{panel.title}: {label}"
+                + (f" (dashed: {HELD_OUT})" if metric in panel.held_out else ""),
+                series={metric: label},
+            )
             for panel in panels
             for metric, label in panel.series.items()
         ]
@@ -177,7 +209,7 @@ def draw_curves(
                 axes.axvspan(start, end, color=PHASE_COLORS[phase], alpha=0.09, lw=0)
             _draw_panel(axes, panel, lines)
             if single:
-                axes.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=2)
+                axes.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=4)
             axes.xaxis.set_major_locator(MaxNLocator(8, steps=TICK_STEPS, integer=True))
             axes.xaxis.set_major_formatter(
                 FuncFormatter(lambda step, _: f"{step:,.0f}")
@@ -194,21 +226,26 @@ def draw_curves(
 
 
 def _lines(panel: Panel, runs: Sequence[History]) -> list[_Line]:
+    lines = []
     series = itertools.product(panel.series.items(), runs)
-    lines = [
-        _line(panel, run, metric, label, color)
-        for ((metric, label), run), color in zip(
-            series, itertools.cycle(LINE_COLORS), strict=False
-        )
-    ]
+    for ((metric, label), run), color in zip(
+        series, itertools.cycle(LINE_COLORS), strict=False
+    ):
+        lines.append(_line(panel, run, metric, label, color))
+        if metric in panel.held_out:
+            unbroken = replace(panel, unbroken=True)
+            line = _line(unbroken, run, panel.held_out[metric], HELD_OUT, color)
+            lines.append(line._replace(style="--"))
     return [line for line in lines if len(line.finite)]
 
 
 def _line(panel: Panel, run: History, metric: str, label: str, color: str) -> _Line:
     steps, values = run.values(metric)
+    phases = np.array([record["phase"] for record in run.metrics if metric in record])
     if panel.log:
-        values[values <= 0] = math.nan
-    phases = [record["phase"] for record in run.metrics if metric in record]
+        # A lazy penalty is 0 in the steps between: the line goes on to the next one.
+        shown = ~(values <= 0)
+        steps, values, phases = steps[shown], values[shown], phases[shown]
     changes = [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
     edges = [0, *(() if panel.unbroken else changes), len(phases)]
     pieces = [slice(*piece) for piece in itertools.pairwise(edges)]
@@ -256,7 +293,9 @@ def _draw_panel(axes: "Axes", panel: Panel, lines: Sequence[_Line]) -> None:
             dots: dict[str, Any] = (
                 {"marker": "o", "ms": 3, "clip_on": False} if len(finite) <= FEW else {}
             )
-            axes.plot(steps, values, color=line.color, lw=1.5, label=label, **dots)
+            axes.plot(
+                steps, values, line.style, color=line.color, lw=1.5, label=label, **dots
+            )
             label = "_"  # only the first piece enters the legend
             shown.append(values[np.isfinite(values)])
         # Outliers may leave the panel: a spike must not flatten the rest.

@@ -15,6 +15,7 @@ decodes those, and `writing` encodes them.
 """
 
 from gl_jax.images.augmentation import jittered, mirrored
+from gl_jax.images.crops import read_crop
 from gl_jax.images.photo import (
     EVERYWHERE,
     Box,
@@ -31,10 +32,10 @@ from gl_jax.images.reading import (
     from_pillow,
     is_pillow,
     read,
-    read_crop,
     read_rgb,
     readable_suffixes,
 )
+from gl_jax.images.unread import counted, left_out
 from gl_jax.images.writing import (
     format_of,
     holds_alpha,
@@ -51,12 +52,14 @@ __all__ = [
     "PillowImage",
     "RgbImage",
     "allow_pixels",
+    "counted",
     "format_of",
     "from_array",
     "from_pillow",
     "holds_alpha",
     "is_pillow",
     "jittered",
+    "left_out",
     "mirrored",
     "output_suffix",
     "read",

@@ -1,55 +1,93 @@
-"""What a file says about its pixels: colour profile, EXIF, text, compression."""
+"""What a file says about its pixels: colour profile, EXIF, text, compression.
+
+All that describes the photograph is kept: camera, time, place, copyright, caption,
+colours. All that may show it as it was before goes (`embedded`), with one line about it.
+"""
 
 import re
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from PIL import Image, JpegImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin
 
+from gl_jax.images import embedded
 from gl_jax.images.photo import Metadata
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _MAKER_NOTE = 0x0112, 0x927C
 # Tags of TIFF that describe how its pixels are stored, not the photograph; among them
 # the ones that Metadata carries for itself.
 _STRUCTURE = frozenset(
     [*range(254, 260), 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291,
      292, 293, 297, 317, 320, 321, *range(322, 326), 330, 332, 333, 334, 338, 339, 340,
-     341, 342, 347, *range(512, 522), 529, 530, 531, 532, 700, 34675]
+     341, 342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675]
 )  # fmt: skip
-_EXIF_IFD, _PIXEL_SIZE = 0x8769, (0xA003, 0xA002)
+_IPTC_TAG, _PHOTOSHOP_TAG, _SUB_IFDS = 33723, 34377, 330
+# Tags that describe the photograph in many numbers: the transfer function, the camera's
+# measured response, the place on the earth, comments of Windows, printing.
+_LONG = frozenset(
+    [301, 0x828E, 0x8828, 0xA20C, 0xA302, 0xA40B, 0x9286, *range(40091, 40096),
+     33550, 33922, 34264, *range(34735, 34738), 0xC4A5]
+)  # fmt: skip
+_FEW, _SHORT = 64, 256
+"""Numbers and bytes that are too few for a picture."""
+_EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
+_PIXEL_SIZE = (0xA003, 0xA002)
+# Colour, and what a pixel measures.
+_COLOR_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"mDCV", b"cLLI",
+                 b"oFFs", b"pCAL", b"sCAL")  # fmt: skip
+# Chunks that a result has of its own, or that matter to the stored pixels only.
+_OWN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT",
+               b"sPLT", b"pHYs", b"iCCP", b"eXIf", b"iDOT", b"acTL", b"fcTL",
+               b"fdAT")  # fmt: skip
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-_COLOR_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME")
-# Text in which programs hide tags; the tags themselves come from `getexif` and `xmp`.
-_TAGS_AS_TEXT = (b"Raw profile type exif", b"Raw profile type APP1",
-                 b"Raw profile type xmp", b"XML:com.adobe.xmp")  # fmt: skip
+_LONGEST_TEXT = 1 << 20
+_RAW_PROFILE = b"Raw profile type "
 
 
 def read_metadata(
     image: Image.Image, data: bytes, name: str, notices: list[str], *, sideways: bool
 ) -> Metadata:
-    """What the opened file says about its pixels; adds a line for what is damaged.
+    """What the opened file says about its pixels.
 
-    `sideways` says that the image was turned by a quarter already.
+    Adds a line for what is damaged, and one for all that is left out because it could
+    show the photograph as it was. `sideways` says that the image was turned by a quarter
+    already.
     """
+    left_out: list[str] = []
     info = image.info
+    chunks, profiles = _png_chunks(data if image.format == "PNG" else b"", left_out)
     exif = None
     try:
-        exif = _plain_exif(image, sideways)
+        exif = _plain_exif(image, profiles, sideways, left_out)
     except Exception:
         notices.append(f"{name} has damaged EXIF tags: they are left out.")
-    xmp = info.get("xmp", info.get("XML:com.adobe.xmp"))
+    xmp = info.get("xmp", info.get("XML:com.adobe.xmp", profiles.get(b"xmp")))
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    if isinstance(xmp, bytes):
+        xmp = embedded.clean_xmp(_without_orientation(xmp), left_out)
     dpi, comment = info.get("dpi"), info.get("comment")
-    chunks = _png_chunks(data) if image.format == "PNG" else ()
+    if isinstance(comment, bytes) and embedded.holds_picture(comment):
+        left_out.append("comment")
+        comment = None
     icc = info.get("icc_profile")
+    photoshop = embedded.clean_photoshop(_photoshop(image, profiles), left_out)
+    _further_pictures(image, data, left_out)
+    if left_out:
+        names = ", ".join(dict.fromkeys(left_out))
+        notices.append(f"{name}: left out, as it could show what was removed: {names}.")
+    lost = _not_read(image, data)
+    if lost:
+        notices.append(f"{name}: not read, and so not in a result: {', '.join(lost)}.")
     return Metadata(
         icc=icc if isinstance(icc, bytes) and icc else None,
         exif=exif,
-        xmp=_without_orientation(xmp) if isinstance(xmp, bytes) else None,
+        xmp=xmp if isinstance(xmp, bytes) else None,
+        photoshop=photoshop,
         comment=comment if isinstance(comment, bytes) else None,
         dpi=_plausible_dpi(dpi),
-        png_chunks=tuple(chunks),
+        png_chunks=chunks,
         encoding=_encoding(image),
     )
 
@@ -63,23 +101,64 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def _plain_exif(image: Image.Image, sideways: bool) -> bytes | None:
-    """The tags without orientation and thumbnail, or None where there are none."""
+def tags_of(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF, with which it says what its samples mean; {} for others."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return tags
+
+
+def _plain_exif(
+    image: Image.Image,
+    profiles: dict[bytes, bytes],
+    sideways: bool,
+    left_out: list[str],
+) -> bytes | None:
+    """The tags without orientation and pictures, or None where there are none."""
     exif = Image.Exif()
     exif.endian = "<"
     stored = image.getexif()
+    if not len(stored) and profiles.get(b"APP1", b"").startswith(b"Exif\0\0"):
+        stored.load(profiles[b"APP1"])
+    if image.format != "TIFF" and stored.get_ifd(ExifTags.IFD.IFD1):
+        left_out.append("EXIF thumbnail")
     nested = stored.get_ifd(_EXIF_IFD)
     sideways = sideways or orientation_of(image) >= 5
     if sideways and all(tag in nested for tag in _PIXEL_SIZE):
         height, width = (nested[tag] for tag in _PIXEL_SIZE)
         nested[_PIXEL_SIZE[0]], nested[_PIXEL_SIZE[1]] = width, height
     for tag in list(stored):
-        if tag not in _STRUCTURE:
-            value = stored.get_ifd(tag) if tag in (_EXIF_IFD, 0x8825) else stored[tag]
-            exif[tag] = dict(value) if isinstance(value, dict) else value
-    if nested.get(0xA005) is not None and isinstance(exif.get(_EXIF_IFD), dict):
-        exif[_EXIF_IFD][0xA005] = dict(stored.get_ifd(0xA005))
+        if tag in (_EXIF_IFD, _GPS_IFD):
+            inner = nested if tag == _EXIF_IFD else stored.get_ifd(tag)
+            kept = {
+                key: value
+                for key, value in inner.items()
+                if key != _INTEROP_IFD and _describes(key, value, left_out)
+            }
+            if kept:
+                exif[tag] = kept
+        elif tag not in _STRUCTURE and _describes(tag, stored[tag], left_out):
+            exif[tag] = stored[tag]
+    if nested.get(_INTEROP_IFD) is not None and isinstance(exif.get(_EXIF_IFD), dict):
+        exif[_EXIF_IFD][_INTEROP_IFD] = dict(stored.get_ifd(_INTEROP_IFD))
     return exif.tobytes() if len(exif) else None
+
+
+def _describes(tag: int, value: Any, left_out: list[str]) -> bool:
+    """Whether a tag says something in words or few numbers; names it where it does not."""
+    if isinstance(value, str):
+        harmless = not embedded.holds_picture(value.encode(errors="replace"))
+    elif isinstance(value, bytes):
+        short = len(value) <= _SHORT or tag in _LONG or value.strip(b"\0").isascii()
+        harmless = short and not embedded.holds_picture(value)
+    else:
+        harmless = not isinstance(value, tuple) or len(value) <= _FEW or tag in _LONG
+    if tag == _MAKER_NOTE or not harmless:
+        left_out.append(ExifTags.TAGS.get(tag, _TIFF_NAMES.get(tag, f"tag {tag}")))
+        return False
+    return True
+
+
+_TIFF_NAMES = {37724: "ImageSourceData (Photoshop's layers)"}
 
 
 def _without_orientation(xmp: bytes) -> bytes:
@@ -95,16 +174,135 @@ def _plausible_dpi(dpi: Any) -> tuple[float, float] | None:
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Text and colour chunks of a PNG, without the text that holds tags."""
+def _photoshop(image: Image.Image, profiles: dict[bytes, bytes]) -> bytes:
+    """The resources of Photoshop, among them IPTC, wherever the file keeps them."""
+    start = b"Photoshop 3.0\0"
+    segments = [
+        content.removeprefix(start)
+        for _, content in getattr(image, "applist", ())
+        if content.startswith(start)
+    ]
+    tags = tags_of(image)
+    stored = tags.get(_PHOTOSHOP_TAG, b"")
+    # Its bytes as they stand there: many programs call them numbers of 32 bits.
+    iptc: bytes = getattr(tags, "_tagdata", {}).get(_IPTC_TAG, b"")
+    blocks = b"".join(segments)
+    blocks += stored if isinstance(stored, bytes) else b""
+    for kind in (b"8bim", b"iptc"):
+        profile = profiles.get(kind, b"")
+        if profile.startswith(b"\x1c"):
+            iptc = iptc or profile
+        elif kind == b"8bim" or b"8bim" not in profiles:
+            blocks += profile
+    if iptc and embedded.iptc_of(blocks) is None:
+        blocks = embedded.iptc_resource(iptc) + blocks
+    return blocks
+
+
+def _further_pictures(image: Image.Image, data: bytes, left_out: list[str]) -> None:
+    """Names what stands beside the photograph in its file, or behind it."""
+    if image.format in ("JPEG", "MPO"):
+        embedded.further_parts(getattr(image, "applist", []), left_out)
+        behind = embedded.behind_jpeg(data)
+        if len(behind) > _SHORT and image.format != "MPO":
+            left_out.append(f"{len(behind) / 1000:.0f} kB behind the photo")
+    if _SUB_IFDS in tags_of(image):
+        left_out.append("further pictures in the TIFF")
+    if image.format == "AVIF" and b"tmap" in data[: data.find(b"mdat")]:
+        left_out.append("gain map")
+
+
+def _not_read(image: Image.Image, data: bytes) -> list[str]:
+    """Descriptions of the photograph that a result loses because Pillow skips them."""
+    lost = []
+    if image.format == "GIF" and b"XMP DataXMP" in data:
+        lost.append("XMP")
+    if image.format == "JPEG2000" and re.search(rb"uuid|xml ", data[:_BOXES]):
+        lost.append("metadata of JPEG 2000")
+    if image.format == "PSD":
+        resources = {code for code, *_ in getattr(image, "resources", ())}
+        lost += [what for code, what in _PSD_METADATA.items() if code in resources]
+    return lost
+
+
+_BOXES = 1 << 16
+"""Bytes of a JPEG 2000 among which its boxes of metadata usually begin."""
+_PSD_METADATA = {0x0404: "IPTC", 0x0422: "EXIF", 0x0424: "XMP"}
+
+
+def _png_chunks(
+    data: bytes, left_out: list[str]
+) -> tuple[tuple[tuple[bytes, bytes], ...], dict[bytes, bytes]]:
+    """Text and colour chunks of a PNG, and the profiles that programs hide in text."""
+    kept, profiles = [], {}
+    for chunk, content in _all_chunks(data):
+        if chunk in _COLOR_CHUNKS:
+            kept.append((chunk, content))
+        elif chunk in _TEXT_CHUNKS:
+            keyword, text = content.split(b"\0", 1)[0], _text(chunk, content)
+            if keyword.startswith(_RAW_PROFILE) and text is not None:
+                kind = keyword.removeprefix(_RAW_PROFILE)
+                profiles[kind] = _raw_profile(text)
+            elif keyword == b"XML:com.adobe.xmp":
+                continue
+            elif text is None or embedded.holds_picture(text):
+                left_out.append(f"text {keyword.decode('latin-1')!r}")
+            else:
+                kept.append((chunk, content))
+        elif chunk == b"caBX":
+            left_out.append("Content Credentials (C2PA)")
+        elif chunk not in _OWN_CHUNKS and len(content) > _SHORT:
+            left_out.append(f"chunk {chunk.decode('latin-1')}")
+    known = (b"exif", b"APP1", b"xmp", b"8bim", b"iptc", b"icc", b"icm")
+    left_out += [
+        f"profile {kind.decode('latin-1')!r}" for kind in profiles if kind not in known
+    ]
+    return tuple(kept), profiles
+
+
+def _all_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 8
     while at + 12 <= len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        chunk, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        hidden = content.split(b"\0", 1)[0] in _TAGS_AS_TEXT
-        if chunk in _COLOR_CHUNKS or (chunk in _TEXT_CHUNKS and not hidden):
-            yield chunk, content
+        (length,) = struct.unpack_from(">I", data, at)
+        chunk = data[at + 4 : at + 8]
+        yield chunk, data[at + 8 : at + 8 + length]
+        if chunk == b"IEND":
+            return
         at += 12 + length
+
+
+def _text(chunk: bytes, content: bytes) -> bytes | None:
+    """The text of a PNG chunk, unpacked; None where it is damaged or beyond measure."""
+    _, _, rest = content.partition(b"\0")
+    if chunk == b"tEXt":
+        return rest
+    packed, text = chunk == b"zTXt", rest[1:]
+    if chunk == b"iTXt":
+        packed = rest[:1] == b"\1"
+        text = b"\0".join(rest[2:].split(b"\0", 2)[2:])
+    if not packed:
+        return text
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(text, _LONGEST_TEXT)
+    except zlib.error:
+        return None
+    return None if unpacker.unconsumed_tail else text
+
+
+def _raw_profile(text: bytes) -> bytes:
+    """A profile in ImageMagick's way: its name, its length, its bytes in hexadecimal."""
+    try:
+        return bytes.fromhex("".join(text.decode("latin-1").split()[2:]))
+    except ValueError:
+        return b""
+
+
+def as_raw_profile(kind: str, profile: bytes) -> str:
+    """The text in which a PNG keeps a profile that it has no chunk for."""
+    digits = profile.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    return f"\n{kind}\n{len(profile):8d}\n" + "\n".join(lines) + "\n"
 
 
 def _encoding(image: Image.Image) -> dict[str, Any]:

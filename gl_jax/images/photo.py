@@ -41,12 +41,17 @@ EVERYWHERE: Box = (slice(None), slice(None))
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """What a file says about its pixels; the orientation is applied and no longer there."""
+    """What a file says about its pixels; the orientation is applied and no longer there.
+
+    Nothing in it shows the photograph as it was.
+    """
 
     icc: bytes | None = None
     exif: bytes | None = None
-    """With its leading `Exif` marker; no thumbnail: it would show what was removed."""
+    """With its leading `Exif` marker."""
     xmp: bytes | None = None
+    photoshop: bytes | None = None
+    """Resources of Photoshop, among them IPTC: caption, author, place."""
     comment: bytes | None = None
     dpi: tuple[float, float] | None = None
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
@@ -75,7 +80,7 @@ class Photo:
     notices: tuple[str, ...] = ()
     """What a user should know about how the file was read, one line each."""
     inks: Image.Image | None = None
-    """The samples themselves where RGB cannot stand for them, as of CMYK."""
+    """The samples themselves if RGB cannot stand for them: CMYK, Lab, YCbCr."""
     filled: Bool[np.ndarray, "h w"] | None = None
     """The pixels that `fill` has replaced."""
 

@@ -4,16 +4,15 @@ import contextlib
 import functools
 import io
 from collections.abc import Callable, Iterator
-from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from gl_jax.config import UsageError
 from gl_jax.files import reason
-from gl_jax.images.metadata import orientation_of, read_metadata
+from gl_jax.images import tiff, unread
+from gl_jax.images.metadata import orientation_of, read_metadata, tags_of
 from gl_jax.images.photo import (
     ALWAYS_LOSSY,
     FORMATS,
@@ -24,11 +23,7 @@ from gl_jax.images.photo import (
     white_of,
 )
 
-# An image made larger is faster resized as a whole, up to so many times the square's pixels.
-_MOST_ENLARGED = 4
-
-# Of a square made smaller, so many pixels are made before it at most, to begin at a whole one.
-_MOST_BEFORE = 16
+_NO_PHOTOGRAPHS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,7 +34,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UPRIGHT_ARRAY: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+UPRIGHT_ARRAY: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
@@ -59,9 +54,14 @@ def allow_pixels(limit: int) -> None:
 def readable_suffixes() -> frozenset[str]:
     """The suffixes of all the formats that are read, in lower case, with their dot."""
     Image.init()
-    readable = (s for s, f in Image.EXTENSION.items() if f in Image.OPEN)
-    # Pillow opens them too, but they are no photographs.
-    return frozenset(readable) - {".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".eps", ".ps"}
+    formats = _formats()
+    return frozenset(s for s, f in Image.EXTENSION.items() if f in formats)
+
+
+def _formats() -> list[str]:
+    """What Pillow opens, by content; without a program like Ghostscript, and pictures."""
+    Image.init()
+    return [kind for kind in Image.ID if kind not in _NO_PHOTOGRAPHS]
 
 
 def read(path: Path, name: str | None = None) -> Photo:
@@ -78,8 +78,8 @@ def read(path: Path, name: str | None = None) -> Photo:
         raise UsageError(f"{name} does not exist.") from error
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {reason(error)}.") from error
-    with _opened(data, name) as image:
-        return _photo(image, data, name)
+    with opened(data, name) as image:
+        return _photo(image, data, name, path.suffix)
 
 
 def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
@@ -87,7 +87,8 @@ def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
     info = dict(image.info)
     try:
         with _reported(name):
-            return _photo(image, b"", name)
+            tiff.require_known_colors(image)
+            return _photo(image, b"", name, suffix="")
     finally:
         # Decoding takes the transparency out; a copy would lose a TIFF's tags.
         image.info = info
@@ -98,8 +99,11 @@ def is_pillow(image: object) -> bool:
     return isinstance(image, Image.Image)
 
 
-def read_rgb(data: bytes | Path, name: str) -> RgbImage:
+def read_rgb(data: bytes | Path, name: str, *, opaque: bool = False) -> RgbImage:
     """The image in a file, or in its bytes, as upright RGB.
+
+    With `opaque`, one that is transparent somewhere is refused: what is there, nobody
+    knows.
 
     Of 16-bit values the upper byte is kept. Floating point is scaled from the smallest
     of the ranges [0, 1], [0, 255] and [0, 65535] that holds it. An image of more than
@@ -107,219 +111,53 @@ def read_rgb(data: bytes | Path, name: str) -> RgbImage:
 
     Raises UsageError, one line that starts with `name`, where nothing can be read.
     """
-    with _opened(data, name) as image:
-        return np.array(_upright_rgb(image))
+    with opened(data, name) as image:
+        if opaque:
+            require_opaque(image, name)
+        return np.array(upright_rgb(image))
 
 
-def read_crop(
-    data: bytes | Path,
-    name: str,
-    *,
-    shortest: int,
-    side: int,
-    place: tuple[float, float] = (0.5, 0.5),
-    exact: bool = True,
-) -> UInt8[np.ndarray, "side side 3"]:
-    """A square of `side` pixels of the image resized to a shortest side of `shortest`.
-
-    The image is made smaller or larger with its proportions kept; `shortest` is at
-    least `side`. `place` is the square's (y, x) in [0, 1]: at 0 it touches the top or
-    left edge, at 1 the bottom or right one, by default it is in the middle. No more is
-    resized than the square needs, and a JPEG is decoded at a half, a quarter or an eighth
-    of its size where that still is no smaller than the resized image.
-
-    Where it need not be `exact`, as in training, OpenCV decodes and resizes it in half the
-    time: colours then are 0.2 to 1.5 grey levels off on average, the most in fine texture
-    made smaller.
-
-    Raises UsageError as `read_rgb` does, ValueError where `side` exceeds `shortest`.
-    """
-    if side > shortest:
-        raise ValueError(f"side (={side}) must be at most shortest (={shortest}).")
-    with _opened(data, name) as image:
-        stored = image.size
-        image.draft(None, _resized(image.size, shortest))  # only a JPEG is made smaller
-        if exact:
-            upright = _upright_rgb(image)
-            resized = _resized(upright.size, shortest)
-            box, _ = _square(upright.size, resized, side, place)
-            # Pillow widens the bilinear filter with the reduction, so nothing aliases.
-            crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
-            return np.array(crop)
-        pixels = _upright_pixels(image, data, stored)
-        size = (pixels.shape[1], pixels.shape[0])
-        width, height = _resized(size, shortest)
-        box, (left, top) = _square(size, (width, height), side, place)
-        larger = width >= size[0] and height >= size[1]
-        if larger and width * height <= _MOST_ENLARGED * side**2:
-            whole = _enlarged(pixels, width, height)
-            return whole[top : top + side, left : left + side]
-        if 1 < size[0] / width < 2 and 1 < size[1] / height < 2:
-            return _reduced(pixels, box, side)
-        return _warped(pixels, box, side)
-
-
-def _resized(size: tuple[int, int], shortest: int) -> tuple[int, int]:
-    """Width and height with the proportions of those in `size`."""
-    scale = shortest / min(size)
-    width, height = (max(shortest, round(length * scale)) for length in size)
-    return width, height
-
-
-_Corners = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels."""
-
-
-def _square(
-    size: tuple[int, int],
-    resized: tuple[int, int],
-    side: int,
-    place: tuple[float, float],
-) -> tuple[_Corners, tuple[int, int]]:
-    """What the square shows of an image of that size, and its left and top in the resized."""
-    width, height = resized
-    top = min(int(place[0] * (height - side + 1)), height - side)
-    left = min(int(place[1] * (width - side + 1)), width - side)
-    across, down = size[0] / width, size[1] / height
-    box = (left * across, top * down, (left + side) * across, (top + side) * down)
-    return box, (left, top)
-
-
-def _upright_pixels(
-    image: Image.Image, data: bytes | Path, stored: tuple[int, int]
-) -> RgbImage:
-    """What `_upright_rgb` gives; a JPEG in colour is decoded by OpenCV.
-
-    Both use the same library for it, but Pillow's way into an array takes two copies.
-    `stored` is the size before the draft.
-    """
-    if image.format == "JPEG" and image.mode == "RGB":
-        jpeg = data.read_bytes() if isinstance(data, Path) else data
-        pixels = _jpeg(jpeg, round(stored[0] / image.width))
-        # Of what is damaged Pillow says more.
-        if pixels is not None and pixels.shape[:2] == (image.height, image.width):
-            return _UPRIGHT_ARRAY.get(orientation_of(image), np.asarray)(pixels)
-    return np.asarray(_upright_rgb(image))
-
-
-def _jpeg(data: bytes, reduction: int) -> RgbImage | None:
-    """The JPEG by OpenCV, not turned, its size divided by 1, 2, 4 or 8."""
-    import cv2
-
-    flags = {
-        1: cv2.IMREAD_COLOR_RGB,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }.get(reduction)
-    if flags is None:
-        return None
-    try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        return None
-    if pixels is None or reduction == 1:
-        return pixels
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _enlarged(pixels: RgbImage, width: int, height: int) -> RgbImage:
-    """The whole image at that size, by OpenCV: in half the time of `_warped`."""
-    import cv2
-
-    return cv2.resize(pixels, (width, height))
-
-
-def _warped(
-    pixels: RgbImage, box: _Corners, side: int
-) -> UInt8[np.ndarray, "side side 3"]:
-    """The part of the image in the box as a square, by OpenCV."""
-    import cv2
-
-    # What the box cuts, and a pixel more to interpolate with.
-    left, top = (max(0, floor(edge) - 1) for edge in box[:2])
-    right, bottom = ceil(box[2]) + 1, ceil(box[3]) + 1
-    pixels = pixels[top:bottom, left:right]
-    across, down = (box[2] - box[0]) / side, (box[3] - box[1]) / side
-    reduction = max(1, int(min(across, down)))
-    if reduction > 1:
-        pixels = np.asarray(Image.fromarray(pixels).reduce(reduction))
-    across, down = across / reduction, down / reduction
-    if max(across, down) > 1:
-        pixels = _blurred(pixels, across, down)
-    # Where among the part's pixels the first one of the square lies, middle to middle.
-    x = (box[0] - left) / reduction + across / 2 - 0.5
-    y = (box[1] - top) / reduction + down / 2 - 0.5
-    return cv2.warpAffine(
-        pixels,
-        np.array([[across, 0, x], [0, down, y]]),
-        (side, side),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-
-
-def _reduced(
-    pixels: RgbImage, box: _Corners, side: int
-) -> UInt8[np.ndarray, "side side 3"]:
-    """What `_warped` gives, by OpenCV's `resize`, which takes a third of the time.
-
-    It begins at a whole pixel: so what is resized begins a few of the square's pixels
-    before the box, where one nearly is.
-    """
-    import cv2
-
-    across, down = (box[2] - box[0]) / side, (box[3] - box[1]) / side
-    before, left = _beginning(box[0], across)
-    above, top = _beginning(box[1], down)
-    right = left + round((side + before) * across)
-    bottom = top + round((side + above) * down)
-    blurred = _blurred(pixels[top:bottom, left:right], across, down)
-    # Factors, because a size would round them: half a pixel more or less gives as many.
-    resized = cv2.resize(blurred, None, fx=1 / across, fy=1 / down)
-    return resized[above:, before:]
-
-
-def _beginning(edge: float, scale: float) -> tuple[int, int]:
-    """How many of the square's pixels are made before the edge, and where the first begins."""
-    counts = range(min(_MOST_BEFORE, int(edge / scale)) + 1)
-    starts = [edge - count * scale for count in counts]
-    before = min(counts, key=lambda count: abs(starts[count] - round(starts[count])))
-    return before, round(starts[before])
-
-
-def _blurred(pixels: RgbImage, across: float, down: float) -> RgbImage:
-    """What can be made smaller by these factors, below 2, by OpenCV's bilinear filter.
-
-    That stays a pixel wide: without a blur that makes it as wide (of the same variance) as
-    Pillow's, pixels would go unseen.
-    """
-    import cv2
-
-    taps = ((max(1.0, scale) ** 2 - 1) / 12 for scale in (across, down))
-    row, column = (np.array([tap, 1 - 2 * tap, tap]) for tap in taps)
-    return cv2.sepFilter2D(pixels, -1, row, column, borderType=cv2.BORDER_REPLICATE)
+def require_opaque(image: Image.Image, name: str) -> None:
+    """UsageError if a pixel of the image is wholly transparent."""
+    if image.has_transparency_data and not image.mode.startswith("I"):
+        alpha = _unassociated(image).convert("RGBA").getchannel("A")
+        if not all(alpha.getextrema()):
+            raise UsageError(
+                f"{name} is transparent in parts: which colours are there is not known."
+            )
 
 
 @contextlib.contextmanager
-def _opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
+def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
     """The image, not decoded yet; what goes wrong inside becomes one line about it."""
     with _reported(name):
         if isinstance(data, bytes) and not data:
             raise UsageError(f"{name} is empty: it has no bytes.")
-        opened: Image.Image
+        image: Image.Image
+        source = data if isinstance(data, Path) else io.BytesIO(data)
         try:
-            opened = Image.open(data if isinstance(data, Path) else io.BytesIO(data))
+            image = Image.open(source, formats=_formats())
         except UnidentifiedImageError:
-            if isinstance(data, Path) and data.stat().st_size == 0:
+            stored = data.read_bytes() if isinstance(data, Path) else data
+            if not stored:
                 raise UsageError(f"{name} is empty: it has no bytes.") from None
-            deep = _floating_tiff(data)
+            deep = _floating_tiff(stored)
             if deep is None:
-                raise
-            opened = deep
-        with opened as image:
+                kind = unread.kind_of(name, stored[:1024])
+                if kind is None and stored[:4] in tiff.STARTS:
+                    raise UsageError(
+                        f"{name} is a TIFF that is damaged, or whose samples are not "
+                        "read; store RGB or grey of 8 or 16 bits, pixel by pixel."
+                    ) from None
+                if kind is None:
+                    raise
+                raise UsageError(
+                    f"{name} is {kind.name}, which is not read; {kind.advice}."
+                ) from None
+            image = deep
+        with image:
+            tiff.require_no_raw(image, name)
+            tiff.require_known_colors(image)
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
@@ -350,7 +188,8 @@ def _reported(name: str) -> Iterator[None]:
         raise UsageError(f"{name} cannot be decoded: {fault}.") from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB of 8 bits, turned after its tag."""
     image.load()
     # Asked for after loading: a PNG may carry its tags behind the pixels.
     turn = _UPRIGHT.get(orientation_of(image))
@@ -361,25 +200,40 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
+    image = _unassociated(image)
     if image.mode.startswith("I;16"):
         # The upper byte, as Pillow itself reads the three channels of 16-bit colour.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray((tiff.deep_grey(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        image = Image.fromarray(eight_bits(np.asarray(image)))
+        image = Image.fromarray(eight_bits(tiff.deep_grey(image)))
     # Only alpha can be lost with it; a palette's would make Pillow warn about that.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def _floating_tiff(data: bytes | Path) -> Image.Image | None:
+def _unassociated(image: Image.Image) -> Image.Image:
+    """The image with colours that are not multiplied by its alpha."""
+    plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+    return image if plain is None else image.convert(plain)
+
+
+def _floating_tiff(data: bytes) -> Image.Image | None:
     """Colour in floating point, which Pillow does not open, as 8 bits; None if it is not.
 
     The orientation is applied already.
     """
-    stored = data.read_bytes() if isinstance(data, Path) else data
-    if stored[:4] not in (b"II*\0", b"MM\0*"):
+    if data[:4] not in tiff.STARTS:
         return None
-    deep = _opencv(stored)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    # OpenCV takes the samples of Lab and others for RGB, and makes up planes.
+    rgb = tags.get(tiff.PHOTOMETRIC) == tiff.RGB
+    alpha = tags.get(tiff.EXTRA_SAMPLES, (2,)) == (2,)
+    if not rgb or not alpha or tags.get(tiff.PLANES) == tiff.SEPARATE:
+        return None
+    deep = _opencv(data)
     if deep is None or deep.ndim != 3 or deep.shape[2] not in (3, 4):
         return None
     image = Image.fromarray(eight_bits(deep[..., :3]))
@@ -405,8 +259,8 @@ def _opencv(data: bytes) -> np.ndarray | None:
     return np.ascontiguousarray(samples[..., order])
 
 
-def _photo(image: Image.Image, data: bytes, name: str) -> Photo:
-    notices = []
+def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
+    notices = _other_than_its_name(image, name, suffix)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         notices.append(f"{name} has {frames} frames: the first one is taken.")
@@ -416,25 +270,27 @@ def _photo(image: Image.Image, data: bytes, name: str) -> Photo:
     image.load()
     metadata = read_metadata(image, data, name, notices, sideways=sideways)
     orientation = orientation_of(image)
+    image = _unassociated(image)
     mode, inks = image.mode, None
+    if mode == "CMYK" and max(tags_of(image).get(tiff.BITS, (8,))) > 8:
+        notices.append(f"{name} has inks of 16 bits: 8 of them are kept.")
     deep = _deep(image, data)
     if deep is not None:
         pixels, alpha = deep[..., :3], deep[..., 3] if deep.shape[2] == 4 else None
     elif mode.startswith("I;16") or mode in ("I", "F"):
-        values = np.asarray(image)
-        if mode.startswith("I;16"):
-            values = values.astype(np.uint16)
+        values = tiff.deep_grey(image)
         pixels, alpha = np.repeat(values[..., None], 3, axis=2), _key_alpha(image)
     else:
         alpha = None
         if image.has_transparency_data:
             alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        if mode not in (*GREY, "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"):
+        if mode not in (*GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
             inks = image.copy()
+            inks.info = {}  # its metadata are those of the photo
         pixels = np.asarray(_rgb(image))
     if deep is None or stored == "PNG":
         # OpenCV turns a TIFF by itself.
-        turn = _UPRIGHT_ARRAY.get(orientation, np.asarray)
+        turn = UPRIGHT_ARRAY.get(orientation, np.asarray)
         pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
         if inks is not None and orientation in _UPRIGHT:
             inks = inks.transpose(_UPRIGHT[orientation])
@@ -453,6 +309,19 @@ def _photo(image: Image.Image, data: bytes, name: str) -> Photo:
     )
 
 
+def _other_than_its_name(image: Image.Image, name: str, suffix: str) -> list[str]:
+    """A line on a file whose content is of another format than its suffix says."""
+    same = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}
+    promised = Image.EXTENSION.get(suffix.lower(), "")
+    promised, stored = (same.get(kind, kind) for kind in (promised, image.format or ""))
+    if not promised or not stored or promised == stored:
+        return []
+    return [
+        f"{name} holds {stored}, though its name says {promised}; a result is written "
+        "as its own name says."
+    ]
+
+
 def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
     """Colour of more than 8 bits, or grey with alpha, which Pillow would cut to 8 bits."""
     if image.format == "PNG":
@@ -469,6 +338,11 @@ def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
     samples = _opencv(data)
     if samples is None or samples.ndim != 3 or samples.dtype == np.uint8:
         return None
+    extra = tags_of(image).get(tiff.EXTRA_SAMPLES)
+    if samples.shape[2] == 4 and extra == (0,):
+        return samples[..., :3]
+    if samples.shape[2] == 4 and extra == (1,):
+        return tiff.divided_by_alpha(samples)
     return samples
 
 

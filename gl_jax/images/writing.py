@@ -12,6 +12,8 @@ from PIL import Image, PngImagePlugin
 
 from gl_jax.config import UsageError
 from gl_jax.files import write_output
+from gl_jax.images.embedded import iptc_of
+from gl_jax.images.metadata import as_raw_profile
 from gl_jax.images.photo import (
     FORMATS,
     GREY,
@@ -20,6 +22,17 @@ from gl_jax.images.photo import (
     Photo,
     RgbImage,
 )
+
+HELD = {
+    "PNG": "exif xmp icc photoshop text comment",
+    "JPEG": "exif xmp icc photoshop comment",
+    "WEBP": "exif xmp icc",
+    "TIFF": "exif xmp icc photoshop",
+    "AVIF": "exif xmp icc",
+    "GIF": "comment",
+    "JPEG2000": "comment",
+}
+"""The metadata that each format is written with; the others hold none."""
 
 DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}
 """Of lossy formats where nothing says which; a JPEG keeps the tables it came with."""
@@ -144,7 +157,7 @@ def _eight_bit_image(photo: Photo, *, with_alpha: bool) -> Image.Image:
 def _profile(photo: Photo, mode: str) -> bytes | None:
     """The colour profile, if it is one for pixels of this mode."""
     icc = photo.metadata.icc
-    space = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK"}
+    space = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK", "LAB": b"Lab "}
     wanted = space.get(mode, b"RGB ")
     if icc is None or icc[16:20] == wanted:
         return icc
@@ -159,15 +172,27 @@ def _options(
     kept = photo.metadata
     options: dict[str, Any] = {"exif": kept.exif, "xmp": kept.xmp, "dpi": kept.dpi,
                                "icc_profile": _profile(photo, mode)}  # fmt: skip
-    if kept.icc is not None and options["icc_profile"] is None:
+    held = HELD.get(kind, "").split()
+    if "icc" in held and kept.icc is not None and options["icc_profile"] is None:
         notices.append(f"{photo.name} loses its colour profile: it is not for {mode}.")
-    if kept.png_chunks and kind != "PNG":
-        notices.append(f"{kind} holds no PNG text: {photo.name} loses what it has.")
-    if kind == "JPEG":
+    texts = [content for chunk, content in kept.png_chunks if chunk.endswith(b"Xt")]
+    parts = {
+        "exif": ("EXIF", kept.exif), "xmp": ("XMP", kept.xmp), "icc": ("colour profile", kept.icc),
+        "photoshop": ("IPTC", kept.photoshop), "text": ("PNG text", texts),
+        "comment": ("comment", kept.comment),
+    }  # fmt: skip
+    lost = [label for part, (label, it) in parts.items() if it and part not in held]
+    if lost:
+        notices.append(
+            f"{kind} is written without {', '.join(lost)}: {photo.name} loses its own."
+        )
+    if "comment" in held:
         options["comment"] = kept.comment
-        for name in ("exif", "xmp"):
+    if kind == "JPEG":
+        options["extra"] = _photoshop_segment(kept)
+        for name, label in (("exif", "EXIF"), ("xmp", "XMP"), ("extra", "IPTC")):
             if options[name] is not None and len(options[name]) > 65_000:
-                notices.append(f"{photo.name} has too much {name.upper()} for JPEG.")
+                notices.append(f"{photo.name} has too much {label} for JPEG.")
                 options[name] = None
     elif kind == "PNG":
         options["pnginfo"] = _png_info(kept)
@@ -181,6 +206,14 @@ def _options(
     return {key: value for key, value in options.items() if value is not None}
 
 
+def _photoshop_segment(metadata: Metadata) -> bytes | None:
+    """The segment APP13 of a JPEG with the resources of Photoshop."""
+    if metadata.photoshop is None:
+        return None
+    content = b"Photoshop 3.0\0" + metadata.photoshop
+    return b"\xff\xed" + struct.pack(">H", min(len(content) + 2, 65_535)) + content
+
+
 def _png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for chunk, content in metadata.png_chunks:
@@ -188,6 +221,9 @@ def _png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     if metadata.xmp is not None:
         text = metadata.xmp.decode("utf-8", "replace").strip("\0")
         info.add_itxt("XML:com.adobe.xmp", text)
+    if metadata.photoshop is not None:
+        text = as_raw_profile("8bim", metadata.photoshop)
+        info.add_text("Raw profile type 8bim", text, zip=True)
     if metadata.comment is not None and not metadata.png_chunks:
         info.add_text("Comment", metadata.comment.decode("latin-1"))
     return info
@@ -239,9 +275,13 @@ def _nearest(rgb: RgbImage, colors: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
     return nearest[where].reshape(rgb.shape[:2])
 
 
+_PHOTOMETRIC = {"CMYK": 5, "YCbCr": 6, "LAB": 8}
+"""How a TIFF calls samples that are neither grey nor RGB."""
+
+
 def _samples(photo: Photo) -> np.ndarray:
     """[h, w, channels] as they are stored: grey or RGB or inks, and alpha."""
-    if photo.inks is not None:
+    if photo.inks is not None and photo.inks.mode in _PHOTOMETRIC:
         return np.asarray(photo.inks)
     parts = [photo.pixels[..., :1] if photo.mode in GREY else photo.pixels]
     if photo.alpha is not None:
@@ -297,8 +337,9 @@ def _tiff(photo: Photo, notices: list[str]) -> bytes:
         # Hardly anything reads deep grey with alpha.
         samples = samples[..., [0, 0, 0, 1]]
     height, width, channels = samples.shape
-    cmyk = photo.inks is not None and photo.inks.mode == "CMYK"
-    mode = "CMYK" if cmyk else "L" if channels < 3 else "RGB"
+    mode = "L" if channels < 3 else "RGB"
+    if photo.inks is not None and photo.inks.mode in _PHOTOMETRIC:
+        mode = photo.inks.mode
     options = _options(photo, "TIFF", mode, None, notices)
     bits = 8 * samples.dtype.itemsize
     stored = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
@@ -313,10 +354,12 @@ def _tiff(photo: Photo, notices: list[str]) -> bytes:
     sample_format = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
     tags: dict[int, Any] = {
         256: width, 257: height, 258: (bits,) * channels, 259: 1 if raw else 8,
-        262: {"CMYK": 5, "L": 1, "RGB": 2}[mode], 273: 0, 277: channels, 278: height,
-        279: len(stored), 284: 1, 339: (sample_format,) * channels,
-        338: 2 if channels in (2, 4) and not cmyk else None,
+        262: {"L": 1, "RGB": 2, **_PHOTOMETRIC}[mode], 273: 0, 277: channels,
+        278: height, 279: len(stored), 284: 1, 339: (sample_format,) * channels,
+        338: 2 if channels in (2, 4) and mode != "CMYK" else None,
+        530: (1, 1) if mode == "YCbCr" else None,
         700: options.get("xmp"), 34675: options.get("icc_profile"),
+        34377: photo.metadata.photoshop, 33723: iptc_of(photo.metadata.photoshop or b""),
     }  # fmt: skip
     if photo.metadata.dpi is not None:
         tags |= {282: photo.metadata.dpi[0], 283: photo.metadata.dpi[1], 296: 2}

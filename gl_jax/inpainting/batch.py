@@ -152,7 +152,8 @@ def run(
 ) -> int:
     """Completes `image`, a file or a folder, into `output`; returns how many were.
 
-    Folders are read recursively and keep their sub-folders. A line is logged for each
+    Folders are read recursively and keep their sub-folders. Their files that are not
+    read are counted by kind, but hidden ones. A line is logged for each
     photo that is skipped or failed, or about which there is something to know, and a
     bar shows the progress where stderr is a terminal. Files appear whole.
 
@@ -162,7 +163,7 @@ def run(
         if max_pixels < 1:
             raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
         images.allow_pixels(max_pixels)
-    jobs = find_jobs(image, output, holes.mask, look)
+    jobs = find_jobs(image, output, holes.mask, look, log)
     _refuse_overwriting(jobs)
     skipped = [job for job in jobs if skip_existing and job.target.exists()]
     left = [job for job in jobs if job not in skipped]
@@ -188,7 +189,13 @@ def run(
     return count
 
 
-def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[Job]:
+def find_jobs(
+    image: Path,
+    output: Path,
+    mask: Path | None,
+    look: Look,
+    log: Callable[[str], None] = print,
+) -> list[Job]:
     """The photos at `image` with their masks, and where each result goes.
 
     A photo without a mask of its own in a folder of masks is a job with a fault. Of
@@ -198,14 +205,19 @@ def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[
         if path is not None and not path.exists():
             raise UsageError(f"{what} {path} does not exist.")
     if not image.is_dir():
-        return _single(image, output, mask, look)
+        return _single(image, output, mask, look, log)
     if output.exists() and not output.is_dir():
         raise UsageError(f"output {output} is a file, and image {image} a folder.")
     in_folder = mask is not None and mask.is_dir()
-    photos = _pictures(image, without=output)
-    candidates = _pictures(mask, without=output) if mask and in_folder else []
+    photos, left_out = _pictures(image, without=output)
+    candidates: list[Path] = []
+    same = mask is not None and _real(mask) == _real(image)
+    if mask and in_folder:
+        candidates, others = (photos, None) if same else _pictures(mask, without=output)
+        if others is not None:
+            log(others)
     taken = set()
-    if mask and in_folder and _real(mask) == _real(image):
+    if mask and in_folder and same:
         stems = {(photo.parent, photo.stem) for photo in photos}
         taken = {photo for photo in photos if _base(photo) in stems}
     elif mask and in_folder:
@@ -215,14 +227,16 @@ def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[
     if not photos:
         raise UsageError(
             f"folder {image} has no photographs: no files .png, .jpg, .webp, .tif, or of "
-            "another kind that is known."
+            f"another kind that is read{f'; {left_out}' if left_out else '.'}"
         )
+    if left_out is not None:
+        log(left_out)
     found: list[tuple[Path, Path | None, str | None]] = []
     for photo in photos:
         if mask is None or not in_folder:
             found.append((photo, mask, None))
             continue
-        own = _own_masks(photo, candidates, same=_real(mask) == _real(image))
+        own = _own_masks(photo, candidates, same=same)
         if not own:
             looked = f"{photo.stem}.* and {photo.stem}_mask*"
             fault = f"no mask for it in {mask / photo.parent} (looked for {looked})."
@@ -232,10 +246,19 @@ def find_jobs(image: Path, output: Path, mask: Path | None, look: Look) -> list[
     return _jobs(found, image, output, look)
 
 
-def _single(image: Path, output: Path, mask: Path | None, look: Look) -> list[Job]:
+def _single(
+    image: Path,
+    output: Path,
+    mask: Path | None,
+    look: Look,
+    log: Callable[[str], None],
+) -> list[Job]:
     if mask is not None and mask.is_dir():
-        own = _own_masks(Path(image.name), _pictures(mask, without=None), same=False)
+        candidates, left_out = _pictures(mask, without=None)
+        own = _own_masks(Path(image.name), candidates, same=False)
         if len(own) != 1:
+            if left_out is not None:
+                log(left_out)
             raise UsageError(
                 f"mask {mask} is a folder with {len(own)} masks for {image.name}; name "
                 "the file."
@@ -280,21 +303,32 @@ def _jobs(
     ]
 
 
-def _pictures(folder: Path, without: Path | None) -> list[Path]:
-    """Files with the suffix of an image, relative to the folder, in order."""
+def _pictures(folder: Path, without: Path | None) -> tuple[list[Path], str | None]:
+    """Files with the suffix of an image, relative to the folder, in order.
+
+    And a line on what is left out: other files, and folders that are not entered. Hidden
+    ones are not counted.
+    """
     known = images.readable_suffixes()
     excluded = None if without is None else _real(without)
     inside_of = {_real(folder), *_real(folder).parents}
     if excluded in inside_of:
         excluded = None
-    return sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in known
-        and not path.name.startswith(".")
-        and (excluded is None or excluded not in _real(path).parents)
-        and not path.is_dir()
-    )
+    pictures, others = [], Counter[str]()
+    for path in folder.rglob("*"):
+        inside = excluded is not None and excluded in _real(path).parents
+        if path.name.startswith(".") or inside:
+            continue
+        if path.is_dir():
+            others["link to a folder"] += path.is_symlink()
+            others["folder without permission"] += not os.access(
+                path, os.R_OK | os.X_OK
+            )
+        elif path.suffix.lower() in known:
+            pictures.append(path.relative_to(folder))
+        else:
+            others += images.counted([path])
+    return sorted(pictures), images.left_out(+others, folder)
 
 
 def _real(path: Path) -> Path:
@@ -363,17 +397,15 @@ def _complete(
     notify: Callable[[str], None],
 ) -> None:
     photo = images.read(job.photo, job.name)
-    for notice in photo.notices:
-        notify(notice)
     hole = _hole(photo, job, holes, notify)
-    kind = None
-    if look.format is None and job.target.suffix.lower() == job.photo.suffix.lower():
-        # The content decides where the suffix says something else.
-        kind = photo.format
-    if not hole.any() and not (look.concat or look.patch_only or look.format):
+    kind = images.format_of(look.format or job.target.suffix or job.target.name)
+    as_it_is = kind == photo.format and look.format is None
+    if not hole.any() and as_it_is and not (look.concat or look.patch_only):
         notify(f"{job.name}: nothing is marked as missing, so it is copied unchanged.")
         write_output(job.target, job.photo.read_bytes())
         return
+    for notice in photo.notices:
+        notify(notice)
     result = completer.complete_photo(
         photo,
         hole,
@@ -390,7 +422,7 @@ def _complete(
     notices = images.write(
         result,
         job.target,
-        format=images.format_of(look.format) if look.format else kind,
+        format=kind,
         quality=look.quality,
     )
     for notice in notices:

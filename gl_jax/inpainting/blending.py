@@ -34,20 +34,24 @@ _TOLERANCE = 1e-5
 _EVERYWHERE = np.ones((3, 3), bool)
 
 
-def blend(completed: Colors, photo: Colors, hole: Hole) -> Colors:
+def blend(
+    completed: Colors, photo: Colors, hole: Hole, void: Hole | None = None
+) -> Colors:
     """The photo with its hole completed and no seam; for each hole on its own.
 
-    Where a hole is so thin that all of it lies at the rim, fast marching fills it. The
-    hole must leave some of the photo.
+    Where a hole is so thin that all of it lies at the rim, fast marching fills it. In
+    `void`, beside the hole, the photo has no colours: it is like what lies beyond the
+    edge of the image. Something must be left of the photo.
     """
+    void = np.zeros_like(hole) if void is None else void & ~hole
     blended = photo.copy()
     # A margin as wide as fast marching and its gradients look.
     for box, part in _components(hole, margin=RADIUS + 2):
-        inside = _shrunk(part)
+        inside = part & _shrunk(hole[box] | void[box])
         rim = part & ~inside
-        target = fast_march(blended[box], hole[box], rim)
+        target = fast_march(blended[box], hole[box] | void[box], rim)
         if inside.any():
-            target = poisson(completed[box], target, inside)
+            target = poisson(completed[box], target, inside, void[box])
         blended[box][part] = target[part]
     return blended
 
@@ -85,23 +89,27 @@ def fast_march(photo: Colors, hole: Hole, rim: Hole) -> Colors:
     return marched
 
 
-def poisson(source: Colors, target: Colors, region: Hole) -> Colors:
+def poisson(
+    source: Colors, target: Colors, region: Hole, void: Hole | None = None
+) -> Colors:
     """The target, with the source's gradients inside the region and no step at its border.
 
     What is added to the source there is the harmonic function that equals target less
     source on the pixels around the region. Past the edge of the image nothing is known,
-    and no slope is assumed there (Neumann). A part of the region without a border, which
-    fills the image, becomes the source itself. Results are cut to [0, 1].
+    and no slope is assumed there (Neumann), nor towards `void`, where there is no target.
+    A part of the region without a border becomes the source itself. Results are cut to
+    [0, 1].
     """
+    void = np.zeros_like(region) if void is None else void
     result = target.copy()
     for box, part in _components(region, margin=1):
-        offset = _membrane(target[box] - source[box], part)
+        offset = _membrane(target[box] - source[box], part, void[box])
         result[box][part] = np.clip(source[box][part] + offset, 0, 1)
     return result
 
 
 def _membrane(
-    difference: Float[np.ndarray, "h w 3"], part: Hole
+    difference: Float[np.ndarray, "h w 3"], part: Hole, void: Hole
 ) -> Float[np.ndarray, "n 3"]:
     """The harmonic function inside `part` that continues the differences around it.
 
@@ -110,9 +118,9 @@ def _membrane(
     less than a level of 255 even between two photographs of different scenes.
     """
     if part.sum() <= MULTIGRID_LIMIT:
-        return _harmonic(difference, part)
-    coarse, inside = _halved(difference, part)
-    coarse[inside] = _membrane(coarse, inside)
+        return _harmonic(difference, part, void)
+    coarse, inside, empty = _halved(difference, part, void)
+    coarse[inside] = _membrane(coarse, inside, empty)
     values = difference.copy()
     # Beyond the edge of the image there is no border, and no depth is counted from it.
     deep = ndimage.distance_transform_cdt(part, "taxicab") > _BAND
@@ -123,33 +131,38 @@ def _membrane(
             coarse[..., channel], places, order=1, mode="nearest"
         )
     band = part & ~deep
-    values[band] = _harmonic(values, band)
+    values[band] = _harmonic(values, band, void)
     return values[part]
 
 
 def _halved(
-    difference: Float[np.ndarray, "h w 3"], part: Hole
-) -> tuple[Float[np.ndarray, "y x 3"], Bool[np.ndarray, "y x"]]:
-    """Both at half the size; what is known in a cell of 2x2 pixels is its mean."""
+    difference: Float[np.ndarray, "h w 3"], part: Hole, void: Hole
+) -> tuple[
+    Float[np.ndarray, "y x 3"], Bool[np.ndarray, "y x"], Bool[np.ndarray, "y x"]
+]:
+    """All at half the size; what is known in a cell of 2x2 pixels is its mean."""
     height, width = part.shape
     even = ((0, height % 2), (0, width % 2))
     # A last row or column that is single stands for two.
-    unknown = np.pad(part, even, mode="edge")
+    unknown, empty = (np.pad(flags, even, mode="edge") for flags in (part, void))
     values = np.pad(difference, (*even, (0, 0)), mode="edge")
     cells = (unknown.shape[0] // 2, 2, unknown.shape[1] // 2, 2)
-    known = (~unknown).reshape(cells)
+    known = (~unknown & ~empty).reshape(cells)
+    missing = unknown.reshape(cells).any(axis=(1, 3))
     total = (values.reshape(*cells, 3) * known[..., None]).sum(axis=(1, 3))
     count = known.sum(axis=(1, 3))
     means = total / np.maximum(count, 1)[..., None]
-    return means.astype(difference.dtype), count == 0
+    nothing = count == 0
+    return means.astype(difference.dtype), nothing & missing, nothing & ~missing
 
 
 def _harmonic(
-    difference: Float[np.ndarray, "h w 3"], part: Hole
+    difference: Float[np.ndarray, "h w 3"], part: Hole, void: Hole
 ) -> Float[np.ndarray, "n 3"]:
     """`_membrane` without a shortcut, from one sparse system.
 
-    Each unknown is the mean of those of its four neighbours that the image has.
+    Each unknown is the mean of those of its four neighbours that the image has, and that
+    are not void.
     """
     count = int(part.sum())
     index = np.full(part.shape, -1)
@@ -158,7 +171,7 @@ def _harmonic(
     border = np.zeros((count, 3))
     pairs: list[Int[np.ndarray, "2 m"]] = []
     for here, there in _neighbours(part.shape):
-        inside = part[here]
+        inside = part[here] & ~void[there]
         mine, others = index[here][inside], index[there][inside]
         degree[mine] += 1
         unknown = others >= 0

@@ -163,6 +163,8 @@ class Completer:
         Raises UsageError, one line, for whatever the caller can mend.
         """
         photo = _photo(image, "the image")
+        for notice in photo.notices:
+            _warn(notice)
         hole, why = _mask(mask, photo, strict_size)
         done = self.complete_photo(
             photo,
@@ -210,7 +212,9 @@ class Completer:
         """
         photo = _photo(image, "the image")
         hole, _ = _mask(mask, photo, strict_size)
-        return self._outputs(photo.unit, hole, regions.whole(*photo.size))
+        return self._outputs(
+            photo.unit, hole | transparent(photo), regions.whole(*photo.size)
+        )
 
     def complete_photo(
         self,
@@ -229,7 +233,9 @@ class Completer:
         around the hole the completion fades into the photo. A hole far larger than
         those of the training is completed in a copy whose longer side is `resize_to`
         pixels (by default the size of the training's images) and enlarged; 0 completes
-        it at its own size. With `opaque`, what is completed is no longer transparent.
+        it at its own size. Where the photo is wholly transparent it has no colours to go
+        on from, and outside the hole it stays so. With `opaque`, what is completed is no
+        longer transparent.
         `notify` gets a line for what a user should know, by default a Python warning.
 
         An empty hole is the photo unchanged; UsageError where nothing but hole is left.
@@ -242,14 +248,15 @@ class Completer:
         require_hole(photo, hole, notify)
         if not hole.any():
             return photo
-        weight = masks.feathered(hole, feather)
+        void = transparent(photo) & ~hole
+        weight = np.where(void, 0, masks.feathered(hole, feather))
         region = weight > 0
         box = _around(region, margin=8)
         colors = photo.unit(box)
-        completed = self._completed(photo, hole, region, resize_to, notify)[box]
+        completed = self._completed(photo, hole | void, region, resize_to, notify)[box]
         inner = region[box]
-        if blend == "poisson" and not inner.all():
-            completed = blending.blend(completed, colors, inner)
+        if blend == "poisson" and not (inner | void[box]).all():
+            completed = blending.blend(completed, colors, inner, void[box])
         share = weight[box][inner][:, None]
         mixed = share * completed[inner] + (1 - share) * colors[inner]
         return photo.fill(region, mixed, opaque=opaque)
@@ -262,7 +269,10 @@ class Completer:
         resize_to: int | None,
         notify: Notify,
     ) -> Float[np.ndarray, "h w 3"]:
-        """The network's colours where `region` is true; elsewhere anything."""
+        """The network's colours where `region` is true; elsewhere anything.
+
+        `hole` is all that is not known.
+        """
         coarse, plain = [], region
         if resize_to != 0:
             size = resize_to or self.trained.image
@@ -376,8 +386,20 @@ def require_hole(photo: Photo, hole: Mask, notify: Notify) -> None:
             f"{photo.name}: the mask covers the whole photo, so there is nothing to "
             "continue from; if black marks what is missing, use --invert-mask."
         )
+    if (hole | transparent(photo)).all() and hole.any():
+        raise UsageError(
+            f"{photo.name}: all that the mask leaves is transparent, so there is nothing "
+            "to continue from."
+        )
     if not hole.any():
         notify(f"{photo.name}: nothing is marked as missing, so it stays unchanged.")
+
+
+def transparent(photo: Photo) -> Mask:
+    """The pixels without a colour of their own: those whose alpha is 0."""
+    if photo.alpha is None:
+        return np.zeros(photo.size, bool)
+    return np.asarray(photo.alpha == 0)
 
 
 def fitted(

@@ -21,8 +21,10 @@ def fold(network: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, T
     the order "norm_activation" each block's normalisation is folded into its kernel and
     bias. In the other order it cannot be folded into the next layer, whose zero padding
     is added after it: such a network, and one that is none of ours, is returned as it is.
+    So is one with spectral normalisation, which divides the kernel that it finds.
     """
-    if getattr(network, "norm_order", None) != "norm_activation":
+    foldable = getattr(network, "norm_order", None) == "norm_activation"
+    if not foldable or getattr(network, "spectral_norm", False):
         return network, dict(variables)
     params = _folded(variables["params"], variables["batch_stats"])
     return network.clone(norm_order="none"), {"params": params}

@@ -10,6 +10,7 @@ images [b, h, w, c] in [0, 1]; outputs may leave that range, as the papers' do.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
@@ -131,8 +132,9 @@ class Adaptive:
     """The probability of each augmentation, led by how sure D is of photographs.
 
     Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data",
-    section 3.1: r is the mean sign of D's logits of photographs; every 4 updates the
-    probability rises if r is above the target, and falls if it is below.
+    section 3: r is the mean sign of D's logits of photographs (r_t of Eq. 1); every 4
+    updates the probability rises if r is above the target, and falls if it is below. In a
+    relativistic game a photograph's logit counts from the mean of the completions'.
     """
 
     target: float = 0.6
@@ -146,11 +148,12 @@ class Adaptive:
 class AdaptiveState:
     """The controller's arrays: a part of the training state, so a resumed run is exact."""
 
-    probability: Float[Array, ""]
-    signs: Float[Array, ""]
-    """The sum of r since the last change."""
-    updates: Int[Array, ""]
-    """Updates since the last change."""
+    probability: Any
+    """float32 []."""
+    signs: Any
+    """float32 []: the sum of r since the last change."""
+    updates: Any
+    """int32 []: updates since the last change."""
 
 
 def adaptive_start() -> AdaptiveState:
@@ -196,9 +199,10 @@ def _sometimes(
         change_it = jax.random.uniform(whether) < probability
         return jnp.where(change_it, change(how, image), image)
 
+    # In order of their names, as jax.jit hands dictionaries on.
     return {
-        name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, images)
-        for place, (name, images) in enumerate(views.items())
+        name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, views[name])
+        for place, name in enumerate(sorted(views))
     }
 
 

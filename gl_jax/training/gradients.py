@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from gl_jax.config import Phase
 from gl_jax.holes import Holes, Images
 from gl_jax.parallel import axis_size, gathered, local, pmean
+from gl_jax.training.augment import AdaptiveState
 from gl_jax.training.parts import Parts
 from gl_jax.training.setup import (
     Batch,
@@ -73,7 +74,7 @@ def make_gradients(
     Those of the joint phase are the completion network's (Eq. 5), against the
     discriminators as they are.
     """
-    setup = set_up(parts, mean_color, accumulate, None, axis_name)
+    setup = set_up(parts, mean_color, accumulate, axis_name)
 
     def gradients_of(function: Any) -> GradientsOf:
         def gradients(
@@ -136,6 +137,7 @@ def complete(
 
     params = local(state.completion.params, setup.axis_name)
     completed, pullback, batch_stats = jax.vjp(forward, params, has_aux=True)
+    batch_stats = _shared(setup, setup.parts.completion, batch_stats)
     return Completion(completed, batch_stats, pullback)
 
 
@@ -174,7 +176,7 @@ def _adversarial_error(
     """
     objective, net = setup.parts.objective, discriminator_of(state)
 
-    def judged(images: Images) -> tuple[Logits, list[Array]]:
+    def judged(images: Images) -> tuple[Float[Array, " n"], list[Array]]:
         # Photographs are seen in the windows of their own completions. By batch
         # statistics, as the discriminators are trained; the running ones are dropped.
         seen = _views(setup, state, images, examples.holes, examples.augment[:, 2])
@@ -190,6 +192,11 @@ def _adversarial_error(
     compared: list[Any] = [None, None]
     if objective.relativistic or objective.matching:
         compared = [*judged(examples.images)]
+    if objective.matching and not compared[1]:
+        raise ValueError(
+            "objective.matching compares what the discriminator sows under 'features', and "
+            f"{type(setup.parts.discriminator).__name__} sows nothing there."
+        )
 
     def loss(completed: Images) -> tuple[Scalar, Scalars]:
         mask = examples.holes.mask
@@ -251,7 +258,7 @@ def discriminator_gradients(
         def loss(params: Tree) -> tuple[Scalar, Any]:
             fake_logits, stats = logits_of(params, batch_stats, fake)
             real_logits, stats = logits_of(params, stats, real)
-            value, metrics = _game(setup, real_logits, fake_logits)
+            value, metrics = game(setup, real_logits, fake_logits)
             return weight * value, (stats, metrics)
 
         params = local(net.params, setup.axis_name)
@@ -262,15 +269,21 @@ def discriminator_gradients(
             )
             slopes = jax.tree.map(jnp.add, slopes, more)
             metrics = metrics | {"penalty": penalty}
+        stats = _shared(setup, setup.parts.discriminator, stats)
         return stats, Measured(slopes, metrics, {})
 
     return _over_pieces(setup, gradients, net.batch_stats, examples)
 
 
-def _game(
+def game(
     setup: Setup, real_logits: Logits, fake_logits: Logits
 ) -> tuple[Scalar, Scalars]:
-    """The discriminators' loss, and how often they are right about each side."""
+    """The discriminators' loss, and how often they are right about each side.
+
+    `real_accuracy` is the share of photographs with a logit above 0, `fake_accuracy` that
+    of completions with one below; in a relativistic game above and below the other
+    side's mean.
+    """
     objective = setup.parts.objective
     real, fake = (_of_the_game(setup, logits) for logits in (real_logits, fake_logits))
     value = objective.discriminator(real, fake)
@@ -293,7 +306,7 @@ def _penalty(
     fake: Tree,
     keys: Key[Array, " b"],
 ) -> tuple[Scalar, Tree]:
-    """The penalty and its gradient, in the steps in which it is due; else zeros.
+    """The penalty and its gradient in the steps in which it is due; else zeros.
 
     In float32 also if the network is not: slopes are squared, and their own slopes taken.
     """
@@ -307,11 +320,11 @@ def _penalty(
         def logits_of(views: Tree) -> Logits:
             return _applied(network, params, batch_stats, views)[0]
 
-        return objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
+        # As many times as large as it is rare, so that its mean over the steps is the same.
+        return every * objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
 
     def due() -> tuple[Scalar, Tree]:
-        value, slopes = jax.value_and_grad(penalty)(params)
-        return value, jax.tree.map(lambda slope: every * slope, slopes)
+        return jax.value_and_grad(penalty)(params)
 
     if every == 1:
         return due()
@@ -325,6 +338,13 @@ def discriminator_of(state: TrainState) -> NetState:
     if state.discriminator is None:
         raise ValueError("this state has no discriminators to train with.")
     return state.discriminator
+
+
+def adaptive_of(state: TrainState) -> AdaptiveState:
+    """The state's controller of the augmentation; ValueError where it has none."""
+    if state.adaptive is None:
+        raise ValueError("this state has no probability of the augmentation to lead.")
+    return state.adaptive
 
 
 # ---- what they are made of ----------------------------------------------------------------
@@ -345,14 +365,14 @@ def _views(
     if parts.augment is not None:
         # Other keys than the noise's.
         keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
-        probability = (
-            jnp.ones(()) if state.adaptive is None else state.adaptive.probability
-        )
+        probability = jnp.ones(())
+        if parts.adaptive is not None:
+            probability = adaptive_of(state).probability
         views = dict(parts.augment(keys, views, step, probability))
     return jax.tree.map(parts.encoding.discriminator.encode_image, views)
 
 
-def _of_the_game(setup: Setup, logits: Logits) -> Logits:
+def _of_the_game(setup: Setup, logits: Logits) -> Float[Array, " n"]:
     """The logits that the losses compare: all devices' if they are relativistic."""
     if setup.parts.objective.relativistic:
         return gathered(logits, setup.axis_name)
@@ -377,6 +397,17 @@ def _applied(
     return outputs, updated.get("batch_stats", {})
 
 
+def _shared(setup: Setup, network: Any, batch_stats: Tree) -> Tree:
+    """Running statistics that are the same on all devices, and that JAX knows to be.
+
+    A network with an `axis_name` has shared them already, but for the vectors of spectral
+    normalisation, which follow from each device's own parameters to a gradient.
+    """
+    if hasattr(network, "axis_name") and not getattr(network, "spectral_norm", False):
+        return batch_stats
+    return pmean(batch_stats, setup.axis_name)
+
+
 def _over_pieces(
     setup: Setup,
     gradients: Callable[[Tree, Examples], tuple[Tree, Measured]],
@@ -389,8 +420,14 @@ def _over_pieces(
     photograph does not depend on the piece it is in.
     """
     pieces, axis_name = setup.accumulate, setup.axis_name
+
+    def of_piece(batch_stats: Tree, piece: Examples) -> tuple[Tree, Measured]:
+        batch_stats, measured = gradients(batch_stats, piece)
+        # A network may not share all of them by itself; a mean of equal ones changes none.
+        return pmean(batch_stats, axis_name), measured
+
     if pieces == 1:
-        batch_stats, measured = gradients(batch_stats, examples)
+        batch_stats, measured = of_piece(batch_stats, examples)
     else:
         split = jax.tree.map(
             lambda leaf: leaf.reshape(pieces, -1, *leaf.shape[1:]), examples
@@ -398,11 +435,11 @@ def _over_pieces(
 
         def add(carry: tuple[Tree, Any], piece: Examples) -> tuple[Any, None]:
             batch_stats, sums = carry
-            batch_stats, measured = gradients(batch_stats, piece)
+            batch_stats, measured = of_piece(batch_stats, piece)
             return (batch_stats, jax.tree.map(jnp.add, sums, measured)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
-        shapes = jax.eval_shape(gradients, batch_stats, first)[1]
+        shapes = jax.eval_shape(of_piece, batch_stats, first)[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         carry = (batch_stats, local(zeros, axis_name))
         (batch_stats, sums), _ = jax.lax.scan(add, carry, split)

@@ -170,6 +170,8 @@ def _train(run: Run, begin: Start) -> int:
     )
     compiled: set[Phase] = set()
     previous: Any = None
+    # The newest value of each metric since the last line of the log.
+    newest: dict[Phase, dict[str, Any]] = {phase: {} for phase in Phase}
     primary = jax.process_index() == 0
     with (
         closing(
@@ -193,21 +195,22 @@ def _train(run: Run, begin: Start) -> int:
                 jax.block_until_ready(metrics if wait else previous)
             compiled.add(update)
             previous = metrics
+            newest[phase] |= _measured(run, step, metrics)
             _profile(run, step, "last", metrics)
             report.progress(step, phase)
 
             stop = interruption.requested(step)
             last = step == total or stop
             if step % config.run.log_every == 0 or last:
-                values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+                scalars = jax.device_get(newest[phase])
+                values = {name: float(value) for name, value in scalars.items()}
+                newest[phase].clear()
                 _require_finite(run, step, values)
                 report.scalars(step, phase, values, order_hash=order[:16])
             psnr = None
             if step % config.run.eval_every == 0 or step == total:
                 with report.pause():
-                    values = run.validation.metrics(
-                        devices.first(inference_variables(state))
-                    )
+                    values = run.validation.metrics(devices.first(state), phase)
                     report.validation(step, phase, values)
                     psnr = values["val_psnr"]
             if step % config.run.sample_every == 0 or step == total:
@@ -225,6 +228,13 @@ def _train(run: Run, begin: Start) -> int:
             if stop:
                 raise Interrupted(step)
     return max(start, total)
+
+
+def _measured(run: Run, step: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without a penalty that was not due in this step."""
+    if step % run.parts.objective.penalty_every == 0:
+        return metrics
+    return {name: value for name, value in metrics.items() if name != "penalty"}
 
 
 @contextlib.contextmanager

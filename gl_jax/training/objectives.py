@@ -144,7 +144,8 @@ def wasserstein_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> 
 def relativistic_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Scalar:
     """-log D(real - mean fake) - log(1 - D(fake - mean real)), averaged.
 
-    The relativistic average of Jolicoeur-Martineau 2018 (arXiv:1807.00734, section 4.2).
+    D is the sigmoid: the relativistic average GAN of Jolicoeur-Martineau 2018
+    (arXiv:1807.00734).
     """
     real = jax.nn.softplus(jnp.mean(fake_logits) - real_logits)
     fake = jax.nn.softplus(fake_logits - jnp.mean(real_logits))
@@ -160,7 +161,8 @@ def feature_loss(fake: Sequence[Array], real: Sequence[Array]) -> Scalar:
     """Mean absolute difference of D's features, averaged over its layers.
 
     Each completion is compared with its own photograph, seen in the same views (Wang et
-    al. 2018, "pix2pixHD", Eq. 4). `fake` and `real` are arrays [b, ...], one a layer.
+    al. 2018, "pix2pixHD", Eq. 4, which sums over the layers). `fake` and `real` are arrays
+    [b, ...], one a layer.
     """
     layers = [jnp.mean(jnp.abs(f - r)) for f, r in zip(fake, real, strict=True)]
     return sum(layers[1:], layers[0]) / len(layers)
@@ -217,7 +219,8 @@ class Objective:
     adversarial: AdversarialLoss = adversarial_loss
     relativistic: bool = False
     """If set, `adversarial(fake_logits, real_logits)` is given the photographs' logits too,
-    for one more pass of D, and the losses of the game see the logits of all devices."""
+    for one more pass of D, and the losses of the game see the logits of all devices, but of
+    one accumulation piece."""
     discriminator_weight: float = 1.0
     joint_discriminator_weight: float | None = None
     """`discriminator_weight` of the joint phase, if it is another."""
@@ -230,8 +233,8 @@ class Objective:
     penalty: Penalty | None = None
     """(logits_of, real_views, fake_views, keys) -> scalar; see `penalties`."""
     penalty_every: int = 1
-    """The penalty is added every so many steps, as many times as large: its mean over the
-    steps is the same (Karras et al. 2020, "StyleGAN2", section 3.1)."""
+    """The penalty is added, and logged, every so many steps and as many times as large:
+    its mean over the steps is the same (Karras et al. 2020, "StyleGAN2", section 3.1)."""
     matching: FeatureLoss | None = None
     """(fake_features, real_features) -> scalar, of what the discriminator sows under
     "features"; for one more pass of D."""

@@ -58,7 +58,8 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
     with jax.ensure_compile_time_eval():
         keys = jax.random.split(jax.random.key(0), COUNT)
     holes = _traced(
-        f"{say}: sample_holes", lambda: parts.sample_holes(keys, (size, size), keys[0])
+        f"{say}: sample_holes(keys, (height, width), batch_key)",
+        lambda: parts.sample_holes(keys, (size, size), keys[0]),
     )
     wanted = jax.eval_shape(
         lambda: Holes(jnp.zeros((COUNT, size, size, 1)), jnp.zeros((COUNT, 2), int))
@@ -77,6 +78,11 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
             f"{say}: the completion network {type(parts.completion).__name__} returned "
             f"{_kind(completed)} of inputs {_shape(inputs)} and must return images "
             f"{_shape(images)}."
+        )
+    if parts.adaptive is not None and parts.augment is None:
+        raise UsageError(
+            f"{say} has adaptive and no augment: there is nothing whose probability it "
+            "would lead."
         )
     if parts.discriminator is None:
         return
@@ -106,6 +112,33 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
             f"{_kind(logits)} for {COUNT} images and must return one logit each, "
             f"float32[{COUNT}]."
         )
+    _require_changes(parts, views, keys, say)
+
+
+def _require_changes(parts: Parts, views: Any, keys: Any, say: str) -> None:
+    """Refuses an augmentation that changes more than values, and a penalty of no number."""
+    seen = jax.tree.map(lambda view: jnp.zeros(view.shape, view.dtype), views)
+    augment, penalty = parts.augment, parts.objective.penalty
+    if augment is not None:
+        changed = _traced(
+            f"{say}: augment(keys, views, step, probability)",
+            lambda: dict(augment(keys, seen, jnp.zeros((), jnp.int32), jnp.ones(()))),
+        )
+        if not _alike(changed, views):
+            raise UsageError(
+                f"{say}: augment returned {_named(changed)} of views {_named(views)} and "
+                "must return the same names, shapes and types."
+            )
+    if penalty is not None:
+        value = _traced(
+            f"{say}: objective.penalty(logits_of, real_views, fake_views, keys)",
+            lambda: penalty(partial(_outputs, parts.discriminator), seen, seen, keys),
+        )
+        if not _alike(value, jax.eval_shape(lambda: jnp.zeros(()))):
+            raise UsageError(
+                f"{say}: objective.penalty returned {_kind(value)} and must return one "
+                "number, float32[]."
+            )
 
 
 def _require_steps(parts: Parts, config: Config, say: str) -> None:
@@ -170,6 +203,10 @@ def _alike(found: Any, wanted: Any) -> bool:
 def _shape(array: Any) -> str:
     sides = ",".join(map(str, array.shape))
     return f"{array.dtype}[{sides}]"
+
+
+def _named(views: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_kind(view)}" for name, view in views.items())
 
 
 def _kind(value: Any) -> str:

@@ -113,6 +113,7 @@ def prepare(
         mean_color,
         accumulate=config.run.accumulate,
         ema_decay=config.run.ema_decay,
+        ema_ramp=config.run.ema_ramp,
         axis_name=AXIS,
     )
     images = photographs.validation_images(config.run.validation_images)

@@ -34,16 +34,18 @@ class Setup:
     parts: Parts
     mean_color: Color
     accumulate: int = 1
-    ema_decay: float | None = None
     axis_name: str | None = None
+    ema_decay: float | None = None
+    ema_ramp: float | None = None
 
 
 def set_up(
     parts: Parts,
     mean_color: Color,
-    accumulate: int,
-    ema_decay: float | None,
-    axis_name: str | None,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+    ema_decay: float | None = None,
+    ema_ramp: float | None = None,
 ) -> Setup:
     """The setup, with the networks' statistics shared over the devices of the axis."""
 
@@ -57,7 +59,7 @@ def set_up(
         completion=shared(parts.completion),
         discriminator=shared(parts.discriminator),
     )
-    return Setup(parts, mean_color, accumulate, ema_decay, axis_name)
+    return Setup(parts, mean_color, accumulate, axis_name, ema_decay, ema_ramp)
 
 
 class Drawn(NamedTuple):

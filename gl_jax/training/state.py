@@ -87,12 +87,12 @@ def _created(parts: Parts, image_size: int, ema: bool, key: jax.Array) -> TrainS
 
 def inference_variables(state: TrainState) -> Tree:
     """The variables to complete photographs with: the moving average where there is one."""
-    if state.ema is not None:
-        return state.ema
-    return {
-        "params": state.completion.params,
-        "batch_stats": state.completion.batch_stats,
-    }
+    return variables_of(state.completion) if state.ema is None else state.ema
+
+
+def variables_of(net: NetState) -> Tree:
+    """The variables to apply a network with."""
+    return {"params": net.params, "batch_stats": net.batch_stats}
 
 
 def _net_state(

@@ -18,7 +18,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gl_jax.config import Phase
 from gl_jax.parallel import axis_size
@@ -26,6 +26,7 @@ from gl_jax.training.augment import adapted
 from gl_jax.training.gradients import (
     Gradients,
     Scalars,
+    adaptive_of,
     complete,
     completion_gradients,
     discriminator_gradients,
@@ -46,15 +47,17 @@ def make_steps(
     *,
     accumulate: int = 1,
     ema_decay: float | None = None,
+    ema_ramp: float | None = None,
     axis_name: str | None = None,
 ) -> dict[Phase, Step]:
     """The steps of a run, one for each phase: (state, images, key) -> (state, metrics).
 
     `mean_color` is RGB in [0, 1] and fills the holes. `accumulate` pieces of the batch
-    follow one another. With an `axis_name` the steps run under a map over devices of that
-    name, else on one device, or on several under `jax.jit` with sharded images.
+    follow one another. `ema_decay` and `ema_ramp` are those of `decay_at`. With an
+    `axis_name` the steps run under a map over devices of that name, else on one device,
+    or on several under `jax.jit` with sharded images.
     """
-    setup = set_up(parts, mean_color, accumulate, ema_decay, axis_name)
+    setup = set_up(parts, mean_color, accumulate, axis_name, ema_decay, ema_ramp)
     steps: dict[Phase, Step] = {Phase.COMPLETION: partial(completion_step, setup)}
     if parts.discriminator is not None:
         steps[Phase.DISCRIMINATOR] = partial(discriminator_step, setup)
@@ -131,13 +134,15 @@ def _with_discriminator(
     net = discriminator_of(state)
     net = _updated(parts.optimizers.discriminator, net, measured)
     state = replace(state, discriminator=net)
-    if parts.adaptive is None or state.adaptive is None:
+    if parts.adaptive is None:
         return state, metrics
-    batch = count * axis_size(setup.axis_name)
-    # Of logits never 0, the mean sign is the share above 0, less that below.
-    sign = 2 * metrics["real_accuracy"] - 1
-    adaptive = adapted(parts.adaptive, state.adaptive, sign, batch)
-    metrics = metrics | {"augment_probability": state.adaptive.probability}
+    before, batch = adaptive_of(state), count * axis_size(setup.axis_name)
+    # Photographs taken for real are counted again, for their share is rounded in another way
+    # on each number of devices, and at the target a last bit would part the runs.
+    right = jnp.round(metrics["real_accuracy"] * batch)
+    # The mean sign of logits that are never 0: those above it less those below.
+    adaptive = adapted(parts.adaptive, before, (2 * right - batch) / batch, batch)
+    metrics = metrics | {"augment_probability": before.probability}
     return replace(state, adaptive=adaptive), metrics
 
 
@@ -146,13 +151,34 @@ def _with_completion(
 ) -> TrainState:
     optimizer = setup.parts.optimizers.completion
     completion = _updated(optimizer, state.completion, measured)
-    step, ema = state.step + 1, state.ema
+    ema = state.ema
     if ema is not None and setup.ema_decay is not None:
-        # A young average would remember the random weights: let it start short.
-        updates = step.astype(jnp.float32)
-        decay = jnp.minimum(setup.ema_decay, (1 + updates) / (10 + updates))
+        decay = decay_at(state.step, setup.ema_decay, setup.ema_ramp)
         new = {"params": completion.params, "batch_stats": completion.batch_stats}
         ema = jax.tree.map(
             lambda old, value: decay * old + (1 - decay) * value, ema, new
         )
-    return replace(state, step=step, completion=completion, ema=ema)
+    return replace(state, step=state.step + 1, completion=completion, ema=ema)
+
+
+def decay_at(
+    step: Int[Array, ""], decay: float, ramp: float | None = None
+) -> Float[Array, ""]:
+    """The moving average's decay in the update that follows `step` completed ones.
+
+    A young average would remember the random weights, so its memory begins short. With a
+    `ramp` its half-life is at most this share of the steps so far,
+
+        min(decay, 0.5^(1 / (ramp step))),
+
+    which is `ema_rampup` of StyleGAN2-ADA (Karras et al. 2020): there half-life and steps
+    are counted in photographs, and the batch size cancels. Without one it is
+
+        min(decay, (1 + n) / (10 + n)),  n = step + 1,
+
+    as in TensorFlow's ExponentialMovingAverage.
+    """
+    done = step.astype(jnp.float32)
+    # At step 0 the exponent is infinite: the average is the weights themselves.
+    longest = (2 + done) / (11 + done) if ramp is None else 0.5 ** (1 / (ramp * done))
+    return jnp.minimum(decay, longest)

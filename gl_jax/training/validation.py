@@ -8,13 +8,26 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from gl_jax import compilation
-from gl_jax.config import Config
-from gl_jax.holes import HOLES, batch_key, composite, example_keys
+from gl_jax.config import Config, Phase
+from gl_jax.holes import (
+    HOLES,
+    REAL_PATCHES,
+    Holes,
+    batch_key,
+    composite,
+    example_keys,
+)
 from gl_jax.metrics import l1, psnr
+from gl_jax.training.gradients import game
 from gl_jax.training.parts import Parts
+from gl_jax.training.setup import set_up
+from gl_jax.training.singular_values import singular_values
+from gl_jax.training.state import TrainState, inference_variables, variables_of
 
 # Validation holes come from a key of their own, the same in every run of one size.
 SEED = 2017
+
+ACCURACIES = ("real_accuracy", "fake_accuracy")
 
 
 class Completed(NamedTuple):
@@ -27,7 +40,10 @@ class Completed(NamedTuple):
 
 
 class Validation:
-    """Completes fixed validation photographs with running statistics, on one device."""
+    """Completes fixed validation photographs, and shows them to the discriminators.
+
+    On one device; what it measures is the same for any number of them.
+    """
 
     def __init__(
         self,
@@ -44,14 +60,20 @@ class Validation:
         self._batch = max(
             1, config.data.batch_size // (jax.device_count() * config.run.accumulate)
         )
+        # As many as the discriminators' batch statistics are of, over all devices.
+        self._shown = max(1, config.data.batch_size // config.run.accumulate)
+        setup = set_up(parts, mean_color)
+
+        def drawn(stream: int, images: Array, first: Array) -> Holes:
+            key, (count, *shape) = jax.random.key(SEED), images.shape[:3]
+            keys = example_keys(key, stream, first, count)
+            return parts.sample_holes(keys, tuple(shape), batch_key(key, stream))
 
         def complete(
             variables: Any, photographs: UInt8[Array, "b s s 3"], first: Array
         ) -> tuple[Any, dict[str, Float[Array, " b"]]]:
             images = photographs.astype(jnp.float32) / 255
-            keys = example_keys(jax.random.key(SEED), HOLES, first, images.shape[0])
-            of_all = batch_key(jax.random.key(SEED), HOLES)
-            mask = parts.sample_holes(keys, images.shape[1:3], of_all).mask
+            mask = drawn(HOLES, images, first).mask
             inputs = convention.encode(images, mask)
             outputs = parts.completion.apply(variables, inputs, train=False)
             completed = jnp.asarray(convention.decode(outputs))
@@ -62,24 +84,82 @@ class Validation:
             }
             return (mask, completed, pasted), metrics
 
-        self._complete = compilation.jit(complete)
+        def accuracy(
+            variables: Any,
+            photographs: UInt8[Array, "b s s 3"],
+            completed: Float[Array, "b s s 3"],
+            first: Array,
+        ) -> dict[str, Float[Array, ""]]:
+            def logits_of(images: Array, holes: Holes) -> Array:
+                views = {
+                    name: parts.encoding.discriminator.encode_image(view(images, holes))
+                    for name, view in parts.views.items()
+                }
+                logits, _ = setup.parts.discriminator.apply(  # type: ignore[union-attr]
+                    variables, views, train=True, mutable=["batch_stats"]
+                )
+                return jnp.asarray(logits)
 
-    def metrics(self, variables: Any) -> dict[str, float]:
-        """Mean hole L1 (`val_l1`, share of the range) and hole PSNR (`val_psnr`, dB)."""
-        values: dict[str, list[np.ndarray]] = {}
-        for first in range(0, len(self._photographs), self._batch):
-            _, metrics = self._run(variables, first, self._batch)
-            for name, value in metrics.items():
-                values.setdefault(name, []).append(value)
-        return {
-            name: float(np.mean(np.concatenate(value)))
-            for name, value in values.items()
-        }
+            images = photographs.astype(jnp.float32) / 255
+            holes = drawn(HOLES, images, first)
+            fakes = parts.fakes(completed, images, holes.mask)
+            windows = holes
+            if not parts.paired_windows:
+                windows = drawn(REAL_PATCHES, images, first)
+            real, fake = logits_of(images, windows), logits_of(fakes, holes)
+            _, metrics = game(setup, real, fake)
+            return {f"val_{name}": metrics[name] for name in ACCURACIES}
+
+        self._complete = compilation.jit(complete)
+        self._accuracy = compilation.jit(accuracy)
+        self._singular_values = compilation.jit(singular_values, once=True)
+
+    def metrics(self, state: TrainState, phase: Phase) -> dict[str, float]:
+        """Everything that a validation in this phase measures, by its name in the log.
+
+        `val_l1` (share of the range) and `val_psnr` (dB) are means inside the holes, of
+        the moving average if there is one. From the discriminators' phase on,
+        `val_real_accuracy` and `val_fake_accuracy` are the shares that the discriminators
+        are right about: of these photographs, and of their completions by the network in
+        training (with its running statistics). They see them as in training, normalised
+        by a batch of that size, but not augmented. `singular_values` come last.
+        """
+        completed, values = self._completed(inference_variables(state))
+        networks = {"completion": state.completion.params}
+        if state.discriminator is not None:
+            networks["discriminator"] = state.discriminator.params
+            if phase is not Phase.COMPLETION:
+                if state.ema is not None:
+                    completed, _ = self._completed(variables_of(state.completion))
+                values |= self._accuracies(variables_of(state.discriminator), completed)
+        stretched = jax.device_get(self._singular_values(networks))
+        return values | {name: float(value) for name, value in stretched.items()}
 
     def samples(self, variables: Any, count: int) -> Completed:
         """The first `count` validation photographs, completed."""
         (mask, completed, pasted), _ = self._run(variables, 0, count)
         return Completed(self._photographs[:count], mask, completed, pasted)
+
+    def _completed(self, variables: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """All photographs as the network gives them, and its mean errors."""
+        firsts = range(0, len(self._photographs), self._batch)
+        runs = [self._run(variables, first, self._batch) for first in firsts]
+        errors = {
+            name: float(np.mean(np.concatenate([errors[name] for _, errors in runs])))
+            for name in runs[0][1]
+        }
+        return np.concatenate([completed for (_, completed, _), _ in runs]), errors
+
+    def _accuracies(self, variables: Any, completed: np.ndarray) -> dict[str, float]:
+        count = len(completed)
+        values = dict.fromkeys((f"val_{name}" for name in ACCURACIES), 0.0)
+        # In equal parts, for of a few images left over batch statistics are another's.
+        for part in np.array_split(np.arange(count), -(-count // self._shown)):
+            place = self._photographs[part], completed[part], np.int32(part[0])
+            shares = self._accuracy(variables, *jax.device_put(place, self._device))
+            for name, share in jax.device_get(shares).items():
+                values[name] += float(share) * len(part) / count
+        return values
 
     def _run(self, variables: Any, first: int, count: int) -> Any:
         photographs = self._photographs[first : first + count]

@@ -5,7 +5,7 @@ The shapes of a network's arrays are asked of the module itself.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -19,10 +19,12 @@ from gl_jax.experiment import Experiment
 from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.discriminators import ContextDiscriminator
+from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
 from gl_jax.weights.convention import ENCODINGS, Convention, Encoding
 
 Shapes = dict[str, tuple[int, ...]]
+Tree = dict[str, Any]
 Order = Literal["norm_activation", "activation_norm"]
 Role = Literal["completion", "discriminator"]
 Variant = Literal["both", "global", "local"]
@@ -38,8 +40,20 @@ VIEWS: dict[Variant, tuple[str, ...]] = {
 """The views of a context discriminator, by variant."""
 
 
+class _Shaped:
+    """An architecture whose arrays are asked of its module."""
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        raise NotImplementedError
+
+    def shapes(self) -> Shapes:
+        """The shape of every array of the network by its place, `params/conv1/kernel`."""
+        return shapes_in(self.tree())
+
+
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(_Shaped):
     """The numbers a completion network is built from; see `config.ModelConfig`."""
 
     width: float = 1.0
@@ -54,40 +68,45 @@ class Architecture:
             self.width, self.norm_order, self.output_activation, ops=ops
         )
 
-    def shapes(self) -> Shapes:
-        """Every array of the network by its place, `params/conv1/kernel`."""
-        return shapes_of(self.network(), jnp.zeros((1, SIDE, SIDE, 4)))
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        return _tree(self.network(), jnp.zeros((1, SIDE, SIDE, 4)))
 
 
 @dataclass(frozen=True)
-class JudgeArchitecture:
+class DiscriminatorArchitecture(_Shaped):
     """The numbers a context discriminator is built from, and how it sees photographs."""
 
     image_size: int = 256
     local_size: int = 128
     variant: Variant = "both"
     width: float = 1.0
-    norm_order: Order = "norm_activation"
+    norm_order: NormOrder = "norm_activation"
     convention: Convention = field(default_factory=Convention)
+    spectral_norm: bool = False
     module: Literal["ContextDiscriminator"] = "ContextDiscriminator"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module, built of these operations."""
         _require_sane(self.width, self.image_size, self.local_size)
         return ContextDiscriminator(
-            VIEWS[self.variant], self.width, self.norm_order, ops=ops
+            VIEWS[self.variant],
+            self.width,
+            self.norm_order,
+            self.spectral_norm,
+            ops=ops,
         )
 
-    def shapes(self) -> Shapes:
-        """Every array of the network by its place."""
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
         _require_sane(self.width, self.image_size, self.local_size)
         sides = {"local": self.local_size, "global": self.image_size}
         views = {name: jnp.zeros((1, side, side, 3)) for name, side in sides.items()}
-        return shapes_of(self.network(), views)
+        return _tree(self.network(), views)
 
 
 @dataclass(frozen=True)
-class OwnArchitecture:
+class OwnArchitecture(_Shaped):
     """A network that an experiment file defines: its module's name and the run's numbers.
 
     It is built by the file's `parts`. A user has to name that file, for a weights file
@@ -113,11 +132,11 @@ class OwnArchitecture:
             f"network, but {network!r:.60}."
         )
 
-    def shapes(self) -> Shapes:
-        """Every array of the network by its place."""
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
         inputs, views = self._parts().example_inputs(self.config.data.image_size)
         shown = {"completion": inputs, "discriminator": views}
-        return shapes_of(self.network(), shown[self.role])
+        return _tree(self.network(), shown[self.role])
 
     def _parts(self) -> Any:
         if self.source is None:
@@ -128,7 +147,7 @@ class OwnArchitecture:
         return self.source.parts(self.config)
 
 
-AnyArchitecture = Architecture | JudgeArchitecture | OwnArchitecture
+AnyArchitecture = Architecture | DiscriminatorArchitecture | OwnArchitecture
 
 
 def of_network(
@@ -146,16 +165,17 @@ def of_network(
         return Architecture(
             network.width, network.norm_order, network.output_activation
         )
-    if type(network) is ContextDiscriminator and network.norm_order != "none":
+    if type(network) is ContextDiscriminator:
         for variant, views in VIEWS.items():
             if network.views == views:
-                return JudgeArchitecture(
+                return DiscriminatorArchitecture(
                     config.data.image_size,
                     config.holes.local_size,
                     variant,
                     network.width,
                     network.norm_order,
                     (encoding or ENCODINGS[config.data.encoding]).discriminator,
+                    spectral_norm=network.spectral_norm,
                 )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
@@ -175,19 +195,20 @@ def of_networks(
     return made, of_network(discriminator, "discriminator", config, name, encoding)
 
 
-def of_config(config: Config) -> tuple[Architecture, JudgeArchitecture | None]:
+def of_config(config: Config) -> tuple[Architecture, DiscriminatorArchitecture | None]:
     """The architectures of the paper's networks with the numbers of `config`."""
     made = config.model
     completion = Architecture(made.width, made.norm_order, made.output_activation)
     if made.discriminators == "none":
         return completion, None
-    return completion, JudgeArchitecture(
+    return completion, DiscriminatorArchitecture(
         config.data.image_size,
         config.holes.local_size,
         made.discriminators,
         made.width,
-        made.norm_order,
+        "none" if made.discriminator_norm == "none" else made.norm_order,
         ENCODINGS[config.data.encoding].discriminator,
+        spectral_norm=made.spectral_norm,
     )
 
 
@@ -199,6 +220,9 @@ def to_json(architecture: AnyArchitecture) -> dict[str, Any]:
         else architecture
     )
     fields.pop("source", None)
+    # Left out where it is not: files of such networks stay as they were before it.
+    if not fields.get("spectral_norm", True):
+        del fields["spectral_norm"]
     return dict(json.loads(json.dumps(fields)))
 
 
@@ -207,8 +231,8 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
 
     Files of version 0.1 do not name the module, which is ours.
     """
-    ours = Architecture if role == "completion" else JudgeArchitecture
-    if not isinstance(values, dict) or values.get("module", ours.module) == ours.module:
+    ours = Architecture if role == "completion" else DiscriminatorArchitecture
+    if not isinstance(values, dict) or "experiment" not in values:
         found = build(ours, values, "")
     else:
         own = {key: values[key] for key in ("module", "experiment", "role")}
@@ -218,19 +242,20 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
     return found
 
 
-def shapes_of(network: nn.Module, inputs: Any) -> Shapes:
-    """Every array of a module by its place, asked of its own `init`."""
+def _tree(network: nn.Module, inputs: Any) -> Tree:
     init = partial(network.init, train=False)
-    tree = jax.eval_shape(init, jax.random.key(0), inputs)
-    return dict(_flat(tree))
+    return dict(jax.eval_shape(init, jax.random.key(0), inputs))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def shapes_in(tree: Mapping[str, Any], prefix: str = "") -> Shapes:
+    """The shape of every array of a tree by its place, `params/conv1/kernel`."""
+    shapes: Shapes = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}/")
+            shapes |= shapes_in(value, f"{prefix}{key}/")
         else:
-            yield f"{prefix}{key}", tuple(value.shape)
+            shapes[f"{prefix}{key}"] = tuple(value.shape)
+    return shapes
 
 
 def _require_sane(width: float, *sizes: int) -> None:

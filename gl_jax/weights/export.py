@@ -22,7 +22,7 @@ from gl_jax.fields import build
 from gl_jax.files import write_output
 from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
-from gl_jax.weights import architectures
+from gl_jax.weights import architectures, native
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
 from gl_jax.weights.convention import ENCODINGS, Color, Convention
 from gl_jax.weights.native import Discriminator, Model
@@ -86,29 +86,22 @@ def from_run(
             f"the checkpoint in {root} does not say which colour fills the hole "
             "(data.mean_color); train it with this version of gl_jax."
         )
-    trees = {
-        network: {
-            kind: restored.state.get(f"{network}/{kind}")
-            for kind in ("params", "batch_stats")
-            if f"{network}/{kind}" in restored.state
-        }
-        for network in networks
-    }
-    judge = None
+    discriminator, averaged = None, restored.state.get("ema")
+    arrays = native.flat(averaged or _network(restored.state, "completion"))
     if discriminators:
-        if not trees["discriminator"]:
+        learned = native.flat(_network(restored.state, "discriminator"))
+        if not learned:
             raise UsageError(f"the run in {root} has no discriminators to export.")
-        judge = Discriminator(
-            trees["discriminator"],
-            _architecture(restored.extra, "discriminator", config, experiment),
+        arrays |= {f"discriminator/{place}": array for place, array in learned.items()}
+        discriminator = Discriminator(
+            {}, _architecture(restored.extra, "discriminator", config, experiment)
         )
-    averaged = restored.state.get("ema")
     beginning = config.run.initial_weights
-    return Model(
-        averaged or trees["completion"],
+    model = Model(
+        {},
         _architecture(restored.extra, "completion", config, experiment),
         _convention(restored.extra, config, mean_color),
-        judge,
+        discriminator,
         name=name or config.name,
         licence=licence,
         training={
@@ -123,6 +116,13 @@ def from_run(
             "gl_jax": __version__,
         },
     )
+    return native.with_arrays(model, arrays, root)
+
+
+def _network(state: dict[str, Any], role: Role) -> native.Tree:
+    """The variables of a network among the parts of a restored state."""
+    kinds = ("params", "batch_stats")
+    return {k: state[f"{role}/{k}"] for k in kinds if f"{role}/{k}" in state}
 
 
 def select(model: Model, *, discriminators: bool) -> Model:

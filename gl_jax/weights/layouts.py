@@ -21,7 +21,7 @@ from gl_jax.models.completion import LAYERS, layer_name
 from gl_jax.models.discriminators import depth
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 from gl_jax.weights import native, pytorch, torch7
-from gl_jax.weights.architectures import Architecture, JudgeArchitecture
+from gl_jax.weights.architectures import Architecture, DiscriminatorArchitecture
 from gl_jax.weights.convention import ENCODINGS, Color, Encoding
 from gl_jax.weights.native import Arrays, Discriminator, Model, Tree
 
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     licence: str
 
 
-class JudgeLayout(NamedTuple):
+class DiscriminatorLayout(NamedTuple):
     """The names of a context discriminator; `{}` is the layer, `{side}` the column."""
 
     conv: str
@@ -111,8 +111,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 
-JUDGE_LAYOUTS: dict[str, JudgeLayout] = {
-    "mmediting": JudgeLayout(
+DISCRIMINATOR_LAYOUTS: dict[str, DiscriminatorLayout] = {
+    "mmediting": DiscriminatorLayout(
         conv="disc.{side}.conv{}.conv",
         norm="disc.{side}.conv{}.bn",
         features="disc.{side}.fc.linear",
@@ -121,7 +121,7 @@ JUDGE_LAYOUTS: dict[str, JudgeLayout] = {
         norm_order="norm_activation",
         encoding=ENCODINGS["mmediting"],
     ),
-    "glcic_pytorch": JudgeLayout(
+    "glcic_pytorch": DiscriminatorLayout(
         conv="{side}.conv{}",
         norm="{side}.bn{}",
         features="{side}.linear{}",
@@ -176,8 +176,11 @@ def describe(source: str | Path, config: str | Path | None = None) -> str:
     parts = find(source)
     if parts.variables is None or parts.architecture is None:
         assert parts.discriminator is not None
-        judge = native.numbers_of(parts.discriminator.architecture)
-        return f"came as   {parts.layout}\njudges    {judge}; no completion network"
+        numbers = native.numbers_of(parts.discriminator.architecture)
+        return (
+            f"came as         {parts.layout}\n"
+            f"discriminators  {numbers}; no completion network"
+        )
     mean = _mean_of(parts, source, config)
     model = _model(parts, mean or (0.0, 0.0, 0.0), source.stem)
     unknown = "" if mean else "\nmean colour unknown: `gl-jax convert` needs --config"
@@ -220,8 +223,8 @@ def find(source: Path) -> Parts:
     if len({other.layout for other in found.values()}) > 1:
         raise UsageError(f"{source} holds parts of different projects.")
     if len(found) == 2:
-        judged = found["discriminator"].discriminator
-        parts = replace(found["variables"], discriminator=judged)
+        discriminator = found["discriminator"].discriminator
+        parts = replace(found["variables"], discriminator=discriminator)
     return parts
 
 
@@ -252,21 +255,21 @@ def read_parts(tree: Any, name: str) -> Parts:
         mean = _color(tree.get("mean"))
     layout, arrays = _recognised(_candidates(tree), name)
     source = _Source(arrays)
-    variables = architecture = judge = None
+    variables = architecture = discriminators = None
     if layout in LAYOUTS and _share(LAYOUTS[layout], arrays) >= 0.5:
         variables, architecture = _completion(source, LAYOUTS[layout])
-    if layout in JUDGE_LAYOUTS and _judge_names(JUDGE_LAYOUTS[layout]) & set(arrays):
-        judge = _discriminator(source, JUDGE_LAYOUTS[layout])
+    known = DISCRIMINATOR_LAYOUTS.get(layout)
+    if known is not None and _discriminator_names(known) & set(arrays):
+        discriminators = _discriminator(source, known)
     source.require_all_used(f"{name} (layout {layout})")
     built = variables and native.nested(
         {key: make() for key, make in variables.items()}
     )
     discriminator = None
-    if judge is not None:
-        makers, judge_architecture = judge
+    if discriminators is not None:
+        makers, made = discriminators
         discriminator = Discriminator(
-            native.nested({key: make() for key, make in makers.items()}),
-            judge_architecture,
+            native.nested({key: make() for key, make in makers.items()}), made
         )
     for part in (built, discriminator and discriminator.variables):
         if part:
@@ -308,8 +311,8 @@ def _recognised(candidates: Iterator[Arrays], name: str) -> tuple[str, Arrays]:
             best = max(
                 best, (_share(table, arrays), layout, arrays), key=lambda b: b[0]
             )
-        for layout, judges in JUDGE_LAYOUTS.items():
-            names = _judge_names(judges)
+        for layout, known in DISCRIMINATOR_LAYOUTS.items():
+            names = _discriminator_names(known)
             share = len(names & set(arrays)) / len(names)
             best = max(best, (share, layout, arrays), key=lambda b: b[0])
     if best[0] < 0.5:
@@ -329,7 +332,7 @@ def _share(layout: Layout, arrays: Arrays) -> float:
     return len(names & set(arrays)) / len(names)
 
 
-def _judge_names(layout: JudgeLayout) -> set[str]:
+def _discriminator_names(layout: DiscriminatorLayout) -> set[str]:
     return {
         f"{layout.conv.format(index, side=side)}.weight"
         for side in layout.columns.values()
@@ -501,8 +504,8 @@ def _conv(
 
 
 def _discriminator(
-    source: _Source, layout: JudgeLayout
-) -> tuple[Makers, JudgeArchitecture]:
+    source: _Source, layout: DiscriminatorLayout
+) -> tuple[Makers, DiscriminatorArchitecture]:
     first = layout.conv.format(1, side=next(iter(layout.columns.values())))
     width = min(source.length(f"{first}.weight", 64) / 64, 8.0)
     counts = {column: _depth(source, layout, column) for column in layout.columns}
@@ -510,7 +513,7 @@ def _discriminator(
         column: _input_size(source, layout, column, count)
         for column, count in counts.items()
     }
-    made = JudgeArchitecture(
+    made = DiscriminatorArchitecture(
         sizes["global"], sizes["local"], "both", width, layout.norm_order,
         layout.encoding.discriminator,
     )  # fmt: skip
@@ -543,7 +546,7 @@ def _discriminator(
     return makers, made
 
 
-def _depth(source: _Source, layout: JudgeLayout, column: str) -> int:
+def _depth(source: _Source, layout: DiscriminatorLayout, column: str) -> int:
     """How many convolutions a column of the foreign discriminator has."""
     side, count = layout.columns[column], 0
     while f"{layout.conv.format(count + 1, side=side)}.weight" in source.arrays:
@@ -551,7 +554,9 @@ def _depth(source: _Source, layout: JudgeLayout, column: str) -> int:
     return count
 
 
-def _input_size(source: _Source, layout: JudgeLayout, column: str, count: int) -> int:
+def _input_size(
+    source: _Source, layout: DiscriminatorLayout, column: str, count: int
+) -> int:
     """The side of the images that a column sees, told by its dense layer."""
     side = layout.columns[column]
     last = layout.conv.format(count, side=side)

@@ -31,7 +31,7 @@ from gl_jax.weights import architectures
 from gl_jax.weights.architectures import (
     AnyArchitecture,
     Architecture,
-    JudgeArchitecture,
+    DiscriminatorArchitecture,
     OwnArchitecture,
     Shapes,
 )
@@ -64,7 +64,7 @@ class Discriminator:
     """A context discriminator: {"params", "batch_stats"} and what they belong to."""
 
     variables: Tree
-    architecture: JudgeArchitecture | OwnArchitecture
+    architecture: DiscriminatorArchitecture | OwnArchitecture
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module to `apply` with `variables`, from views to logits."""
@@ -113,7 +113,7 @@ def save(
     if dtype not in DTYPES:
         raise UsageError(f"dtype (={dtype!r}) must be one of {', '.join(DTYPES)}.")
     arrays = _flat_model(model)
-    _require_fit(arrays, model, str(path))
+    _require_fit(arrays, _trees(model), str(path))
     tensors = {name: _stored(name, arrays[name], dtype) for name in sorted(arrays)}
     require_finite(tensors, f"{path} is not written: as {dtype}")
     about = {
@@ -148,29 +148,40 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Model:
     path = Path(path)
     tensors, about = _read(path)
     try:
-        discriminator = about["discriminator"]
-        judge = discriminator and _architecture(
-            discriminator, "discriminator", experiment
+        described = about["discriminator"]
+        discriminator = described and Discriminator(
+            {}, _architecture(described, "discriminator", experiment)
         )
         model = Model(
             variables={},
             architecture=_architecture(about["architecture"], "completion", experiment),
             convention=build(Convention, about["convention"], ""),
-            discriminator=judge and Discriminator({}, judge),
+            discriminator=discriminator,
             **{key: str(about[key]) for key in ("name", "licence", "source", "sha256")},
             training=dict(about["training"]),
         )
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} describes no network of gl_jax: {error}") from error
-    _require_fit(tensors, model, str(path))
+    tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
+    model = with_arrays(model, tensors, str(path))
     require_finite(tensors, str(path))
-    tree = nested({name: array.astype(np.float32) for name, array in tensors.items()})
-    if model.discriminator is not None:
-        judged = dataclasses.replace(
-            model.discriminator, variables=tree.pop("discriminator")
-        )
-        model = dataclasses.replace(model, discriminator=judged)
-    return dataclasses.replace(model, variables=tree)
+    return model
+
+
+def with_arrays(model: Model, arrays: Arrays, name: str) -> Model:
+    """The model with these arrays, those of its discriminators under `discriminator/`.
+
+    Raises UsageError, which begins with `name`, if they are not those of its networks.
+    """
+    trees = _trees(model)
+    _require_fit(arrays, trees, name)
+    variables = {prefix: _arranged(arrays, trees[prefix], prefix) for prefix in trees}
+    discriminator = model.discriminator and dataclasses.replace(
+        model.discriminator, variables=variables["discriminator/"]
+    )
+    return dataclasses.replace(
+        model, variables=variables[""], discriminator=discriminator
+    )
 
 
 def shipped() -> dict[str, Path]:
@@ -191,7 +202,7 @@ def describe(model: Model) -> str:
         f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
     }
     if model.discriminator is not None:
-        lines["judges"] = (
+        lines["discriminators"] = (
             f"{numbers_of(model.discriminator.architecture)}, "
             f"{_parameters(model.discriminator.variables):,} parameters"
         )
@@ -205,14 +216,18 @@ def numbers_of(made: AnyArchitecture) -> str:
     """The architecture in a few words."""
     if isinstance(made, OwnArchitecture):
         return f"{made.module} of {made.experiment}"
-    order = {"norm_activation": "conv-BN-ReLU", "activation_norm": "conv-ReLU-BN"}
+    order = {
+        "norm_activation": "conv-BN-ReLU",
+        "activation_norm": "conv-ReLU-BN",
+        "none": "conv-ReLU",
+    }
     if isinstance(made, Architecture):
         return (
             f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
         )
     return (
         f"{made.variant}, image {made.image_size}, window {made.local_size}, "
-        f"{order[made.norm_order]}"
+        f"{order[made.norm_order]}{', spectral norm' if made.spectral_norm else ''}"
     )
 
 
@@ -342,7 +357,7 @@ def _digest(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     content = {key: value for key, value in about.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -352,7 +367,7 @@ def _stored(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     kind = DTYPES[dtype] if name.endswith("/kernel") else np.float32
     # A number too large for float16 becomes infinity, which is refused by name.
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array).astype(kind)
+        return array.astype(kind, order="C")
 
 
 def _flat_model(model: Model) -> Arrays:
@@ -362,33 +377,56 @@ def _flat_model(model: Model) -> Arrays:
     return arrays
 
 
-def _require_fit(arrays: Arrays, model: Model, name: str) -> None:
-    """Refuses arrays that are not those of the model's networks.
+def _trees(model: Model) -> dict[str, Tree | None]:
+    """The tree of each network, by the prefix of its arrays.
 
-    The shapes of a network whose experiment is not named are not known, nor needed before
-    it is built.
+    None for a network whose experiment is not named: it is not known, nor needed before
+    the network is built.
     """
     made: dict[str, AnyArchitecture] = {"": model.architecture}
     if model.discriminator is not None:
         made["discriminator/"] = model.discriminator.architecture
+    return {
+        prefix: None
+        if isinstance(architecture, OwnArchitecture) and architecture.source is None
+        else architecture.tree()
+        for prefix, architecture in made.items()
+    }
+
+
+def _prefix_of(place: str) -> str:
+    return "discriminator/" if place.startswith("discriminator/") else ""
+
+
+def _require_fit(arrays: Arrays, trees: Mapping[str, Tree | None], name: str) -> None:
+    """Refuses arrays that are not those of the networks."""
     expected: Shapes = {}
-    unknown = []
-    for prefix, architecture in made.items():
-        if isinstance(architecture, OwnArchitecture) and architecture.source is None:
-            unknown.append(prefix)
-        else:
-            shapes = architecture.shapes()
-            expected |= {prefix + place: shape for place, shape in shapes.items()}
-
-    def prefix_of(place: str) -> str:
-        return "discriminator/" if place.startswith("discriminator/") else ""
-
+    for prefix, tree in trees.items():
+        if tree is not None:
+            expected |= architectures.shapes_in(tree, prefix)
     checked = {
         place: array
         for place, array in arrays.items()
-        if prefix_of(place) not in unknown
+        if trees.get(_prefix_of(place), {}) is not None
     }
     require_fit(checked, expected, name)
+
+
+def _arranged(arrays: Arrays, like: Mapping[str, Any] | None, prefix: str) -> Tree:
+    """The arrays that begin with `prefix`, in the tree of their network.
+
+    Places alone do not tell the tree: Flax's SpectralNorm has slashes within its names.
+    A network that is not known is nested by them.
+    """
+    if like is None:
+        own = {p: array for p, array in arrays.items() if _prefix_of(p) == prefix}
+        return nested({p.removeprefix(prefix): array for p, array in own.items()})
+    return {
+        key: _arranged(arrays, value, f"{prefix}{key}/")
+        if isinstance(value, Mapping)
+        else arrays[f"{prefix}{key}"]
+        for key, value in like.items()
+    }
 
 
 def _parameters(variables: Tree) -> int:

@@ -480,3 +480,14 @@ def test_ms_ssim_is_measured_where_the_picture_is_large_enough(
     large = compare(folder, tmp_path / "large", methods=("mean",), image_size=176)
     assert all(np.isnan(score.ms_ssim) for score in small.scores)
     assert all(0 < score.ms_ssim < 1 for score in large.scores)
+
+
+def test_files_that_are_not_compared_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.heic").write_bytes(b"\0")
+    clear = np.zeros((SIDE, SIDE, 1), np.uint8)
+    Image.fromarray(np.dstack([pixels(1), clear])).save(folder / "clear.png")
+    result = compare(folder, tmp_path, methods=("mean",), count=COUNT + 1)
+    assert len(result.scores) == COUNT
+    table = (tmp_path / "comparison.md").read_text()
+    assert f"left out of {folder}: 1 HEIC; convert them to PNG or JPEG" in table
+    assert "clear.png is transparent in parts" in table

@@ -530,3 +530,28 @@ def test_the_command_line_hands_its_options_over(
     assert cli.main([*words, "--seeds", "4,2", "--masks", "freeform"]) == 0
     assert "seed 4" in capsys.readouterr().out
     assert [row["seed"] for row in table(output)] == ["4"] * COUNT + ["2"] * COUNT
+
+
+def test_files_that_are_not_measured_are_named(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a.heic", "b.HEIC", "c.dng"):
+        (folder / name).write_bytes(b"\0")
+    clear = np.full((SIDE, SIDE, 1), 255, np.uint8)
+    Image.fromarray(np.dstack([pixels(0), clear])).save(folder / "photo0.png")
+    clear[3, 4] = 0
+    Image.fromarray(np.dstack([pixels(1), clear])).save(folder / "photo1.png")
+    result = evaluate(seeds=(0,))
+    assert len(result.rows) == COUNT - 1
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert f"left out of {folder}: 2 HEIC, 1 camera RAW; convert them to PNG" in text
+    assert "photo1.png is transparent in parts" in text and "photo0" not in text
+
+
+def test_a_folder_of_heic_alone_gets_the_advice(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "heic").mkdir()
+    (tmp_path / "heic" / "a.heic").write_bytes(b"\0")
+    with pytest.raises(UsageError, match=r"1 HEIC; convert them to PNG or JPEG"):
+        evaluate(data=str(tmp_path / "heic"))

@@ -137,3 +137,12 @@ def test_damaged_lists_are_refused_in_one_line(
     with pytest.raises(UsageError, match=rule) as caught:
         mask_list.read(tmp_path / "list.jsonl")
     assert "\n" not in str(caught.value)
+
+
+def test_masks_that_are_not_read_are_named_where_one_is_missing(
+    masks: np.ndarray, tmp_path: Path
+) -> None:
+    save(tmp_path / "masks", "x.png", masks[0])
+    (tmp_path / "masks" / "y.heic").write_bytes(b"\0")
+    with pytest.raises(UsageError, match=r"\(left out of .*masks: 1 HEIC; convert"):
+        mask_list.from_folder(tmp_path / "masks", NAMES, POSITIONS, 16)

@@ -42,6 +42,9 @@ def history(
         if phase != "completion":
             line["discriminator_loss"] = (9 if rng.random() < 0.01 else 1) * next(noise)
             line["real_score"], line["fake_score"] = 0.6 * next(noise), 0.3
+            line["real_accuracy"], line["fake_accuracy"] = 0.9375, 0.90625
+            line["penalty"] = 0.01 if step % (4 * every) == 0 else 0.0
+            line["augment_probability"] = share / 2
         if phase == "joint":
             line["adversarial_loss"] = 1.3 * next(noise)
             line["adversarial_gradient_norm"] = 2e-5 * next(noise)
@@ -49,7 +52,12 @@ def history(
         lines.append(line)
         if step % eval_every == 0:
             psnr = 24 - 8 * math.exp(-10 * share)
-            lines.append({"step": step, "phase": str(phase), "val_psnr": psnr})
+            line = {"step": step, "phase": str(phase), "val_psnr": psnr}
+            line["completion_singular_value"] = 2 + share
+            line["discriminator_singular_value"] = 3 + share
+            if phase != "completion":
+                line["val_real_accuracy"] = line["val_fake_accuracy"] = 0.84375
+            lines.append(line)
     return History(name or config.name, config, lines)
 
 
@@ -188,6 +196,37 @@ def test_a_spike_does_not_flatten_the_curve(figures: list[Figure]) -> None:
     run.metrics[300]["discriminator_loss"] = 1e6
     draw_curves([run])
     assert panel(figures[0], "Adversarial game").get_ylim()[1] < 20
+
+
+def test_a_penalty_that_is_not_due_is_not_drawn(figures: list[Figure]) -> None:
+    draw_curves([history(SMALL, 100, 5, 10)])
+    (alone, joint) = panel(figures[0], "Penalty").lines
+    assert [*alone.get_xdata()] == [40]
+    assert [*joint.get_xdata()] == [60, 80, 100]
+    assert {*joint.get_ydata()} == {0.01}
+
+
+def test_held_out_photographs_are_dashed_beside_those_of_training(
+    figures: list[Figure],
+) -> None:
+    draw_curves([history(SMALL, 100, 10, 10)])
+    axes = panel(figures[0], "Discriminator's accuracy")
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == [
+        "photographs: 0.9375", "held out: 0.8438",
+        "completions: 0.9062", "held out: 0.8438",
+    ]  # fmt: skip
+    styles = {
+        (line.get_color(), line.get_linestyle(), len(line.get_xdata()))
+        for line in axes.lines
+    }
+    first, second, *_ = curves.LINE_COLORS
+    # Training's curves break where the joint phase begins.
+    assert styles == {
+        (color, style, points)
+        for color in (first, second)
+        for style, points in (("-", 1), ("-", 6), ("--", 7))
+    }
 
 
 def test_an_empty_log_cannot_be_drawn() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
-from gl_jax.images import read_crop, read_rgb, reading
+from gl_jax.images import crops, read_crop, read_rgb
 
 # Four different corners, so that any turn or mirroring of it shows.
 SCENE = np.zeros((24, 32, 3), np.uint8)
@@ -265,10 +265,10 @@ def test_opencv_decodes_a_jpeg_as_pillow_does(
         data = encoded(image, "JPEG", exif=tags, **options)
         at = {"shortest": shortest, "side": 24, "place": (0.2, 0.7), "exact": False}
         with monkeypatch.context() as pillow_refuses:
-            pillow_refuses.setattr(reading, "_upright_rgb", None)
+            pillow_refuses.setattr(crops, "upright_rgb", None)
             quick = read_crop(data, "photo", **at)
         with monkeypatch.context() as opencv_fails:
-            opencv_fails.setattr(reading, "_jpeg", lambda *_: None)
+            opencv_fails.setattr(crops, "_jpeg", lambda *_: None)
             expected = read_crop(data, "photo", **at)
         # Both bring their own build of the same library: equal here, today.
         wrong = np.abs(quick.astype(int) - expected)

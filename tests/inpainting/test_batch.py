@@ -234,10 +234,101 @@ def test_the_format_is_the_inputs_or_what_is_asked_for(complete) -> None:
     assert Path("out/photo.jpg").stat().st_size < 4000
 
 
-def test_the_content_decides_where_the_suffix_is_wrong(complete) -> None:
+def test_a_result_has_the_format_of_its_name_whatever_was_in_the_photo(
+    complete,
+) -> None:
     shutil.copy("photo.png", "really.jpg")
-    assert complete("--image really.jpg --mask mask.png --output out/")[0] == 0
-    assert only_the_hole_changed("out/really.jpg")
+    Image.fromarray(PHOTO).save("jpeg.png", "JPEG")
+    for name, stored, kind in (
+        ("really.jpg", "PNG", "JPEG"),
+        ("jpeg.png", "JPEG", "PNG"),
+    ):
+        code, out, _ = complete(f"--image {name} --mask mask.png --output out/")
+        assert code == 0
+        assert f"{name} holds {stored}, though its name says {kind}; a result" in out
+        with Image.open(f"out/{name}") as result:
+            assert result.format == kind
+    assert only_the_hole_changed("out/jpeg.png", pixels("jpeg.png"))
+    assert complete("--image really.jpg --mask mask.png --output r.png")[0] == 0
+    assert only_the_hole_changed("r.png")
+
+
+@pytest.mark.parametrize(
+    ("photo", "result", "kind"),
+    [("photo.png", "r.jpg", "JPEG"), ("really.jpg", "r.jpg", "JPEG"),
+     ("photo.ico", "r.png", "PNG")],
+)  # fmt: skip
+def test_an_unchanged_photo_is_copied_only_into_its_own_format(
+    complete, photo, result, kind
+) -> None:
+    Image.new("L", (50, 40)).save("mask.png")
+    shutil.copy("photo.png", "really.jpg")
+    Image.fromarray(PHOTO).save("photo.ico", sizes=[(50, 40)])
+    code, out, _ = complete(f"--image {photo} --mask mask.png --output {result}")
+    assert code == 0 and "nothing is marked as missing" in out
+    with Image.open(result) as written:
+        assert written.format == kind and written.size == (50, 40)
+
+
+def test_what_is_left_out_of_a_result_is_said_and_of_a_copy_nothing_is(
+    complete,
+) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = b"a camera's notes"
+    Image.fromarray(PHOTO).save("photo.jpg", exif=exif)
+    words = "--image photo.jpg --mask mask.png --output r.jpg"
+    line = "photo.jpg: left out, as it could show what was removed: MakerNote."
+    assert line in complete(words)[1]
+    assert b"a camera's notes" not in Path("r.jpg").read_bytes()
+    Image.new("L", (50, 40)).save("mask.png")
+    batch._mask_picture.cache_clear()
+    assert "left out" not in complete(words)[1]
+    assert Path("r.jpg").read_bytes() == Path("photo.jpg").read_bytes()
+
+
+# --- what is not read
+
+
+def test_files_that_are_not_read_are_named_by_their_kind(complete) -> None:
+    folder(**{"in__a.jpg": PHOTO, "in__sub__b.png": PHOTO, "masks__a.png": MASK})
+    for name in ("in/c.HEIC", "in/sub/d.heic", "in/e.jxl", "in/f.dng", "in/notes.txt",
+                 "in/.hidden", "masks/b.heic"):  # fmt: skip
+        Path(name).write_bytes(b"\0")
+    code, out, _ = complete("--image in --mask mask.png --output out")
+    assert code == 0
+    line = (
+        "left out of in: 2 HEIC, 1 JPEG XL, 1 camera RAW, 1 .txt; convert them to PNG"
+    )
+    assert out.startswith(line) and out.endswith("2 completed: out\n")
+    code, out, _ = complete("--image in --mask masks --output out2")
+    assert code == 1
+    assert "left out of masks: 1 HEIC; convert them to PNG or JPEG" in out
+    assert "failed: sub/b.png: no mask for it" in out
+    code, out, _ = complete("--image in --mask in --output out3")
+    assert out.count("left out of in") == 1
+
+
+def test_folders_that_are_not_entered_are_named(complete, monkeypatch) -> None:
+    folder(**{"in__a.png": PHOTO, "in__closed__b.png": PHOTO, "else__c.png": PHOTO})
+    os.symlink("../else", "in/link")
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda p, how: Path(p).name != "closed" and access(p, how)
+    )
+    _, out, _ = complete("--image in --mask mask.png --output out")
+    line = "left out of in: 1 folder without permission, 1 link to a folder."
+    assert line in out.splitlines()
+
+
+def test_a_heic_alone_gets_the_advice(complete) -> None:
+    Path("in").mkdir()
+    Path("in/a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    code, _, err = complete("--image in --mask mask.png --output out")
+    assert code == 2
+    assert "has no photographs" in err and "left out of in: 1 HEIC; convert them" in err
+    code, _, err = complete("--image in/a.heic --mask mask.png --output r.png")
+    assert code == 1
+    assert "in/a.heic is HEIC, which is not read; convert it to PNG or JPEG" in err
 
 
 def test_the_blend_can_be_left_out(complete) -> None:

@@ -153,3 +153,31 @@ def test_holes_of_any_shape_are_blended(seed: int) -> None:
     blended = blending.blend(completed, photo, hole)
     np.testing.assert_array_equal(blended[~hole], photo[~hole])
     assert np.isfinite(blended).all() and blended.min() >= 0 and blended.max() <= 1
+
+
+@pytest.mark.parametrize("limit", [blending.MULTIGRID_LIMIT, 60])
+def test_void_beside_a_hole_is_like_the_edge_of_the_image(monkeypatch, limit) -> None:
+    monkeypatch.setattr(blending, "MULTIGRID_LIMIT", limit)
+    monkeypatch.setattr(blending, "_BAND", 4)
+    photo, completed = noise()[:, 20:], noise(1)[:, 20:]
+    hole = np.zeros(photo.shape[:2], bool)
+    hole[8:30, :14] = True
+    cut = blending.poisson(completed, photo, hole)
+    # The same with something of no colour where the image ended.
+    wider = np.pad(photo, ((0, 0), (20, 0), (0, 0)))
+    around = np.pad(completed, ((0, 0), (20, 0), (0, 0)))
+    void = np.zeros(wider.shape[:2], bool)
+    void[:, :20] = True
+    blended = blending.poisson(around, wider, np.pad(hole, ((0, 0), (20, 0))), void)
+    near = 1e-5 if limit > 60 else 0.05
+    np.testing.assert_allclose(blended[:, 20:], cut, atol=near)
+    np.testing.assert_array_equal(blended[:, :20], 0)
+
+
+def test_holes_between_voids_have_finite_colours() -> None:
+    hole, void = np.zeros((2, 40, 40), bool)
+    void[10:30, 10:30] = True
+    void[12:28:3, 12:28] = False
+    hole[12:28:3, 12:28] = hole[5:11, 5:11] = True
+    blended = blending.blend(noise()[:40, :40], noise(1)[:40, :40], hole, void)
+    assert np.isfinite(blended).all()

@@ -334,3 +334,60 @@ def test_the_room_is_ready_without_jax() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\n"
+
+
+def cut_out(under: int) -> tuple[np.ndarray, np.ndarray]:
+    """A light photo whose left part is transparent over a colour, and a mask beside it."""
+    rgba = np.full((60, 80, 4), 160, np.uint8)
+    rgba[..., :3] += CHANCE.integers(0, 20, (60, 80, 3), dtype=np.uint8)
+    rgba[..., 3] = 255
+    rgba[:, :30] = (under, under, under, 0)
+    mask = np.zeros((60, 80), bool)
+    mask[20:40, 30:45] = True
+    return rgba, mask
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+@pytest.mark.parametrize("options", [{}, {"feather": 5}, {"resize_to": 16}])
+@pytest.mark.filterwarnings("ignore:.*completed in a copy")
+def test_what_is_under_a_transparent_area_has_no_influence(
+    completer, monkeypatch, blend, options
+) -> None:
+    monkeypatch.setattr(room, "FAR_LARGER", 0.5)
+    options = options | {"blend": blend}
+    state = CHANCE.bit_generator.state
+    results = []
+    for under in (0, 255):
+        CHANCE.bit_generator.state = state
+        rgba, mask = cut_out(under)
+        completed = completer(rgba, mask, **options)
+        clear = rgba[..., 3] == 0
+        # Transparent pixels stay as they are, also where the hole fades out.
+        np.testing.assert_array_equal(completed[clear], rgba[clear])
+        np.testing.assert_array_equal(completed[..., 3], rgba[..., 3])
+        results.append(completed[~clear])
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_fill_beside_a_transparent_area_is_as_light_as_the_photo(completer) -> None:
+    rgba, mask = cut_out(0)
+    filled = completer(rgba, mask)[mask][:, :3]
+    beside = filled.reshape(20, 15, 3)[:, 0]
+    assert beside.mean() > 120
+
+
+def test_raw_sees_no_colour_under_transparency(completer) -> None:
+    outputs = [completer.raw(*cut_out(under))[:, 50:] for under in (0, 255)]
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.2
+
+
+def test_a_mask_that_leaves_only_transparency_is_refused(completer) -> None:
+    rgba, _ = cut_out(0)
+    with pytest.raises(UsageError, match="all that the mask leaves is transparent"):
+        completer(rgba, rgba[..., 3] > 0)
+
+
+def test_what_was_noticed_about_a_file_is_a_warning(completer, tmp_path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "photo.jpg", "PNG")
+    with pytest.warns(UserWarning, match="holds PNG, though its name says JPEG"):
+        completer(tmp_path / "photo.jpg", MASK)

@@ -288,3 +288,78 @@ def test_batch_statistics_are_those_of_all_devices():
     ):
         np.testing.assert_allclose(ours[0], expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(ours[0], ours[1])
+
+
+# --- spectral normalisation -------------------------------------------------------------
+
+
+def divided(params: Any, largest: dict[str, float]) -> Any:
+    """The parameters, each kernel divided by its largest singular value, which is noted."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        if path[-1].key != "kernel":
+            return leaf
+        singular = np.linalg.svd(
+            np.reshape(leaf, (-1, leaf.shape[-1])), compute_uv=False
+        )
+        largest[jax.tree_util.keystr(path)] = singular[0]
+        return leaf / singular[0]
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def test_spectral_norm_divides_each_kernel_by_its_largest_singular_value():
+    """After as many steps of power iteration as calls in training; in use it stays so."""
+    plain = ContextDiscriminator(width=0.05, norm_order="none")
+    net = plain.clone(spectral_norm=True)
+    variables = jax.jit(net.init)(jax.random.key(1), seen(1))
+    # Biases of 0 would hide whether they are divided too.
+    params = jax.tree.map(lambda leaf: leaf + 0.01, variables["params"])
+
+    def call(stats: Any, _: None) -> tuple[Any, jax.Array]:
+        given = {"params": params, "batch_stats": stats}
+        logits, updated = net.apply(given, seen(), True, mutable=["batch_stats"])
+        return updated["batch_stats"], logits
+
+    stats, logits = jax.jit(lambda stats: jax.lax.scan(call, stats, length=300))(
+        variables["batch_stats"]
+    )
+    largest: dict[str, float] = {}
+    expected = jax.jit(plain.apply)({"params": divided(params, largest)}, seen())
+    # Five convolutions, two dense layers of the columns, and the fusion.
+    assert len(largest) == 8 and min(np.abs(np.log([*largest.values()]))) > 0.01
+    np.testing.assert_allclose(logits[-1], expected, rtol=1e-3)
+    assert np.abs(logits[0] - expected).max() > 0.01 * np.abs(expected).max()
+    used = jax.jit(net.apply)({"params": params, "batch_stats": stats}, seen())
+    np.testing.assert_allclose(used, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_without_batch_normalisation_an_image_is_judged_alone(spectral_norm):
+    net = ContextDiscriminator(
+        width=NARROW, norm_order="none", spectral_norm=spectral_norm
+    )
+    variables = jax.jit(net.init)(jax.random.key(1), seen(1))
+    assert ("batch_stats" in variables) == spectral_norm
+
+    @jax.jit
+    def judge(views: Any) -> jax.Array:
+        return net.apply(variables, views, True, mutable=["batch_stats"])[0]
+
+    alone = judge({name: view[:1] for name, view in seen().items()})
+    np.testing.assert_allclose(judge(seen())[:1], alone, rtol=1e-5)
+
+
+def test_spectral_norm_and_recomputation_go_together():
+    net = ContextDiscriminator(width=NARROW, norm_order="none", spectral_norm=True)
+    variables = jax.jit(net.init)(jax.random.key(1), seen(1))
+
+    def slopes(net: ContextDiscriminator) -> Any:
+        def loss(params: Any) -> jax.Array:
+            given = variables | {"params": params}
+            return jnp.sum(net.apply(given, seen(), True, mutable=["batch_stats"])[0])
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    plain, again = slopes(net), slopes(net.clone(rematerialize=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, again)

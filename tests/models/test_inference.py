@@ -106,6 +106,13 @@ def test_the_other_order_cannot_be_folded_and_is_returned_as_it_is():
     assert its_variables == variables("activation_norm")
 
 
+def test_a_network_with_spectral_normalisation_is_returned_as_it_is():
+    """It divides each kernel by its own norm, so another kernel would be another network."""
+    module = ContextDiscriminator(width=WIDTH, spectral_norm=True)
+    given = {"params": {}, "batch_stats": {}}
+    assert fold(module, given) == (module, given)
+
+
 def test_a_network_of_someone_else_is_returned_as_it_is():
     theirs, inputs = Theirs(), jnp.zeros((1, 8, 8, 4))
     trained = drawn(theirs, inputs)

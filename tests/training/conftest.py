@@ -1,4 +1,5 @@
-"""A small real run in processes of its own, to be killed, stopped and starved."""
+"""A small real run in processes of its own, to be killed, stopped and starved; and parts
+of two small networks, whose steps compile in a second."""
 
 import dataclasses
 import json
@@ -11,10 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gl_jax.config import Config, DataConfig, HolesConfig, OptimizerConfig
+from gl_jax.models.layers import BatchNorm
+from gl_jax.training import Parts, default_parts
 from gl_jax.training.checkpoint import restore_subtree
 
 EXPERIMENT = """
@@ -200,3 +206,79 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     run = SmallRun(tmp_path_factory.mktemp("long"), 300, 100, save_every=5).write()
     run.finish("unbroken")
     return run
+
+
+class Painter(nn.Module):
+    """A completion network of one layer."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        return nn.sigmoid(nn.Conv(3, (3, 3))(inputs))
+
+
+class Critic(nn.Module):
+    """A smooth discriminator of one layer for each view, with what ours may have."""
+
+    dtype: Any = jnp.float32
+    spectral_norm: bool = False
+    batch_norm: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, views: Any, train: bool = False) -> jax.Array:
+        pooled = []
+        for name in sorted(views):
+            layer: Any = nn.Conv(4, (4, 4), (4, 4), dtype=self.dtype, name=name)
+            if self.spectral_norm:
+                hidden = nn.SpectralNorm(layer)(views[name], update_stats=train)
+            else:
+                hidden = layer(views[name])
+            if self.batch_norm:
+                hidden = BatchNorm(self.axis_name, name=f"{name}_norm")(hidden, train)
+            hidden = jnp.tanh(hidden)
+            if not self.is_initializing():
+                self.sow("features", "hidden", hidden)
+            pooled.append(hidden.mean((1, 2)).astype(jnp.float32))
+        return nn.Dense(1)(jnp.concatenate(pooled, axis=-1))[:, 0]
+
+
+SGD = OptimizerConfig("sgd", 0.1)
+SMALL = Config(
+    name="two small networks",
+    data=DataConfig(
+        batch_size=8, image_size=16, resize=(16, 24), mean_color=(0.5, 0.4, 0.3)
+    ),
+    holes=HolesConfig(min_size=4, max_size=6, local_size=8),
+    completion_optimizer=SGD,
+    discriminator_optimizer=SGD,
+)
+
+
+@pytest.fixture(scope="session")
+def small_parts() -> Callable[..., Parts]:
+    """Makes parts of two small networks; the objective is that of a LossConfig's fields.
+
+    `critic` are fields of the discriminator, `parts` further ones of the Parts.
+    """
+
+    def make(config: Config = SMALL, critic: Any = (), **parts: Any) -> Parts:
+        return dataclasses.replace(
+            default_parts(config),
+            **{"completion": Painter(), "discriminator": Critic(**dict(critic))}
+            | parts,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Config:
+    """The numbers of these parts: 16x16 pixels, batches of 8, plain SGD."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def small_photographs() -> np.ndarray:
+    """A batch for them: smooth random colours, uint8 [8, 16, 16, 3]."""
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)

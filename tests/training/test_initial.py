@@ -53,12 +53,12 @@ def trained() -> TrainState:
 
 @pytest.fixture(scope="module")
 def model(trained) -> native.Model:
-    judge = native.JudgeArchitecture(32, 16, "both", 0.0625)
+    made = native.DiscriminatorArchitecture(32, 16, "both", 0.0625)
     return native.Model(
         variables(trained.completion),
         native.Architecture(0.0625),
         native.Convention.gl_jax(MEAN),
-        native.Discriminator(variables(trained.discriminator), judge),
+        native.Discriminator(variables(trained.discriminator), made),
     )
 
 

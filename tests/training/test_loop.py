@@ -19,10 +19,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
+from gl_jax import cli
 from gl_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     HolesConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -32,10 +35,13 @@ from gl_jax.config import (
 from gl_jax.data.pipeline import Photographs
 from gl_jax.inpainting.completer import load_model
 from gl_jax.parallel import Devices
-from gl_jax.training import loop, workdir
+from gl_jax.training import initial, loop, workdir
 from gl_jax.training.checkpoint import restore_subtree
+from gl_jax.training.checkpoint.manifest import named
 from gl_jax.training.interruption import Interrupted
-from gl_jax.weights import native
+from gl_jax.training.parts import default_parts
+from gl_jax.training.state import create_state, state_shapes
+from gl_jax.weights import architectures, native
 
 # A test may have several lives, each of which traces its steps, on a machine that is busy.
 pytestmark = pytest.mark.timeout(600)
@@ -86,7 +92,7 @@ def copied_up_to(unbroken: Path, workdir: Path, step: int) -> Path:
 
 
 def saved_state(workdir: Path) -> dict:
-    names = ("step", "completion", "discriminator", "ema")
+    names = ("step", "completion", "discriminator", "ema", "adaptive")
     return restore_subtree(workdir / "checkpoints", names).state
 
 
@@ -150,6 +156,85 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(unbroken, tmp_path):
     assert_same_state(tmp_path, unbroken)
     # The sheets and validations of runs that ended early come on top of the others.
     assert training(tmp_path) == training(unbroken)
+
+
+def modern(total: int = TOTAL) -> Config:
+    """Spectral normalisation, adaptive augmentation, two updates of D for one of C."""
+    return tiny(
+        model=ModelConfig(width=0.0625, discriminator_norm="none", spectral_norm=True),
+        discriminator_optimizer=OptimizerConfig("adam", 1e-3),
+        augment=AugmentConfig(color=True, adaptive_target=-1.0, adaptive_images=20),
+        schedule=ScheduleConfig(2, 1, total, discriminator_updates=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def modern_run(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("modern")
+    loop.run(modern(), workdir)
+    return workdir
+
+
+def test_spectral_vectors_and_the_probability_are_resumed_exactly(modern_run, tmp_path):
+    """Also between the discriminators' two updates."""
+    for total in (3, 4, TOTAL):
+        loop.run(modern(total), tmp_path)
+    assert_same_state(tmp_path, modern_run)
+    assert training(tmp_path) == training(modern_run)
+    assert float(saved_state(tmp_path)["adaptive"]["probability"]) > 0
+
+
+def test_each_optimizer_counts_the_updates_of_its_own_network(modern_run):
+    state = saved_state(modern_run)
+    for role, updates in (("completion", 3), ("discriminator", 4)):
+        places = native.flat(state[role]["opt_state"])
+        counts = {int(n) for place, n in places.items() if place.endswith("count")}
+        assert counts == {updates}, role
+
+
+def test_a_line_has_the_newest_value_of_what_its_last_step_lacks(modern_run, tmp_path):
+    """Step 5 of steps 4 to 6 updates the completion network."""
+    by_step = {line["step"]: line for line in training(modern_run)}
+    assert "completion_loss" not in by_step[4] | by_step[6]
+    sparse = dataclasses.replace(modern().run, log_every=3)
+    loop.run(
+        dataclasses.replace(modern(), run=sparse),
+        copied_up_to(modern_run, tmp_path / "sparse", 3),
+    )
+    *_, line = training(tmp_path / "sparse")
+    assert line == by_step[5] | by_step[6]
+
+
+def test_a_line_has_the_newest_penalty_that_was_due(tmp_path):
+    """Those of steps 2 and 4; nothing of the phase before comes along."""
+    config = tiny(
+        loss=LossConfig(r1=1.0, penalty_every=2),
+        schedule=ScheduleConfig(1, 4, 5),
+        run=dataclasses.replace(tiny().run, log_every=3),
+    )
+    loop.run(config, tmp_path)
+    first, second = training(tmp_path)
+    assert (first["step"], second["step"]) == (3, 5)
+    assert first["penalty"] > 0 and second["penalty"] not in (0, first["penalty"])
+    assert "completion_loss" not in first
+
+
+def test_its_discriminators_are_exported_and_begun_with(modern_run, tmp_path):
+    file = tmp_path / "m.safetensors"
+    command = ["export", "--workdir", str(modern_run), "--discriminators"]
+    assert cli.main([*command, "--output", str(file)]) == 0
+    run = dataclasses.replace(modern().run, initial_weights=str(file))
+    config = dataclasses.replace(modern(), run=run)
+    parts = default_parts(config)
+    model = initial.load(config, *architectures.of_config(config))
+    state = initial.begin_with(create_state(parts, 32), model)
+    shapes = state_shapes(parts, 32).discriminator
+    assert jax.tree.structure(state.discriminator) == jax.tree.structure(shapes)
+    begun = named(state.discriminator.batch_stats)
+    saved = saved_state(modern_run)["discriminator"]["batch_stats"]
+    assert begun.keys() == native.flat(saved).keys()
+    for name, array in native.flat(saved).items():
+        np.testing.assert_array_equal(begun[name], array)
 
 
 def test_a_finished_run_has_nothing_left_to_do(unbroken, tmp_path):

@@ -224,6 +224,67 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "def parts(config): return dataclasses.replace(paper(config), discriminator=D())",
         r"discriminator D returned float32\[2,2\].*one logit each, float32\[2\]",
     ),
+    "an augmentation of images": (
+        "def parts(config):\n"
+        "    old = lambda key, images, step: images\n"
+        "    return dataclasses.replace(paper(config), augment=old)",
+        r"augment\(keys, views, step, probability\) fails: TypeError: .*takes 3 pos",
+    ),
+    "an augmentation that crops": (
+        "def parts(config):\n"
+        "    def crop(keys, views, step, probability):\n"
+        "        return {n: view[:, 1:, 1:] for n, view in views.items()}\n"
+        "    return dataclasses.replace(paper(config), augment=crop)",
+        r"augment returned (local|global) float32\[2,\d+,\d+,3\].* of views .*"
+        r"float32\[2,32,32,3\].* the same names, shapes and types",
+    ),
+    "an augmentation of one view": (
+        "def parts(config):\n"
+        "    def one(keys, views, step, probability): return {'local': views['local']}\n"
+        "    return dataclasses.replace(paper(config), augment=one)",
+        r"augment returned local float32\[2,16,16,3\] of views .*the same names",
+    ),
+    "nothing to adapt": (
+        "def parts(config):\n"
+        "    from gl_jax.training.augment import Adaptive\n"
+        "    return dataclasses.replace(paper(config), adaptive=Adaptive())",
+        "has adaptive and no augment: there is nothing whose probability",
+    ),
+    "a penalty without keys": (
+        "def parts(config):\n"
+        "    def old(logits_of, real, fake): return logits_of(real).mean()\n"
+        "    objective = dataclasses.replace(paper(config).objective, penalty=old)\n"
+        "    return dataclasses.replace(paper(config), objective=objective)",
+        r"objective.penalty\(logits_of, real_views, fake_views, keys\) fails: "
+        r"TypeError: .*old\(\) takes 3 positional arguments but 4 were given",
+    ),
+    "a penalty for each image": (
+        "def parts(config):\n"
+        "    each = lambda logits_of, real, fake, keys: logits_of(real)\n"
+        "    objective = dataclasses.replace(paper(config).objective, penalty=each)\n"
+        "    return dataclasses.replace(paper(config), objective=objective)",
+        r"objective.penalty returned float32\[2\] and must return one number",
+    ),
+    "no features to match": (
+        "class D(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, views, train):\n"
+        "        return nn.Dense(1)(views['global'].mean((1, 2)))[:, 0]\n"
+        "def parts(config):\n"
+        "    from gl_jax.training.objectives import feature_loss\n"
+        "    made = paper(config)\n"
+        "    objective = dataclasses.replace(made.objective, matching=feature_loss)\n"
+        "    return dataclasses.replace(made, objective=objective, discriminator=D())",
+        "the joint step fails: ValueError: objective.matching compares .*'features', "
+        "and D sows nothing there",
+    ),
+    "holes without a key of the batch": (
+        "def parts(config):\n"
+        "    def old(key, shape): return paper(config).sample_holes(key, shape)\n"
+        "    return dataclasses.replace(paper(config), sample_holes=old)",
+        r"sample_holes\(keys, \(height, width\), batch_key\) fails: TypeError: "
+        ".*takes 2 positional arguments but 3 were given",
+    ),
     "a loss for each image": (
         "def parts(config):\n"
         "    objective = paper(config).objective\n"

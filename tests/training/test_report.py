@@ -311,7 +311,11 @@ def test_a_pipe_gets_a_line_at_each_log_step(open_report, capsys, clock):
         report.progress(step, "completion")
     metrics = {"completion_loss": 0.012345, "completion_gradient_norm": 3.0}
     report.scalars(10, "completion", metrics)
-    report.validation(10, "completion", {"val_psnr": 20.123})
+    stretched = {
+        "completion_singular_value": 2.0,
+        "singular_value/completion/conv1": 2.0,
+    }
+    report.validation(10, "completion", {"val_psnr": 20.123} | stretched)
     assert capsys.readouterr().out.splitlines() == [
         " 10/100  completion     completion_loss 0.01235  0.67 images/s  9 min left",
         " 10/100  validation     val_psnr 20.12",

@@ -45,8 +45,10 @@ from gl_jax.training import (
     default_parts,
     make_gradients,
     make_steps,
+    state_shapes,
 )
 from gl_jax.training.setup import examples_of, set_up
+from gl_jax.training.steps import decay_at
 
 SIZE, LOCAL, BATCH = 32, 16, 4
 MEAN = (0.5, 0.4, 0.3)
@@ -82,7 +84,11 @@ def state_of(config: Config) -> TrainState:
 def steps_of(config: Config) -> Any:
     run = config.run
     return make_steps(
-        default_parts(config), MEAN, accumulate=run.accumulate, ema_decay=run.ema_decay
+        default_parts(config),
+        MEAN,
+        accumulate=run.accumulate,
+        ema_decay=run.ema_decay,
+        ema_ramp=run.ema_ramp,
     )
 
 
@@ -110,6 +116,7 @@ SETTINGS = {
     "ratio": config(loss=LossConfig(adversarial_ratio=0.25)),
     "accumulate": config(run=RunConfig(accumulate=2)),
     "ema": config(run=RunConfig(ema_decay=0.9)),
+    "ramp": config(run=RunConfig(ema_decay=0.9, ema_ramp=0.5)),
 }
 KEY = jax.random.key(7)
 
@@ -397,6 +404,38 @@ def test_moving_average_follows_the_completion_network():
     assert_trees_close(after.ema["params"], expected)
 
 
+@pytest.mark.parametrize(
+    ("step", "ramp", "expected"),
+    [
+        # Half-lives of 0.5 x 10 = 5 and of 0.5 x 2 = 1 updates: 0.5^(1/5), 0.5^(1/1).
+        (10, 0.5, 0.870551),
+        (2, 0.5, 0.5),
+        # StyleGAN2-ADA's 0.05: of 1000 updates 50, 0.5^(1/50).
+        (1000, 0.05, 0.986233),
+        # Nothing is seen yet, so nothing is remembered; later the decay itself counts.
+        (0, 0.05, 0),
+        (100_000, 0.05, 0.999),
+        # TensorFlow's: (1 + n) / (10 + n) with n = 1 and n = 90.
+        (0, None, 2 / 11),
+        (89, None, 0.91),
+    ],
+)
+def test_the_memory_of_a_young_average_is_short(step, ramp, expected):
+    decay = jax.jit(decay_at, static_argnums=(1, 2))(jnp.asarray(step), 0.999, ramp)
+    assert float(decay) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_ramp_shortens_the_average_of_a_run():
+    state = new_state("ramp").replace(step=jnp.asarray(2))
+    after, _ = step_of("ramp", Phase.COMPLETION)(state, photographs(), KEY)
+    half = jax.tree.map(
+        lambda old, new: (old + new) / 2,
+        state.completion.params,
+        after.completion.params,
+    )
+    assert_trees_close(after.ema["params"], half)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
     settings = config(model=ModelConfig(width=0.125, compute_dtype="bfloat16"))
     state = state_of(settings)
@@ -678,6 +717,50 @@ def test_the_same_step_runs_under_shard_map(accumulate):
     programs = {phase: jax.jit(over(step)) for phase, step in steps.items()}
     runs = two_steps_of_each_phase(programs, put)
     assert_runs_agree(runs, pmapped(4, accumulate))
+
+
+def constrained() -> Parts:
+    """Those of `tiny` with spectral normalisation of the discriminators."""
+    model = ModelConfig(width=0.0625, discriminator_norm="none", spectral_norm=True)
+    return default_parts(dataclasses.replace(tiny(), model=model), ops=NATIVE)
+
+
+def test_spectral_vectors_are_the_same_on_all_devices():
+    parts, ends = constrained(), []
+    for count in (1, 4):
+        devices = Devices(count)
+        step = devices.pmap(
+            make_steps(parts, MEAN, axis_name=AXIS)[Phase.DISCRIMINATOR]
+        )
+        state = devices.replicate(create_state(parts, TINY))
+        images = devices.shard(photographs(8)[:, ::2, ::2])
+        state, _ = jax.block_until_ready(step(state, images, devices.replicate(KEY)))
+        ends.append(state.discriminator.batch_stats)
+    for leaf in jax.tree.leaves(ends[1]):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4 and identical(copies[1:], [copies[0]] * 3)
+    assert_trees_close(jax.device_get(ends[1]), jax.device_get(ends[0]), 1e-5)
+    start = create_state(parts, TINY).discriminator.batch_stats
+    assert furthest(jax.device_get(ends[0]), start)[0] > 1e-2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_spectral_vectors_leave_a_step_as_shared(accumulate):
+    """Tracing alone is refused if JAX takes them for each device's own."""
+    mesh, (place, share) = on_four_devices()
+    parts = constrained()
+    steps = make_steps(parts, MEAN, accumulate=accumulate, axis_name=AXIS)
+    over = jax.shard_map(
+        steps[Phase.JOINT],
+        mesh=mesh,
+        in_specs=(P(), P(AXIS), P()),
+        out_specs=(P(), P()),
+        check_vma=True,
+    )
+    state = state_shapes(parts, TINY)
+    images = share(photographs(8)[:, ::2, ::2])
+    after, _ = jax.eval_shape(jax.jit(over), state, images, place(KEY))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_a_phase_is_traced_once():

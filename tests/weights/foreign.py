@@ -26,7 +26,7 @@ TABLE = tuple(
         weights.COMPLETION, (4, *OUTPUTS), OUTPUTS, strict=False
     )
 )
-JUDGES = (4, 8, 16, 32, 32, 32)
+DISCRIMINATOR = (4, 8, 16, 32, 32, 32)
 FEATURES = 64
 
 HEIGHT, WIDTH = 96, 136
@@ -52,7 +52,7 @@ def photo() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return np.clip(image * 255, 0, 255).round().astype(np.uint8), mask
 
 
-def judged(arch: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def shown(arch: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Two images and two windows in [0, 1], RGB, [2, 3, side, side]."""
     image, local, _, _ = ARCHES[arch]
     pair = (
@@ -164,7 +164,7 @@ def column(
     """One discriminator: convolutions, normalisations and the dense layer."""
     arrays: Arrays = {}
     inputs, side = 3, size
-    for index, outputs in enumerate(JUDGES[:depth], 1):
+    for index, outputs in enumerate(DISCRIMINATOR[:depth], 1):
         drawn = weights.kernel(
             f"{stream}.{index}", (outputs, inputs, 5, 5), inputs * 25
         ) | weights.norm(f"{stream}.{index}", outputs)

@@ -93,7 +93,7 @@ class MMColumn(nn.Module):
     def __init__(self, size: int, depth: int) -> None:
         super().__init__()
         inputs = 3
-        for index, outputs in enumerate(foreign.JUDGES[:depth], 1):
+        for index, outputs in enumerate(foreign.DISCRIMINATOR[:depth], 1):
             conv = nn.Conv2d(inputs, outputs, 5, 2, 2, bias=False)
             self.add_module(f"conv{index}", ConvModule(conv, outputs))
             inputs, size = outputs, size // 2
@@ -153,7 +153,7 @@ class GlcicColumn(nn.Module):
     def __init__(self, size: int, depth: int) -> None:
         super().__init__()
         inputs = 3
-        for index, outputs in enumerate(foreign.JUDGES[:depth], 1):
+        for index, outputs in enumerate(foreign.DISCRIMINATOR[:depth], 1):
             self.add_module(f"conv{index}", nn.Conv2d(inputs, outputs, 5, 2, 2))
             self.add_module(f"bn{index}", nn.BatchNorm2d(outputs))
             inputs, size = outputs, size // 2
@@ -223,17 +223,19 @@ def pipelines() -> dict[str, torch.Tensor]:
     return {name: y[0].permute(1, 2, 0)[keep, keep] for name, y in results.items()}
 
 
-def judgements() -> dict[str, torch.Tensor]:
+def logits() -> dict[str, torch.Tensor]:
     """The logits of every discriminator."""
     results = {}
-    for arch in ("places2", "celeba"):
-        images, patches = (torch.from_numpy(x).double() for x in foreign.judged(arch))
-        judge = loaded(GlcicDiscriminator(arch), foreign.glcic_discriminator(arch))
-        results[f"glcic_pytorch.{arch}"] = judge(images, patches)[:, 0]
+    for arch in foreign.ARCHES:
+        images, patches = (torch.from_numpy(x).double() for x in foreign.shown(arch))
+        discriminator = loaded(
+            GlcicDiscriminator(arch), foreign.glcic_discriminator(arch)
+        )
+        results[f"glcic_pytorch.{arch}"] = discriminator(images, patches)[:, 0]
         if arch == "places2":
-            judge = loaded(MMEditing(), foreign.mmediting()).disc
+            discriminator = loaded(MMEditing(), foreign.mmediting()).disc
             bgr = images.flip(1) * 2 - 1, patches.flip(1) * 2 - 1
-            results["mmediting.judge"] = judge(*bgr)[:, 0]
+            results["mmediting.judge"] = discriminator(*bgr)[:, 0]
     return results
 
 
@@ -262,7 +264,7 @@ def archives() -> None:
 
 @torch.no_grad()
 def main() -> None:
-    results = pipelines() | judgements()
+    results = pipelines() | logits()
     arrays = {name: y.numpy().astype(np.float32) for name, y in results.items()}
     for name, array in arrays.items():
         print(f"{name:22} {array.shape!s:12} {array.min():7.3f} {array.max():7.3f} "

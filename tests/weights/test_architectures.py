@@ -18,21 +18,21 @@ from gl_jax.training.parts import default_parts
 from gl_jax.weights import architectures
 from gl_jax.weights.architectures import (
     Architecture,
-    JudgeArchitecture,
+    DiscriminatorArchitecture,
     OwnArchitecture,
 )
 from gl_jax.weights.convention import Convention
 
 CONFIG = Config(
-    model=ModelConfig(0.125, "activation_norm", "clamp", "local"),
+    model=ModelConfig(0.125, "activation_norm", "clamp", "local", "none", True),
     data=DataConfig(image_size=64, resize=(64, 64)),
     holes=HolesConfig(8, 12, 32),
 )
 EVERY_FIELD = {
     "completion": Architecture(0.125, "activation_norm", "clamp"),
-    "discriminator": JudgeArchitecture(
-        64, 32, "local", 0.125, "activation_norm",
-        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)),
+    "discriminator": DiscriminatorArchitecture(
+        64, 32, "local", 0.125, "none",
+        Convention("BGR", 2.0, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)), True,
     ),
 }  # fmt: skip
 
@@ -66,6 +66,14 @@ def test_a_network_of_version_0_1_does_not_name_its_module():
     assert found == EVERY_FIELD["completion"]
 
 
+def test_a_discriminator_without_spectral_normalisation_is_described_as_before_it():
+    values = architectures.to_json(DiscriminatorArchitecture())
+    assert list(values) == [
+        "image_size", "local_size", "variant", "width", "norm_order", "convention",
+        "module",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("role", EVERY_FIELD)
 def test_the_networks_of_a_run_are_those_of_its_configuration(role):
     network = getattr(default_parts(CONFIG), role)
@@ -81,8 +89,8 @@ def test_a_network_is_built_of_the_operations_asked_for():
     made = EVERY_FIELD["completion"]
     assert made.network() == CompletionNetwork(0.125, "activation_norm", "clamp")
     assert made.network(cpu.ops()).ops == cpu.ops() == compilation.ops("cpu")
-    judge = EVERY_FIELD["discriminator"].network()
-    assert judge == ContextDiscriminator(("local",), 0.125, "activation_norm")
+    discriminator = EVERY_FIELD["discriminator"].network()
+    assert discriminator == ContextDiscriminator(("local",), 0.125, "none", True)
 
 
 def test_shapes_are_those_of_the_module():
@@ -101,7 +109,7 @@ def test_a_width_beyond_reason_is_refused(width):
     with pytest.raises(UsageError, match="width"):
         Architecture(width).shapes()
     with pytest.raises(UsageError, match="size"):
-        JudgeArchitecture(image_size=10**6).shapes()
+        DiscriminatorArchitecture(image_size=10**6).shapes()
 
 
 def own(source: Experiment | None = None) -> OwnArchitecture:

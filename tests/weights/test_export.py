@@ -80,7 +80,7 @@ def test_a_run_remembers_how_its_networks_see_photographs(encoding, tmp_path):
     config = encoded(encoding)
     parts, made = (
         default_parts(config),
-        native.JudgeArchitecture(32, 16, "both", 1 / 16),
+        native.DiscriminatorArchitecture(32, 16, "both", 1 / 16),
     )
     convention = parts.encoding.completion(config.data.mean_color)
     networks = architectures.of_networks(
@@ -123,16 +123,42 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
         export.from_run(folder, step=7)
 
 
-def test_discriminators_come_on_request(tmp_path):
-    judges = filled(native.JudgeArchitecture(32, 16, "both", 1 / 16).shapes(), 2)
-    workdir = run(tmp_path, discriminator=judges)
+@pytest.mark.parametrize(
+    ("model", "made"),
+    [
+        (
+            {},
+            native.DiscriminatorArchitecture(32, 16, "both", 1 / 16, "activation_norm"),
+        ),
+        (
+            {"discriminator_norm": "none", "spectral_norm": True},
+            native.DiscriminatorArchitecture(
+                32, 16, "both", 1 / 16, "none", spectral_norm=True
+            ),
+        ),
+    ],
+)
+def test_discriminators_come_on_request(model, made, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, model=dataclasses.replace(CONFIG.model, **model)
+    )
+    judges = filled(made.shapes(), 2)
+    workdir = run(tmp_path, config, discriminator=judges)
     assert export.from_run(workdir).discriminator is None
     model = export.from_run(workdir, discriminators=True)
     native.save(model, tmp_path / "m.safetensors")
     loaded = native.load(tmp_path / "m.safetensors").discriminator
-    made = native.JudgeArchitecture(32, 16, "both", 1 / 16, "activation_norm")
     assert loaded.architecture == made
     assert np.all(loaded.variables["params"]["fusion"]["kernel"] == 2)
+    # The variables by the names that the network itself gives them.
+    views = {"local": jnp.zeros((2, 16, 16, 3)), "global": jnp.zeros((2, 32, 32, 3))}
+    logits, _ = jax.eval_shape(
+        lambda variables: loaded.architecture.network().apply(
+            variables, views, True, mutable=["batch_stats"]
+        ),
+        loaded.variables,
+    )
+    assert logits.shape == (2,)
 
 
 def test_discriminators_that_are_not_there_are_missed(tmp_path):

@@ -36,7 +36,7 @@ def completed(model: Model, foreign: Any) -> np.ndarray:
     return model.convention.decode(output)[keep, keep]
 
 
-def judged(discriminator: Discriminator, images: Any, patches: Any) -> np.ndarray:
+def logits_of(discriminator: Discriminator, images: Any, patches: Any) -> np.ndarray:
     """Logits of RGB images [b, 3, h, w] and their windows, by the network itself."""
     encode = discriminator.architecture.convention.encode_image
     views = {
@@ -151,18 +151,20 @@ def test_another_epsilon_is_folded_into_the_variance(
     assert np.abs(completed(model, foreign) - golden["sequential"]).max() < TOLERANCE
 
 
-def test_mmediting_judges_as_at_home(tmp_path, foreign, archives, golden):
+def test_the_discriminators_of_mmediting_give_their_own_logits(
+    tmp_path, foreign, archives, golden
+):
     tree = {"state_dict": foreign.mmediting()}
     model = layouts.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
     discriminator = model.discriminator
     made = discriminator.architecture
-    logits = judged(discriminator, *foreign.judged("places2"))
+    logits = logits_of(discriminator, *foreign.shown("places2"))
     np.testing.assert_allclose(logits, golden["mmediting.judge"], atol=TOLERANCE)
     assert (made.image_size, made.local_size) == (256, 128)
 
 
 @pytest.mark.parametrize("arch", ["places2", "celeba"])
-def test_glcic_pytorch_judges_as_at_home(
+def test_the_networks_of_glcic_pytorch_compute_as_at_home(
     arch, tmp_path, foreign, archives, golden, config
 ):
     folder = tmp_path / "released"
@@ -173,7 +175,7 @@ def test_glcic_pytorch_judges_as_at_home(
     model = layouts.convert(folder)
     made = model.discriminator.architecture
     assert (made.image_size, made.local_size) == foreign.ARCHES[arch][:2]
-    logits = judged(model.discriminator, *foreign.judged(arch))
+    logits = logits_of(model.discriminator, *foreign.shown(arch))
     expected = golden[f"glcic_pytorch.{arch}"]
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE)
     error = np.abs(completed(model, foreign) - golden["glcic_pytorch"]).max()

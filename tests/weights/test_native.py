@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.numpy import save as to_bytes
 
 from gl_jax.config import UsageError
 from gl_jax.weights import native
-from gl_jax.weights.architectures import JudgeArchitecture
+from gl_jax.weights.architectures import DiscriminatorArchitecture
 from gl_jax.weights.convention import ENCODINGS, Convention
 from gl_jax.weights.native import Discriminator
 
@@ -60,17 +61,33 @@ def test_what_is_saved_is_what_is_loaded(saved, tiny):
 
 
 def test_a_discriminator_comes_along(tmp_path, tiny):
-    made = JudgeArchitecture(32, 16, "both", 1 / 16)
+    made = DiscriminatorArchitecture(32, 16, "both", 1 / 16)
     shapes = made.shapes()
-    judge = Discriminator(
+    discriminator = Discriminator(
         native.nested({k: np.ones(s, np.float32) for k, s in shapes.items()}), made
     )
-    model = dataclasses.replace(tiny, discriminator=judge)
+    model = dataclasses.replace(tiny, discriminator=discriminator)
     native.save(model, tmp_path / "m.safetensors")
     again = native.load(tmp_path / "m.safetensors")
     assert again.discriminator.architecture == made
     assert native.flat(again.discriminator.variables).keys() == shapes.keys()
     assert native.flat(again.variables).keys() == native.flat(tiny.variables).keys()
+
+
+def test_spectral_vectors_come_back_in_their_own_tree(tmp_path, tiny):
+    """Their names have slashes, as the places of arrays in a file have between names."""
+    made = DiscriminatorArchitecture(32, 16, "both", 1 / 16, "none", spectral_norm=True)
+    views = {
+        name: jnp.ones((1, s, s, 3)) for name, s in (("local", 16), ("global", 32))
+    }
+    variables = jax.device_get(jax.jit(made.network().init)(jax.random.key(0), views))
+    model = dataclasses.replace(tiny, discriminator=Discriminator(variables, made))
+    native.save(model, tmp_path / "m.safetensors")
+    again = native.load(tmp_path / "m.safetensors").discriminator
+    assert again.architecture == made
+    same = jax.tree.map(np.array_equal, again.variables, variables)
+    assert all(jax.tree.leaves(same))
+    assert "conv1/kernel/u" in again.variables["batch_stats"]["local"]["SpectralNorm_0"]
 
 
 def test_the_same_model_is_the_same_file(saved, tmp_path, tiny):

@@ -119,12 +119,13 @@ class Report:
     def validation(
         self, step: int, phase: str, metrics: Mapping[str, SupportsFloat]
     ) -> None:
-        """Logs validation metrics (`val_*`) on a line of their own."""
+        """Logs a validation's metrics on a line of their own; shows those called `val_*`."""
         if not self.enabled:
             return
         values = {name: float(value) for name, value in metrics.items()}
         self._record(step, phase, values, "validation", {})
-        self._screen.validation(step, [f"{k} {v:.4g}" for k, v in values.items()])
+        facts = [f"{k} {v:.4g}" for k, v in values.items() if k.startswith("val_")]
+        self._screen.validation(step, facts)
 
     def samples(
         self,

@@ -1,9 +1,10 @@
 """metrics.jsonl, the record of a run: one JSON object a line.
 
 Each begins with `step` (completed updates) and `phase`. Lines of training carry the
-losses and `images_per_second`, lines of validation carry `val_*`. JSON has no NaN: a
-value that is not finite is written as null, which every reader takes for a missing
-number. `order_hash` stands for all photographs shown so far.
+newest value that each loss and other metric of their phase has had since the line before,
+and `images_per_second`; lines of validation carry `val_*` and the largest singular
+value of each layer. JSON has no NaN: a value that is not finite is written as null, which
+every reader takes for a missing number. `order_hash` stands for all photographs shown so far.
 """
 
 import errno
