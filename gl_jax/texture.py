@@ -46,6 +46,10 @@ Grids = Float[np.ndarray, "n 2"]
 """Grid energies of n photographs and, second, of their completions."""
 
 
+class SmallHolesError(ValueError):
+    """No hole of a set has room for a patch."""
+
+
 class Places(NamedTuple):
     """The corners, top and left, of the parts of a hole; -1 if it holds none.
 
@@ -85,7 +89,7 @@ def swd(
     shall be far from a photograph. Distances of few images are noisy, so only sets of the
     same number should be compared.
 
-    Raises ValueError if no hole holds a patch at one of the levels; single holes that are
+    Raises SmallHolesError if no hole holds a patch at one of the levels; single holes that are
     too small are left out.
     """
     _check(images, mask, max_value)
@@ -105,7 +109,7 @@ def swd(
     corners = np.asarray(drawn.patches)
     for level in range(levels):
         if (corners[:, level] < 0).all():
-            raise ValueError(
+            raise SmallHolesError(
                 f"no hole holds {PATCH}x{PATCH} pixels of level {level}, that is "
                 f"{PATCH * 2**level}x{PATCH * 2**level} of the picture; give larger holes "
                 "or fewer levels."

@@ -72,6 +72,18 @@ VALIDATION = (
     Panel("Validation", {"val_psnr": "PSNR of the hole, dB"}, unbroken=True),
     Panel("Validation", {"val_l1": "L1 of the hole"}, unbroken=True),
     Panel(
+        "Sliced Wasserstein distance in the hole",
+        {"val_swd_fine": "fine", "val_swd_coarse": "coarse"},
+        from_zero=True,
+        unbroken=True,
+    ),
+    Panel(
+        "Grid energy in the hole",
+        {"val_grid": "completions", "val_grid_photographs": "photographs"},
+        from_zero=True,
+        unbroken=True,
+    ),
+    Panel(
         "Largest singular value",
         {
             "completion_singular_value": "completion network",

@@ -320,11 +320,12 @@ def _penalty(
         def logits_of(views: Tree) -> Logits:
             return _applied(network, params, batch_stats, views)[0]
 
-        # As many times as large as it is rare, so that its mean over the steps is the same.
-        return every * objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
+        return objective.penalty(logits_of, real, fake, keys)  # type: ignore[misc]
 
     def due() -> tuple[Scalar, Tree]:
-        return jax.value_and_grad(penalty)(params)
+        value, slopes = jax.value_and_grad(penalty)(params)
+        # As many times as large as it is rare, so that its mean over the steps is the same.
+        return value, jax.tree.map(lambda slope: every * slope, slopes)
 
     if every == 1:
         return due()

@@ -1,5 +1,6 @@
 """The same photographs with the same holes, completed again and again during a run."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from gl_jax.holes import (
     example_keys,
 )
 from gl_jax.metrics import l1, psnr
+from gl_jax.texture import SmallHolesError, grid_energy, swd
 from gl_jax.training.gradients import game
 from gl_jax.training.parts import Parts
 from gl_jax.training.setup import set_up
@@ -117,12 +119,14 @@ class Validation:
     def metrics(self, state: TrainState, phase: Phase) -> dict[str, float]:
         """Everything that a validation in this phase measures, by its name in the log.
 
-        `val_l1` (share of the range) and `val_psnr` (dB) are means inside the holes, of
-        the moving average if there is one. From the discriminators' phase on,
-        `val_real_accuracy` and `val_fake_accuracy` are the shares that the discriminators
-        are right about: of these photographs, and of their completions by the network in
-        training (with its running statistics). They see them as in training, normalised
-        by a batch of that size, but not augmented. `singular_values` come last.
+        Of the moving average, if there is one: `val_l1` (share of the range) and
+        `val_psnr` (dB), means inside the holes, and `val_swd_fine`, `val_swd_coarse`,
+        `val_grid` and `val_grid_photographs` of `texture`, if the holes have room for it.
+        From the discriminators' phase on, `val_real_accuracy` and `val_fake_accuracy` are
+        the shares that the discriminators are right about: of these photographs, and of
+        their completions by the network in training (with its running statistics). They
+        see them as in training, normalised by a batch of that size, but not augmented.
+        `singular_values` come last.
         """
         completed, values = self._completed(inference_variables(state))
         networks = {"completion": state.completion.params}
@@ -135,20 +139,43 @@ class Validation:
         stretched = jax.device_get(self._singular_values(networks))
         return values | {name: float(value) for name, value in stretched.items()}
 
+    def _texture(self, runs: Sequence[Any]) -> dict[str, float]:
+        """The sliced Wasserstein distances and the grid energies of all photographs.
+
+        None of them if the holes are too small for a patch or a square.
+        """
+        mask, pasted = (
+            np.concatenate([pictures[place] for pictures, _ in runs])
+            for place in (0, 2)
+        )
+        photographs = self._photographs[: len(mask)].astype(np.float32) / 255
+        try:
+            fine, coarse = swd(pasted, photographs, mask)
+        except SmallHolesError:
+            return {}
+        values = {"val_swd_fine": fine, "val_swd_coarse": coarse}
+        for name, images in (("grid", pasted), ("grid_photographs", photographs)):
+            energies = np.asarray(grid_energy(images, mask))
+            known = energies[~np.isnan(energies)]
+            if len(known):
+                values[f"val_{name}"] = float(np.median(known))
+        return values
+
     def samples(self, variables: Any, count: int) -> Completed:
         """The first `count` validation photographs, completed."""
         (mask, completed, pasted), _ = self._run(variables, 0, count)
         return Completed(self._photographs[:count], mask, completed, pasted)
 
     def _completed(self, variables: Any) -> tuple[np.ndarray, dict[str, float]]:
-        """All photographs as the network gives them, and its mean errors."""
+        """All photographs as the network gives them, and how near they are."""
         firsts = range(0, len(self._photographs), self._batch)
         runs = [self._run(variables, first, self._batch) for first in firsts]
         errors = {
             name: float(np.mean(np.concatenate([errors[name] for _, errors in runs])))
             for name in runs[0][1]
         }
-        return np.concatenate([completed for (_, completed, _), _ in runs]), errors
+        completed = np.concatenate([completed for (_, completed, _), _ in runs])
+        return completed, errors | self._texture(runs)
 
     def _accuracies(self, variables: Any, completed: np.ndarray) -> dict[str, float]:
         count = len(completed)

@@ -192,10 +192,18 @@ def test_each_view_draws_a_place_of_its_own(kind):
 # --- all of them ----------------------------------------------------------------------------
 
 CHANGES = {"color": color, "translation": SHIFT, "cutout": CUT}
-NOISE = augment.normal_noise(lambda step: 0.1)
 
 
-@pytest.mark.parametrize("change", [color, SHIFT, CUT, NOISE])
+def test_noise_of_an_image_does_not_depend_on_those_beside_it():
+    noise, images = augment.normal_noise(lambda step: 0.1), VIEWS["global"]
+    noisy, some = noise(KEYS, images, STEP), np.array([3, 1])
+    assert float(jnp.std(noisy - images)) == pytest.approx(0.1, rel=0.05)
+    np.testing.assert_allclose(
+        noise(KEYS[some], images[some], STEP), noisy[some], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("change", [color, SHIFT, CUT])
 def test_an_image_does_not_depend_on_those_beside_it(change):
     some = np.array([3, 1])
     few = {name: jnp.asarray(images[some]) for name, images in VIEWS.items()}
@@ -292,10 +300,10 @@ def test_a_configuration_chains_them_in_diffaugments_order():
     chosen = AugmentConfig(color=True, translation=0.125, cutout=0.5)
     config = Config(augment=chosen, loss=LossConfig(discriminator_noise=0.1))
     made = default_parts(config)
-    expected = changed(chain(color, SHIFT, CUT, NOISE))
+    expected = changed(chain(color, SHIFT, CUT))
     for name, images in changed(made.augment).items():
         np.testing.assert_allclose(images, expected[name], atol=1e-6)
-    assert made.adaptive is None
+    assert made.adaptive is None and made.noise is not None
     assert default_parts(Config()).augment is None
 
 
