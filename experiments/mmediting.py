@@ -26,9 +26,9 @@ The numbers are those of its gl_places configuration (v0.15) and of its GLInpain
   does. A box of 128 is put anywhere inside that margin, and rows and columns at its top and
   left are given up: so the right lower corner has the same places for all sizes.
 - Adam with a learning rate of 4e-4 for both.
-- Batch 96 is 12 for each GPU in its configuration, times eight GPUs, which its name for the
-  run says in MMagic (8xb12); not found in v0.15. Phases of 90,000 and 10,000 steps, 500,000
-  in all.
+- Batch 96: its configuration has 12 for each GPU and does not say how many GPUs; eight, as
+  the paper's 96 and MMagic's name for the run (8xb12, from memory) suggest. Phases of 90,000
+  and 10,000 steps, 500,000 in all.
 
 Left out, on purpose:
 - start_iter=350000: what is left of a run that was resumed. From nothing it would skip the
@@ -90,10 +90,15 @@ def parts(config: Config) -> Any:
     side, holes = config.data.image_size, config.holes
     margin = side * 20 // 256
     last = side - margin - holes.max_size
-    if last <= margin or holes.max_count > 1 or holes.shared_window:
+    if last <= margin:
         raise UsageError(
-            f"mmediting draws one box of up to holes.max_size (={holes.max_size}) for each "
-            f"image, {margin} pixels away from the border of data.image_size (={side})."
+            f"holes.max_size (={holes.max_size}) must be below {side - 2 * margin}: "
+            f"mmediting's boxes stay {margin} pixels away from the border."
+        )
+    if holes.max_count > 1 or holes.shared_window:
+        raise UsageError(
+            "holes.max_count and holes.shared_window must be left out: an image has one "
+            "box here, in a window of its own."
         )
 
     def box(key: Any) -> Any:

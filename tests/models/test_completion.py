@@ -291,7 +291,7 @@ def test_width_multiplies_the_hidden_channels_only():
     assert params["conv17"]["bias"].shape == (3,)
 
 
-@pytest.mark.parametrize("output_activation", ["sigmoid", "clamp"])
+@pytest.mark.parametrize("output_activation", ["sigmoid", "clamp", "signed_clamp"])
 def test_outputs_are_colours_in_0_to_1(output_activation):
     completed = narrow_network(output_activation=output_activation)(
         40 * noise(SMALL) - 20
@@ -304,6 +304,17 @@ def test_outputs_are_colours_in_0_to_1(output_activation):
 def test_clamp_reaches_0_and_1():
     clamped = narrow_network(output_activation="clamp")(40 * noise(SMALL) - 20)
     np.testing.assert_array_equal([clamped.min(), clamped.max()], [0, 1])
+
+
+def test_signed_clamp_takes_minus_1_to_black_and_0_to_grey():
+    clamped, signed = (
+        narrow_network(output_activation=name)(noise(SMALL))
+        for name in ("clamp", "signed_clamp")
+    )
+    inside = (clamped > 0) & (clamped < 1)
+    assert inside.mean() > 0.1
+    np.testing.assert_allclose(signed[inside], (clamped[inside] + 1) / 2, rtol=1e-6)
+    assert (signed < 0.5).any()
 
 
 def test_an_image_is_completed_whatever_else_is_in_its_batch():

@@ -68,7 +68,7 @@ def names(tree: Any) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("output_activation", ["sigmoid", "clamp"])
+@pytest.mark.parametrize("output_activation", ["sigmoid", "clamp", "signed_clamp"])
 def test_a_folded_network_computes_the_same_without_normalising(output_activation):
     inputs = np.random.default_rng(1).normal(size=(2, 24, 32, 4)).astype(np.float32)
     module = network("norm_activation", output_activation)

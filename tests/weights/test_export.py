@@ -185,7 +185,7 @@ def test_a_stablehlo_program_takes_any_batch_and_size(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("order", ["norm_activation", "activation_norm"])
-@pytest.mark.parametrize("output", ["sigmoid", "clamp"])
+@pytest.mark.parametrize("output", ["sigmoid", "clamp", "signed_clamp"])
 def test_a_program_computes_what_the_network_does(order, output, tiny):
     architecture = native.Architecture(1 / 16, order, output)
     model = dataclasses.replace(tiny, architecture=architecture)
