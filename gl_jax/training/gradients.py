@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Key
 
 from gl_jax.config import Phase
 from gl_jax.holes import Holes, Images
-from gl_jax.parallel import axis_size, gathered, local, pmean
+from gl_jax.parallel import gathered, local, pmean
 from gl_jax.training.augment import AdaptiveState
 from gl_jax.training.parts import Parts
+from gl_jax.training.pieces import Gradients, Measured, over_pieces
 from gl_jax.training.setup import (
     Batch,
     Drawn,
@@ -36,30 +37,12 @@ GradientsOf = Callable[..., "Gradients"]
 """(state, images, key, drawn=None) -> Gradients."""
 
 
-class Gradients(NamedTuple):
-    """The gradients of one network over the whole batch, and what came of the way there."""
-
-    params: Tree
-    batch_stats: Tree
-    """The network's new running statistics."""
-    metrics: Scalars
-
-
 class Completion(NamedTuple):
     """One forward pass of the completion network, and the way back through it."""
 
     completed: Images
     batch_stats: Tree
     pullback: Callable[[Images], tuple[Tree]]
-
-
-class Measured(NamedTuple):
-    """A part of the batch's gradients with its metrics, before they are averaged."""
-
-    params: Tree
-    metrics: Scalars
-    squares: Scalars
-    """Squared norms of gradients at the completed images, by the norms' names."""
 
 
 def make_gradients(
@@ -121,7 +104,7 @@ def completion_gradients(
         (params,) = completion.pullback(error)
         return completion.batch_stats, measured._replace(params=params)
 
-    return _over_pieces(setup, gradients, state.completion.batch_stats, examples)
+    return over_pieces(setup, gradients, state.completion.batch_stats, examples)
 
 
 def complete(
@@ -272,7 +255,7 @@ def discriminator_gradients(
         stats = _shared(setup, setup.parts.discriminator, stats)
         return stats, Measured(slopes, metrics, {})
 
-    return _over_pieces(setup, gradients, net.batch_stats, examples)
+    return over_pieces(setup, gradients, net.batch_stats, examples)
 
 
 def game(
@@ -407,47 +390,3 @@ def _shared(setup: Setup, network: Any, batch_stats: Tree) -> Tree:
     if hasattr(network, "axis_name") and not getattr(network, "spectral_norm", False):
         return batch_stats
     return pmean(batch_stats, setup.axis_name)
-
-
-def _over_pieces(
-    setup: Setup,
-    gradients: Callable[[Tree, Examples], tuple[Tree, Measured]],
-    batch_stats: Tree,
-    examples: Examples,
-) -> Gradients:
-    """Gradients and metrics averaged over accumulation pieces and over devices.
-
-    Pieces follow one another, handing the running statistics on. What was drawn for a
-    photograph does not depend on the piece it is in.
-    """
-    pieces, axis_name = setup.accumulate, setup.axis_name
-
-    def of_piece(batch_stats: Tree, piece: Examples) -> tuple[Tree, Measured]:
-        batch_stats, measured = gradients(batch_stats, piece)
-        # A network may not share all of them by itself; a mean of equal ones changes none.
-        return pmean(batch_stats, axis_name), measured
-
-    if pieces == 1:
-        batch_stats, measured = of_piece(batch_stats, examples)
-    else:
-        split = jax.tree.map(
-            lambda leaf: leaf.reshape(pieces, -1, *leaf.shape[1:]), examples
-        )
-
-        def add(carry: tuple[Tree, Any], piece: Examples) -> tuple[Any, None]:
-            batch_stats, sums = carry
-            batch_stats, measured = of_piece(batch_stats, piece)
-            return (batch_stats, jax.tree.map(jnp.add, sums, measured)), None
-
-        first = jax.tree.map(lambda leaf: leaf[0], split)
-        shapes = jax.eval_shape(of_piece, batch_stats, first)[1]
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        carry = (batch_stats, local(zeros, axis_name))
-        (batch_stats, sums), _ = jax.lax.scan(add, carry, split)
-        measured = jax.tree.map(lambda leaf: leaf / pieces, sums)
-    measured = pmean(measured, axis_name)
-    # Each part's gradient is that of its own mean, so the whole's is smaller by the number
-    # of parts n: its squared norm is sum / n^2, and the average over parts is sum / n.
-    parts = pieces * axis_size(axis_name)
-    norms = {name: jnp.sqrt(value / parts) for name, value in measured.squares.items()}
-    return Gradients(measured.params, batch_stats, measured.metrics | norms)

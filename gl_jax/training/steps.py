@@ -24,7 +24,6 @@ from gl_jax.config import Phase
 from gl_jax.parallel import axis_size
 from gl_jax.training.augment import adapted
 from gl_jax.training.gradients import (
-    Gradients,
     Scalars,
     adaptive_of,
     complete,
@@ -33,6 +32,7 @@ from gl_jax.training.gradients import (
     discriminator_of,
 )
 from gl_jax.training.parts import Parts
+from gl_jax.training.pieces import Gradients
 from gl_jax.training.setup import Batch, Drawn, Setup, examples_of, set_up
 from gl_jax.training.state import NetState, TrainState
 from gl_jax.weights.convention import Color
