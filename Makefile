@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench bench-smoke soak audit clean
+.PHONY: help demo test lint format bench bench-smoke reproduce soak audit clean
 
 help:
 	@echo "make demo    complete photographs, train on others and compare, 5 to 7 minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
 	@echo "make bench   speed and memory beside PyTorch, half an hour; a minute: bench-smoke"
+	@echo "make reproduce PHOTOGRAPHS=FOLDER  the runs of docs/reproduction.md, many hours; resumes"
 	@echo "make soak    long runs with faults, minutes each"
 	@echo "make audit   look the installed requirements up among known vulnerabilities"
 	@echo "make clean   remove .venv and caches; runs/ stays"
@@ -77,6 +78,12 @@ bench-smoke: .venv/.bench
 		joint_step,devices,inference_256,large_photo,input_pipeline_256x256
 	cp docs/performance.md runs/bench-smoke.md
 	$(BIN)/python -m benchmarks --report runs/bench-smoke.json --page runs/bench-smoke.md
+
+PHOTOGRAPHS ?= ../shared/data/train256
+RUNS ?= runs/reproduction
+
+reproduce: .venv/.run
+	PATH="$(CURDIR)/$(BIN):$$PATH" experiments/reproduce.sh $(PHOTOGRAPHS) $(RUNS)
 
 soak: .venv/.dev
 	$(BIN)/pytest -q -m soak
