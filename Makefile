@@ -83,7 +83,7 @@ PHOTOGRAPHS ?= ../shared/data/train256
 RUNS ?= runs/reproduction
 
 reproduce: .venv/.run
-	PATH="$(CURDIR)/$(BIN):$$PATH" experiments/reproduce.sh $(PHOTOGRAPHS) $(RUNS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" docs/reproduction/run.sh $(PHOTOGRAPHS) $(RUNS)
 
 soak: .venv/.dev
 	$(BIN)/pytest -q -m soak

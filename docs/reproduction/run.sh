@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains and measures everything in docs/reproduction.md. Run again, it goes on where it was.
 #
-#   experiments/reproduce.sh PHOTOGRAPHS RUNS
+#   docs/reproduction/run.sh PHOTOGRAPHS RUNS    (make reproduce)
 #
 # PHOTOGRAPHS is a folder with train/ and val/ in it, of which all but caltech_* are taken.
 # SEEDS="0 1" are trained one after the other, SETTINGS are those of the first line below.
@@ -9,7 +9,7 @@ set -euo pipefail
 
 photographs=$(realpath "$1") runs=$2
 settings=${SETTINGS:-both mse global local paper glcic_pytorch mmediting}
-here=$(dirname "$0")
+here=$(dirname "$0")/../../experiments
 mkdir -p "$runs"
 flowers=$(realpath "$runs")/flowers
 
@@ -38,9 +38,5 @@ for seed in ${SEEDS:-0 1}; do
         case $setting in glcic_pytorch | mmediting) begin=() ;; esac
         train ":$setting" "$of_seed/$setting" "${begin[@]}"
     done
-    for setting in completion $settings; do
-        [ -e "$of_seed/$setting/evaluation/evaluation.json" ] ||
-            gl-jax evaluate --model "$of_seed/$setting" --data "$flowers/val" \
-                --output "$of_seed/$setting/evaluation"
-    done
 done
+python "$(dirname "$0")/report.py" "$runs"
