@@ -52,7 +52,7 @@ class ModelConfig(Section, prefix="model."):
     norm_order: Literal["norm_activation", "activation_norm"] = "norm_activation"
     """conv-BN-ReLU as in the authors' network, or conv-ReLU-BN as in GLCIC-PyTorch."""
     output_activation: Literal["sigmoid", "clamp", "signed_clamp"] = "sigmoid"
-    """How the last layer reaches [0, 1]: sigmoid (the paper) or clamp.
+    """Range of the last layer: sigmoid (the paper) or clamp.
     `signed_clamp` clamps to [-1, 1] and takes that to [0, 1] (mmediting): a layer that gives
     0 gives grey, not black."""
     discriminators: Literal["both", "global", "local", "none"] = "both"
@@ -109,7 +109,7 @@ class DataConfig(Section, prefix="data."):
     ] = None
     """RGB in [0, 1] that fills the hole; without it, the training set's mean."""
     encoding: Literal["centred", "plain", "mmediting"] = "centred"
-    """How the networks see photographs; fine-tuning needs the encoding of its weights.
+    """Encoding of photographs for the networks; fine-tuning needs the encoding of its weights.
     `centred`: less the mean colour (the authors). `plain`: in [0, 1] as they are
     (GLCIC-PyTorch). `mmediting`: BGR in [-1, 1], the hole grey."""
     flip: bool = False
@@ -204,8 +204,8 @@ class LossConfig(Section, prefix="loss."):
     joint_completion_weight: Annotated[float, above(0)] = 1.0
     """Scales the completion loss in the joint phase (GLCIC-PyTorch: 0.5)."""
     fakes: Literal["composite", "raw"] = "composite"
-    """What the discriminators take for fakes: the photograph with its hole completed, or
-    the network's whole output (GLCIC-PyTorch)."""
+    """The fakes that the discriminators see: the photograph with its hole completed, or the
+    network's whole output (GLCIC-PyTorch)."""
     feature_weight: Annotated[float, at_least(0)] = 0.0
     """Weight of feature matching beside the adversarial loss, under the same alpha.
     The discriminators' features of a completion should be those of its photograph."""
@@ -271,7 +271,7 @@ class AugmentConfig(Section, prefix="augment."):
 
     @property
     def changes(self) -> bool:
-        """Whether there is any change that a probability could be of."""
+        """Returns whether any change is chosen that a probability could be of."""
         return self.color or self.translation > 0 or self.cutout > 0
 
     def __post_init__(self) -> None:

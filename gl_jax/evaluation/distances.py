@@ -1,4 +1,4 @@
-"""How far a set of completed pictures is from the photographs, by their features.
+"""Distances of a set of completed pictures from the photographs, by their features.
 
 The features are those of one network, a row of numbers for each picture, and serve all
 measures: the Fréchet distance (Heusel et al. 2017; FID if the network is Inception), the
@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 
 Features = Float[np.ndarray, "n d"]
 Others = Float[np.ndarray, "m d"]
-"""Of another set, which may have another number of pictures."""
+"""Features of another set, of perhaps another number of pictures."""
 
 SUBSETS = 100
 """Subsets over which KID is averaged, the number of the authors' code."""
@@ -144,9 +144,9 @@ class PrecisionRecall(NamedTuple):
     """Shares of pictures in [0, 1]."""
 
     precision: float
-    """Of the completed pictures, how many look like photographs."""
+    """Share of the completed pictures that look like photographs."""
     recall: float
-    """Of the photographs, how many look like completed pictures."""
+    """Share of the photographs that look like completed pictures."""
 
 
 def precision_recall(photographs: Features, completed: Others) -> PrecisionRecall:

@@ -24,7 +24,7 @@ class Panel:
     series: Mapping[str, str]
     """The metrics drawn, each with its name in the legend."""
     held_out: Mapping[str, str] = field(default_factory=dict)
-    """Of some of these the metric that is theirs at validations, drawn dashed."""
+    """The same on held-out photographs, by the names of those in training; drawn dashed."""
     log: bool = False
     """On a logarithmic axis, which leaves out values of 0."""
     from_zero: bool = False
