@@ -51,7 +51,7 @@ config = Config(
     loss=LossConfig(r1=0.5, penalty_every=4, adversarial_ratio=1.0),
     augment=AugmentConfig(color=True, translation=0.125),
     completion_optimizer=OptimizerConfig(
-        "adam", 1e-3, {"b1": 0.5}, decay="cosine", joint_learning_rate=3e-4
+        "muon", 2e-3, warmup_steps=40, decay="cosine", joint_learning_rate=2e-4
     ),
     discriminator_optimizer=OptimizerConfig("adam", 2e-4, {"b1": 0.5}),
     schedule=ScheduleConfig(
