@@ -255,7 +255,7 @@ def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
 def complete(
     *,
     image: Path,
-    output: Path,
+    output: str,
     mask: Path | None = None,
     model: str | None = None,
     experiment: Path | None = None,
@@ -281,7 +281,8 @@ def complete(
 
     Args:
         image: A photo, or a folder of photos, which is read with its sub-folders.
-        output: The file to write, or the folder for the results (no suffix).
+        output: The file to write, or the folder for the results (without a suffix, or
+            with a slash at its end).
         mask: White = missing. One file for all photos, or a folder with one for each: of
             the same name, or NAME_mask*.png.
         model: A weights file, a training run's folder, or the name of a shipped model
