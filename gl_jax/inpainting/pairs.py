@@ -236,11 +236,11 @@ def pictures(
         inside = waiting.pop()
         for entry in _entries(folder, inside, others):
             path = Path(inside, entry.name)
-            hidden = entry.name.startswith(".")
-            if os.path.isdir(entry.path):
+            hidden, linked = entry.name.startswith("."), entry.is_symlink()
+            if os.path.isdir(entry.path) if linked else entry.is_dir():
                 if excluded and _identity(Path(entry.path)) in excluded:
                     continue
-                if not entry.is_symlink():
+                if not linked:
                     waiting.append(str(path))
                 elif not hidden:
                     others["link to a folder"] += 1
@@ -248,13 +248,14 @@ def pictures(
                 continue
             elif path.suffix.lower() not in known:
                 unread.append(path)
-            elif os.path.exists(entry.path) and not os.path.isfile(entry.path):
+            elif not linked and not entry.is_file():
                 # Reading a pipe would wait for ever.
                 others["pipe or device"] += 1
             else:
                 found.append(path)
                 say(f"looking through {folder}: {len(found):,} pictures so far.")
-    return sorted(found), images.left_out(+others + images.counted(unread), folder)
+    found.sort(key=lambda path: path.parts)  # faster than the paths' own order
+    return found, images.left_out(+others + images.counted(unread), folder)
 
 
 def _entries(

@@ -230,9 +230,9 @@ def test_names_that_are_no_text_or_of_another_unicode_form_are_names(
     evaluate: Any, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "photo0.png").rename(folder / os.fsdecode(b"\xff.png"))
-    (folder / "photo1.png").rename(folder / "e\u0301.png")
+    (folder / "photo1.png").rename(folder / "photo1e\u0301.png")
     first = evaluate(masks="center")
-    (folder / "e\u0301.png").rename(folder / "\u00e9.png")
+    (folder / "photo1e\u0301.png").rename(folder / "photo1\u00e9.png")
     again = evaluate(
         masks=str(tmp_path / "result" / "masks.jsonl"), output=tmp_path / "again"
     )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gl_jax import cli, compilation
-from gl_jax.inpainting import batch
+from gl_jax.inpainting import batch, progress
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 
@@ -649,6 +649,16 @@ def test_a_name_that_is_no_text_is_a_name_like_others(weights, here) -> None:
         assert "failed: \\udcfe.png is empty" in run.stdout
         assert run.stderr == "gl-jax: error: 2 completed; 1 failed\n"
         assert os.fsencode(os.path.basename(odd)) in os.listdir(os.fsencode(encoding))
+
+
+def test_a_photo_of_many_windows_says_how_far_it_is(complete, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    wide = np.zeros((400, 1000, 3), np.uint8)
+    Image.fromarray(wide).save("wide.png")
+    words = "--image wide.png --rect 10,200,2,2 --rect 990,200,2,2 --output result.png"
+    code, out, _ = complete(f"{words} --blend none")
+    assert code == 0
+    assert "wide.png: 1 of 2 windows\nwide.png: 2 of 2 windows\n" in out
 
 
 def test_pipes_in_a_folder_are_left_out(complete) -> None:
