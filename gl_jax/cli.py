@@ -8,6 +8,7 @@ unexpected exception is a bug and keeps its traceback.
 
 import dataclasses
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ from gl_jax.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code; see the head of this file."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name need not be text in the terminal's encoding.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Everything here is float32; JAX would make float64 of some of it.
     os.environ["JAX_ENABLE_X64"] = "0"
     try:

@@ -15,8 +15,10 @@ def write_whole(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name may be as long as the file system allows, so only its start is repeated.
-    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
+    # A name may be as long as the file system allows, in bytes, so only its start is
+    # repeated, and of that no part of a letter.
+    start = os.fsencode(path.name)[:100].decode(errors="ignore")
+    beside = path.with_name(f".{start}.{os.getpid()}.partial")
     try:
         with beside.open("wb") as file:
             file.write(data)

@@ -77,7 +77,7 @@ def compare(
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
             square in the middle; `freeform`, brush strokes; or a folder with a mask for
-            each photograph, white = missing.
+            each photograph, of its name, white = missing.
         methods: Names, separated by spaces or commas: `gl` is the network of `model`, the
             path of a further model is a method, too; a wrong name prints all baselines.
         count: Number of photographs, spread evenly over the set.
@@ -128,7 +128,7 @@ def evaluate(
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
-            (white = missing), or the masks.jsonl of another evaluation.
+            (of its name, white = missing), or the masks.jsonl of another evaluation.
         protocol: `mmediting` crops and masks like that project's published table.
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
@@ -255,7 +255,7 @@ def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
 def complete(
     *,
     image: Path,
-    output: Path,
+    output: str,
     mask: Path | None = None,
     model: str | None = None,
     experiment: Path | None = None,
@@ -281,7 +281,8 @@ def complete(
 
     Args:
         image: A photo, or a folder of photos, which is read with its sub-folders.
-        output: The file to write, or the folder for the results (no suffix).
+        output: The file to write, or the folder for the results (without a suffix, or
+            with a slash at its end).
         mask: White = missing. One file for all photos, or a folder with one for each: of
             the same name, or NAME_mask*.png.
         model: A weights file, a training run's folder, or the name of a shipped model

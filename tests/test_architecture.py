@@ -49,7 +49,7 @@ HOMES = {
     "orbax": "training.checkpoint",
     "optax": "training",
     "tensorboardX": "training.report.tensorboard",
-    "rich": "training.report.screen inpainting.batch",
+    "rich": "training.report.screen inpainting.progress",
     "matplotlib": "figures",
     "PIL": "images",
     "cv2": "evaluation.baselines evaluation.protocol inpainting.blending images",

@@ -36,7 +36,9 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fa
 
 
 def test_the_longest_name_that_a_disk_takes_is_written(tmp_path):
-    files.write_whole(tmp_path / ("n" * 255), b"")
+    for name in ("n" * 255, "漢" * 85, "a" + "漢" * 84):
+        files.write_whole(tmp_path / name, b"")
+        assert (tmp_path / name).exists()
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):

@@ -31,6 +31,7 @@ from gl_jax.evaluation.photographs import (
     Photograph,
     Reader,
     Selection,
+    hole_notes,
     one_line,
     unreadable_notes,
 )
@@ -157,6 +158,7 @@ def _photographs(
             f"{selection.count} photographs were asked for, there are {count}."
         )
     entries = replace(selection, count=count).drawn(source, side)
+    notes += hole_notes(selection, entries)
     reader = Reader(source, side)
     batches = reader.batches(entries, READERS)
     photographs = [photograph for _, batch in batches for photograph in batch]

@@ -27,6 +27,7 @@ from gl_jax.evaluation.photographs import (
     Photograph,
     Reader,
     Selection,
+    hole_notes,
     require_at_least,
     unreadable_notes,
 )
@@ -109,6 +110,7 @@ def run(
     notes = [
         *networks.notes,
         *selection.left_out(source),
+        *hole_notes(selection, entries),
         *unreadable_notes(unreadable),
     ]
     sets, distance = _of_sets(rows, arrays, notes)

@@ -23,9 +23,10 @@ from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.protocol import Box, Place
-from gl_jax.files import write_output
-from gl_jax.inpainting import masks
+from gl_jax.files import reason, write_output
+from gl_jax.inpainting import masks, pairs
 from gl_jax.inpainting.masks import Mask
+from gl_jax.inpainting.pairs import MasksByName
 
 
 @dataclass(frozen=True)
@@ -109,34 +110,53 @@ def from_folder(
 ) -> list[Entry]:
     """Returns entries with the masks of a folder, white = missing, all of seed 0.
 
-    A mask belongs to the photograph of the same stem if every photograph has one; else
-    masks and photographs are paired in sorted order, and there must be equally many. Of
-    a mask of another size the middle square is taken, as of a photograph. Raises
-    UsageError if the numbers differ, and for an unreadable mask or one that is empty or
-    covers everything.
+    Every photograph has a mask of its name: of the same stem or NAME_mask*, in the folder
+    or in one below it that the photographs' folders have too (`MasksByName`). Of a mask
+    of another size the middle square is taken, as of a photograph. Raises UsageError
+    unless each photograph has exactly one mask and each mask is of one photograph, and
+    for an unreadable mask or one that is empty or covers everything.
     """
-    suffixes = images.readable_suffixes()
-    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    paths = sorted(path for path in files if path.suffix.lower() in suffixes)
-    others = (p for p in files if p.is_file() and p.suffix.lower() not in suffixes)
-    left_out = images.left_out(images.counted(others), folder)
-    by_stem = {path.stem: path for path in paths}
-    if len(by_stem) == len(paths) and all(Path(n).stem in by_stem for n in names):
-        chosen = [by_stem[Path(name).stem] for name in names]
-    elif len(paths) == len(names):
-        chosen = paths
-    else:
+    paths, left_out = pairs.pictures(folder, log=lambda text: None)
+    by_name = MasksByName(paths)
+    of_masks: dict[Path, str] = {}
+    without = []
+    for name in names:
+        own = _own(Path(name), by_name)
+        if not own:
+            without.append(name)
+            continue
+        listed = ", ".join(map(str, own))
+        if len(own) > 1:
+            raise UsageError(
+                f"photograph {name} has {len(own)} masks in {folder}: {listed}; keep one."
+            )
+        if own[0] in of_masks:
+            raise UsageError(
+                f"mask {folder / own[0]} would be for {of_masks[own[0]]} and for {name}; "
+                "put masks into folders named as the photographs'."
+            )
+        of_masks[own[0]] = name
+    if without:
+        first = Path(without[0])
         raise UsageError(
-            f"there are {len(names)} photographs and {len(paths)} masks in {folder}; "
-            "give one mask for each, or masks with the photographs' names."
-            f"{f' ({left_out})' if left_out else ''}"
+            f"there are {len(names)} photographs and {len(paths)} masks in {folder}, and "
+            f"{len(without)} of the photographs have none of their name, the first "
+            f"{first.name} (looked for {first.stem}.* and {first.stem}_mask*); name each "
+            f"mask after its photograph.{f' ({left_out})' if left_out else ''}"
         )
     return [
-        _entry(name, position, 0, index, _read_mask(path, side))
+        _entry(name, position, 0, index, _read_mask(folder / path, side))
         for index, (name, position, path) in enumerate(
-            zip(names, positions, chosen, strict=True)
+            zip(names, positions, of_masks, strict=True)
         )
     ]
+
+
+def _own(photograph: Path, by_name: MasksByName) -> list[Path]:
+    """Returns the masks whose folders have most in common with the photograph's."""
+    parts = photograph.parts
+    tails = (Path(*parts[start:]) for start in range(len(parts)))
+    return next((own for tail in tails if (own := by_name.of(tail))), [])
 
 
 def write(entries: Iterable[Entry], path: Path) -> str:
@@ -159,8 +179,15 @@ def read(path: Path) -> list[Entry]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"mask list {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise UsageError(
+            f"mask list {path} cannot be read: {reason(error)}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is no mask list, which is text (masks.jsonl); give pictures of masks "
+            "as a folder with one for each photograph."
+        ) from error
     entries = []
     for number, line in enumerate(lines, 1):
         try:
@@ -252,9 +279,7 @@ def _digest(mask: Mask) -> str:
 
 def _read_mask(path: Path, side: int) -> Mask:
     photo = images.read(path)
-    mask = masks.from_white(
-        photo.pixels, photo.white, photo.alpha, exact=photo.lossless
-    )
+    mask, _ = masks.from_picture(photo, f"mask {path}")
     shortest = min(mask.shape)
     top, left = ((length - shortest) // 2 for length in mask.shape)
     square = mask[top : top + shortest, left : left + shortest]

@@ -23,6 +23,7 @@ from gl_jax.evaluation.protocol import (
 )
 from gl_jax.figures.sheets import Tile
 from gl_jax.images import RgbImage
+from gl_jax.inpainting.pairs import composed
 
 SEEDS = (0, 1, 2)
 """Seeds of random holes if none are given."""
@@ -150,7 +151,7 @@ class Selection:
             )
         for entry in entries:
             name = Path(source.name(entry.position)).name
-            if name != entry.photograph:
+            if composed(name) != composed(entry.photograph):
                 raise UsageError(
                     f"mask list {self.masks} says that photograph {entry.position} is "
                     f"{entry.photograph}; in {self.data} it is {name}. Give the "
@@ -208,6 +209,19 @@ class Reader:
                     waiting.append([pool.submit(self._read, entry) for entry in later])
                 results = [future.result() for future in waiting.popleft()]
                 yield batch, [result for result in results if result is not None]
+
+
+def hole_notes(selection: Selection, entries: Sequence[Entry]) -> list[str]:
+    """Returns a line on a folder of masks that may be meant the other way, if it is one."""
+    if not Path(selection.masks).expanduser().is_dir() or selection.masks in KINDS:
+        return []
+    doubtful = sum(entry.mask().mean() > 1 / 2 for entry in entries)
+    if 2 * doubtful <= len(entries):
+        return []
+    return [
+        f"{doubtful} of {len(entries)} masks in {selection.masks} mark more than half of "
+        "their photographs as missing; if black marks what is missing, invert them."
+    ]
 
 
 def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:

@@ -317,7 +317,7 @@ def write(
 ) -> None:
     """Writes a result's files into `output`, and a sheet if there are rows of tiles."""
     for name, text in result.files().items():
-        write_output(output / name, text.encode())
+        write_output(output / name, text.encode(errors="backslashreplace"))
     if tiles:
         write_output(output / sheet, draw_sheet(titles, tiles))
 

@@ -69,7 +69,8 @@ def fitted(figure: "Figure", text: str, width: float, size: float) -> str:
         extent = renderer.get_text_width_height_descent(words, font, ismath=False)
         return float(extent[0])
 
-    text = " ".join(text.split())
+    # A file's name need not be text.
+    text = " ".join(text.split()).encode(errors="backslashreplace").decode()
     if pixels(text) <= width:
         return text
     heads = (text[:count].rstrip() for count in range(len(text), -1, -1))

@@ -29,9 +29,11 @@ from gl_jax.images.photo import (
 )
 from gl_jax.images.reading import (
     allow_pixels,
+    decode,
     from_pillow,
     is_pillow,
     read,
+    read_bytes,
     read_rgb,
     readable_suffixes,
 )
@@ -40,6 +42,7 @@ from gl_jax.images.writing import (
     format_of,
     holds_alpha,
     output_suffix,
+    require_size,
     to_pillow,
     write,
 )
@@ -53,6 +56,7 @@ __all__ = [
     "RgbImage",
     "allow_pixels",
     "counted",
+    "decode",
     "format_of",
     "from_array",
     "from_pillow",
@@ -63,9 +67,11 @@ __all__ = [
     "mirrored",
     "output_suffix",
     "read",
+    "read_bytes",
     "read_crop",
     "read_rgb",
     "readable_suffixes",
+    "require_size",
     "resized",
     "side_by_side",
     "to_pillow",

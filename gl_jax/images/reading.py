@@ -72,19 +72,30 @@ def read(path: Path, name: str | None = None) -> Photo:
     no photograph.
     """
     name = str(path) if name is None else name
+    return decode(read_bytes(path, name), name, path.suffix)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """The bytes of a file; UsageError, one line that starts with `name`, if it cannot."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"{name} does not exist.") from error
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {reason(error)}.") from error
+
+
+def decode(data: bytes, name: str, suffix: str = "") -> Photo:
+    """The photograph in a file's bytes, as `read` gives it; `suffix` is of its name."""
     with opened(data, name) as image:
-        return _photo(image, data, name, path.suffix)
+        return _photo(image, data, name, suffix)
 
 
 def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
     """A Pillow image as a photo; UsageError where it cannot be decoded."""
     info = dict(image.info)
+    if 0 in image.size:
+        raise UsageError(f"{name} has no pixels: it is {image.width}x{image.height}.")
     try:
         with _reported(name):
             tiff.require_known_colors(image)

@@ -37,6 +37,9 @@ HELD = {
 DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}
 """Of lossy formats where nothing says which; a JPEG keeps the tables it came with."""
 
+LARGEST = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "TGA": 65_535, "AVIF": 65_536}
+"""Pixels of the longest side that a format holds, or that its encoder writes."""
+
 
 def output_suffix(path: Path) -> str:
     """The suffix for what becomes of the image in `path`: its own where it is writable."""
@@ -55,6 +58,16 @@ def format_of(name: str) -> str:
 def holds_alpha(kind: str) -> bool:
     """Whether the format, as `format_of` returns it, holds more than a transparent colour."""
     return any(mode.endswith("A") for mode in FORMATS[kind][1].split())
+
+
+def require_size(kind: str, height: int, width: int) -> None:
+    """UsageError if the format, as `format_of` returns it, holds no such image."""
+    limit = LARGEST.get(kind)
+    if limit is not None and max(height, width) > limit:
+        raise UsageError(
+            f"{kind} holds sides of up to {limit:,} pixels, and the result has "
+            f"{width}x{height}; write another format, say --format png."
+        )
 
 
 def to_pillow(photo: Photo) -> Image.Image:
@@ -88,6 +101,7 @@ def write(
     Raises UsageError where the file cannot be written.
     """
     kind = format_of(path.suffix or path.name) if format is None else format
+    require_size(kind, *photo.size)
     data, notices = _encoded(photo, kind, quality)
     write_output(path, data)
     return tuple(notices)
@@ -123,7 +137,15 @@ def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[
     if photo.mode in ("P", "PA") and kind != "GIF":
         notices.append(f"{photo.name} had a palette: it is written in full colour.")
     buffer = io.BytesIO()
-    image.save(buffer, kind, **_options(photo, kind, image.mode, quality, notices))
+    options = _options(photo, kind, image.mode, quality, notices)
+    try:
+        image.save(buffer, kind, **options)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        # An encoder refuses with any of these what its format has no place for.
+        fault = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"{photo.name} cannot be written as {kind}: {fault}."
+        ) from error
     return buffer.getvalue(), notices
 
 

@@ -9,8 +9,8 @@ sizes share few compiled programs. JAX is loaded with the model, not with this p
 """
 
 import functools
+import os
 import textwrap
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -25,16 +25,16 @@ from scipy import ndimage
 from gl_jax import compilation, images
 from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.experiment import Experiment, load_experiment
-from gl_jax.images import Photo, PillowImage
-from gl_jax.inpainting import blending, masks, regions
+from gl_jax.images import Photo
+from gl_jax.inpainting import blending, inputs, masks, regions
+from gl_jax.inpainting.inputs import ImageLike, Notify
 from gl_jax.models import inference
 from gl_jax.weights import native
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
-ImageLike = str | Path | PillowImage | np.ndarray
 Blend = Literal["poisson", "none"]
-Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
 Mask = Bool[np.ndarray, "h w"]
 
 DEFAULT_MODEL = "demo"
@@ -43,6 +43,29 @@ HOW_TO_GET = (
     "give it as --model runs/first (in Python gl_jax.load('runs/first')), or make one of "
     "other people's weights with `gl-jax convert`."
 )
+_started = _forked = False
+"""Whether JAX runs for a Completer, and whether this process is a fork of one where it
+did. Its threads are not forked, so there its first program would wait for ever."""
+
+
+def _remember_fork() -> None:
+    global _forked
+    _forked = _started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_fork)
+
+
+def _require_no_fork() -> None:
+    if _forked:
+        raise UsageError(
+            "this process is a fork of one with a loaded model, where JAX hangs; start "
+            "processes with multiprocessing.get_context('spawn'), and load the model in "
+            "each."
+        )
+
+
 FAR_LARGER = 2
 """Times the largest trained hole from which on a hole is completed coarsely first."""
 
@@ -74,6 +97,7 @@ def load_model(
     source: str | Path | None = None, experiment: str | Path | None = None
 ) -> Model:
     """The model that `load` makes a Completer of."""
+    _require_no_fork()
     own = load_experiment(str(experiment)) if experiment is not None else None
     return _load_model(source, own)
 
@@ -135,6 +159,9 @@ class Completer:
 
     def __init__(self, model: Model) -> None:
         """Puts the model onto the device; programs are compiled when first needed."""
+        global _started
+        _require_no_fork()
+        _started = True
         network = model.network(compilation.ops())
         self.model = model
         self.trained = _trained(model)
@@ -156,25 +183,27 @@ class Completer:
         `image` and `mask` are paths, Pillow images or arrays: [h, w, 3] in RGB order, also
         with alpha or grey, uint8 or floats in [0, 1] (the result is float32 then). White
         in the mask is missing; an array may also be of bool or of 0 and 1. Outside the
-        hole not a bit changes. A mask of another
-        size is resized with a warning, or refused where `strict_size`. The other
-        options are those of `complete_photo`.
+        hole not a bit changes. A mask of another size is resized with a warning, or
+        refused if `strict_size` or if it lies on its side; one that is likely to mean
+        something else is warned of, or refused. The other options are those of
+        `complete_photo`.
 
         Raises UsageError, one line, for whatever the caller can mend.
         """
-        photo = _photo(image, "the image")
+        photo = inputs.photo_of(image)
         for notice in photo.notices:
-            _warn(notice)
-        hole, why = _mask(mask, photo, strict_size)
+            inputs.warn(notice)
+        hole = inputs.hole_of(mask, photo, strict=strict_size)
+        if doubt := masks.doubt(hole, "the mask"):
+            inputs.warn(doubt)
         done = self.complete_photo(
             photo,
             hole,
             blend=blend,
             feather=feather,
             resize_to=resize_to,
-            notify=lambda text: _warn(f"{text}{why}"),
         )
-        return _like(image, done)
+        return inputs.like(image, done)
 
     def batch(
         self,
@@ -188,7 +217,7 @@ class Completer:
         """
         listed = list(images)
         each: list[Any]
-        if isinstance(masks, str | Path | np.ndarray) or _is_image(masks):
+        if inputs.is_one(masks):
             each = [masks] * len(listed)
         else:
             each = list(cast(Iterable[ImageLike], masks))
@@ -210,10 +239,10 @@ class Completer:
         It is neither composited nor blended, and RGB in [0, 1] for every model. Images
         and masks are those of a call.
         """
-        photo = _photo(image, "the image")
-        hole, _ = _mask(mask, photo, strict_size)
+        photo = inputs.photo_of(image)
+        hole = inputs.hole_of(mask, photo, strict=strict_size)
         return self._outputs(
-            photo.unit, hole | transparent(photo), regions.whole(*photo.size)
+            photo.unit, hole | inputs.transparent(photo), regions.whole(*photo.size)
         )
 
     def complete_photo(
@@ -226,6 +255,7 @@ class Completer:
         resize_to: int | None = None,
         opaque: bool = False,
         notify: Notify | None = None,
+        progress: Progress | None = None,
     ) -> Photo:
         """The photo with its hole, bool [h, w], completed.
 
@@ -236,24 +266,28 @@ class Completer:
         it at its own size. Where the photo is wholly transparent it has no colours to go
         on from, and outside the hole it stays so. With `opaque`, what is completed is no
         longer transparent.
-        `notify` gets a line for what a user should know, by default a Python warning.
+        `notify` gets a line for what a user should know, by default a Python warning;
+        `progress` the numbers of windows that are done and of all, after each.
 
-        An empty hole is the photo unchanged; UsageError where nothing but hole is left.
+        An empty hole is the photo unchanged. Raises UsageError where nothing but hole is
+        left, and MemoryError if the device has too little memory.
         """
-        notify = _warn if notify is None else notify
+        notify = inputs.warn if notify is None else notify
         if blend not in ("poisson", "none"):
             raise UsageError(f"blend (={blend!r}) must be 'poisson' or 'none'.")
         if resize_to is not None and resize_to != 0 and resize_to < 16:
             raise UsageError(f"resize_to (={resize_to}) must be 0 or at least 16.")
-        require_hole(photo, hole, notify)
+        inputs.require_hole(photo, hole, notify)
         if not hole.any():
             return photo
-        void = transparent(photo) & ~hole
+        void = inputs.transparent(photo) & ~hole
         weight = np.where(void, 0, masks.feathered(hole, feather))
         region = weight > 0
         box = _around(region, margin=8)
         colors = photo.unit(box)
-        completed = self._completed(photo, hole | void, region, resize_to, notify)[box]
+        completed = self._completed(
+            photo, hole | void, region, resize_to, notify, progress
+        )[box]
         inner = region[box]
         if blend == "poisson" and not (inner | void[box]).all():
             completed = blending.blend(completed, colors, inner, void[box])
@@ -268,6 +302,7 @@ class Completer:
         region: Mask,
         resize_to: int | None,
         notify: Notify,
+        progress: Progress | None,
     ) -> Float[np.ndarray, "h w 3"]:
         """The network's colours where `region` is true; elsewhere anything.
 
@@ -281,7 +316,8 @@ class Completer:
             plain = region.copy()
             for large in coarse:
                 plain[large.box] &= ~large.part
-        completed = self._outputs(photo.unit, hole, regions.windows(plain))
+        windows = regions.windows(plain)
+        completed = self._outputs(photo.unit, hole, windows, progress)
         for large in coarse:
             enlarged = self._coarse(photo, hole, large)
             completed[large.box][large.part] = enlarged[large.part]
@@ -314,14 +350,16 @@ class Completer:
         colors: Callable[[images.Box], Float[np.ndarray, "y x 3"]],
         hole: Mask,
         windows: list[regions.Window],
+        progress: Progress | None = None,
     ) -> Float[np.ndarray, "h w 3"]:
         """The network's output inside the windows; elsewhere 0."""
+        _require_no_fork()
         height, width = hole.shape
         in_part = inference.takes_size(self._network)
         if windows and not in_part:
             windows = regions.at_once(height, width)
         output = np.zeros((height, width, 3), np.float32)
-        for window in windows:
+        for number, window in enumerate(windows, 1):
             box = (
                 slice(window.top, min(window.top + window.height, height)),
                 slice(window.left, min(window.left + window.width, width)),
@@ -341,6 +379,25 @@ class Completer:
                 np.pad(image, (*below, (0, 0)), mode="edge"), (*beyond, (0, 0))
             )
             mask = np.pad(np.pad(mask, below), beyond)
+            result = self._compute(image, mask, size)
+            rows, columns = window.inner
+            inner = (
+                slice(rows.start - window.top, rows.stop - window.top),
+                slice(columns.start - window.left, columns.stop - window.left),
+            )
+            output[window.inner] = result[inner]
+            if progress is not None:
+                progress(number, len(windows))
+        return output
+
+    def _compute(
+        self,
+        image: Float[np.ndarray, "y x 3"],
+        mask: Bool[np.ndarray, "y x"],
+        size: list[int],
+    ) -> Float[np.ndarray, "y x 3"]:
+        """The network's output for one window; MemoryError if it is too large."""
+        try:
             result = _program()(
                 self._network,
                 self.model.convention,
@@ -349,13 +406,14 @@ class Completer:
                 mask[None, ..., None],
                 np.array(size, np.int32),
             )
-            rows, columns = window.inner
-            inner = (
-                slice(rows.start - window.top, rows.stop - window.top),
-                slice(columns.start - window.left, columns.stop - window.left),
-            )
-            output[window.inner] = np.asarray(result)[0][inner]
-        return output
+            return np.asarray(result)[0]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise MemoryError(
+                f"the device has too little memory for {image.shape[1]}x"
+                f"{image.shape[0]} pixels at once"
+            ) from error
 
 
 @functools.cache
@@ -375,47 +433,6 @@ def _run(
     inputs = convention.encode(images, mask.astype(images.dtype))
     completed = inference.complete(network, variables, inputs, size)
     return jnp.asarray(convention.decode(completed))
-
-
-def require_hole(photo: Photo, hole: Mask, notify: Notify) -> None:
-    """UsageError where the hole is all of the photo; a notice where it is nothing."""
-    if hole.shape != photo.size:
-        raise ValueError(f"the mask is {hole.shape}, {photo.name} is {photo.size}.")
-    if hole.all():
-        raise UsageError(
-            f"{photo.name}: the mask covers the whole photo, so there is nothing to "
-            "continue from; if black marks what is missing, use --invert-mask."
-        )
-    if (hole | transparent(photo)).all() and hole.any():
-        raise UsageError(
-            f"{photo.name}: all that the mask leaves is transparent, so there is nothing "
-            "to continue from."
-        )
-    if not hole.any():
-        notify(f"{photo.name}: nothing is marked as missing, so it stays unchanged.")
-
-
-def transparent(photo: Photo) -> Mask:
-    """The pixels without a colour of their own: those whose alpha is 0."""
-    if photo.alpha is None:
-        return np.zeros(photo.size, bool)
-    return np.asarray(photo.alpha == 0)
-
-
-def fitted(
-    mask: Mask, photo: Photo, name: str, *, strict: bool, notify: Notify
-) -> Mask:
-    """The mask at the photo's size, with a notice; UsageError where `strict` and other."""
-    if mask.shape == photo.size:
-        return mask
-    (height, width), (tall, wide) = mask.shape, photo.size
-    if strict:
-        raise UsageError(
-            f"{name} is {width}x{height} pixels and {photo.name} {wide}x{tall}; resize "
-            "one of them, or leave out --strict-size."
-        )
-    notify(f"{name} is resized from {width}x{height} to {wide}x{tall} pixels.")
-    return masks.resized(mask, photo.size)
 
 
 class _Large(NamedTuple):
@@ -477,48 +494,3 @@ def _trained(model: Model) -> Sizes:
     *_, hole = str(told.get("holes", default.hole)).split()
     usable = isinstance(image, int) and image >= 16 and hole.isdigit() and int(hole) > 0
     return Sizes(image, int(hole)) if usable else default
-
-
-def _photo(image: ImageLike, name: str) -> Photo:
-    if isinstance(image, str | Path):
-        return images.read(Path(image))
-    if isinstance(image, np.ndarray):
-        return images.from_array(image, name)
-    if images.is_pillow(image):
-        return images.from_pillow(image, name)
-    raise UsageError(
-        f"{name} must be a path, a Pillow image or an array, not "
-        f"{type(image).__name__}."
-    )
-
-
-def _mask(mask: ImageLike, photo: Photo, strict: bool) -> tuple[Mask, str]:
-    """What is missing, and where that is nothing, what may have been meant."""
-    name, why = "the mask", ""
-    if isinstance(mask, np.ndarray):
-        found = masks.from_array(mask)
-    else:
-        picture = _photo(mask, name)
-        name, told = picture.name, (picture.pixels, picture.white, picture.alpha)
-        found = masks.from_white(*told, exact=picture.lossless)
-        why = "" if found.any() else f" {masks.why_empty(*told)}"
-    return fitted(found, photo, name, strict=strict, notify=_warn), why
-
-
-def _is_image(value: object) -> bool:
-    return images.is_pillow(value)
-
-
-def _like(image: ImageLike, done: Photo) -> Any:
-    """The completed photo as the kind of thing that was given."""
-    if not isinstance(image, np.ndarray):
-        return images.to_pillow(done)
-    if image.ndim == 2 or image.shape[2] == 1:
-        return done.pixels[..., :1].reshape(image.shape)
-    if done.alpha is None:
-        return done.pixels
-    return np.concatenate([done.pixels, done.alpha[..., None]], axis=-1)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=2)

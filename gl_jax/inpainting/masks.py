@@ -13,13 +13,17 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from gl_jax.config import UsageError
-from gl_jax.images.photo import LUMA
+from gl_jax.images.photo import LUMA, Photo
 
 Mask = Bool[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "h w 3"]
 Alpha = Shaped[np.ndarray, "h w"]
 
 THRESHOLD = 127 / 255
+_DARK, _LIGHT = 16, 239
+"""Levels of 255 between which a pixel is neither black nor white."""
+_PHOTOGRAPH = 64
+"""Levels between black and white from which on a picture is no mask."""
 
 
 def from_white(
@@ -31,12 +35,55 @@ def from_white(
     above 1 is taken as one of 0 and 1, unless it is not `exact`, as a JPEG's black is
     not.
     """
-    whole = pixels.dtype.kind in "iu"
-    full = 1 if exact and whole and pixels.max(initial=0) <= 1 else white
-    mask = _brightness(pixels) > THRESHOLD * full
+    mask = _brightness(pixels) > THRESHOLD * _full(pixels, white, exact)
     if alpha is not None:
         mask &= alpha > THRESHOLD * white
     return mask
+
+
+def _full(pixels: Pixels, white: float, exact: bool) -> float:
+    whole = pixels.dtype.kind in "iu"
+    return 1.0 if exact and whole and pixels.max(initial=0) <= 1 else white
+
+
+def from_picture(picture: Photo, name: str) -> tuple[Mask, list[str]]:
+    """Missing where the picture is white, and lines on what may be mistaken in it.
+
+    Raises UsageError for a picture that cannot be meant so: a photograph, and one that
+    shows something, but nothing in white.
+    """
+    pixels, white, alpha = picture.pixels, picture.white, picture.alpha
+    mask = from_white(pixels, white, alpha, exact=picture.lossless)
+    if not mask.any():
+        if reason := why_empty(pixels, white, alpha, exact=picture.lossless):
+            raise UsageError(f"{name} has no white. {reason}")
+        return mask, [f"{name} is black throughout; white marks what is missing."]
+    levels = _brightness(pixels) * (255 / _full(pixels, white, picture.lossless))
+    between = levels[(levels > _DARK) & (levels < _LIGHT)]
+    share, shades = between.size / levels.size, len(np.unique(np.rint(between)))
+    if share > 1 / 2 and shades >= _PHOTOGRAPH:
+        raise UsageError(
+            f"{name} looks like a photograph: {share:.0%} of it is neither black nor "
+            "white. White marks what is missing, black what is to stay."
+        )
+    if share > 1 / 10:
+        return mask, [
+            f"{name} is neither black nor white in {share:.0%} of its pixels; those "
+            f"brighter than 127 of 255 count as missing ({mask.mean():.0%} of all)."
+        ]
+    return mask, []
+
+
+def doubt(hole: Mask, name: str, *, inverted: bool = False) -> str | None:
+    """A line on a mask that leaves less than half, and so may be meant the other way."""
+    if hole.all() or hole.mean() <= 1 / 2:
+        return None
+    if inverted:
+        return f"{name}, inverted, marks {hole.mean():.0%} of the photo as missing."
+    return (
+        f"{name} marks {hole.mean():.0%} of the photo as missing; if that is what is to "
+        "stay, invert it (--invert-mask)."
+    )
 
 
 def from_alpha(alpha: Alpha, white: float) -> Mask:
@@ -91,7 +138,9 @@ def from_seed(size: tuple[int, int], seed: int, name: str = "") -> Mask:
     It follows from the seed, the size and `name`, so that each photo of a folder has a
     hole of its own and keeps it when others come and go.
     """
-    generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    generator = np.random.default_rng(
+        (seed, zlib.crc32(name.encode(errors="surrogatepass")))
+    )
     return random_rectangle(generator, size, (min(size), min(size)))
 
 
@@ -117,22 +166,32 @@ def random_rectangle(
 def from_array(values: np.ndarray) -> Mask:
     """A mask from an array that says what is missing, in any of the usual ways.
 
-    [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], of bool, of whole numbers (0 and 255, or
-    0 and 1), or of floating point in [0, 1].
+    [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], of bool or of numbers from 0 to 1, to 255
+    or to 65,535: the least of these that nothing exceeds is white. Raises UsageError for
+    other arrays, and for one with something in it but no white.
     """
     shape = values.shape
     fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
-    if not fits or values.dtype.kind not in "buif":
+    if not fits or values.dtype.kind not in "buif" or 0 in shape:
         raise UsageError(
             f"the mask must be an array [h, w] of bool, of 0 and 255, or of 0 and 1, not "
             f"{values.dtype} {list(shape)}."
         )
     channels = values.reshape(*shape[:2], -1)
-    white = 1.0 if values.dtype.kind in "bf" else 255.0
     numbers = channels.astype(np.uint8) if values.dtype == bool else channels
+    lowest, highest = numbers.min(), numbers.max()
+    if not (lowest >= 0 and highest <= 65535):
+        raise UsageError(
+            "the mask must be an array of numbers from 0 to 1, 255 or 65535, not from "
+            f"{lowest:g} to {highest:g}."
+        )
+    white = next(white for white in (1.0, 255.0, 65535.0) if highest <= white)
     alpha = numbers[..., 3] if channels.shape[2] == 4 else None
     colors = numbers[..., :3] if channels.shape[2] > 2 else numbers.repeat(3, axis=2)
-    return from_white(colors, white, alpha)
+    mask = from_white(colors, white, alpha)
+    if not mask.any() and (reason := why_empty(colors, white, alpha)):
+        raise UsageError(f"the mask has no white. {reason}")
+    return mask
 
 
 def resized(mask: Mask, size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
@@ -171,13 +230,26 @@ def feathered(mask: Mask, radius: int) -> Float[np.ndarray, "h w"]:
     return weight
 
 
-def why_empty(pixels: Pixels, white: float, alpha: Alpha | None) -> str:
-    """What a picture with no white may have been meant to say, in one sentence."""
-    if alpha is not None and (alpha <= THRESHOLD * white).any():
+def why_empty(
+    pixels: Pixels, white: float, alpha: Alpha | None, *, exact: bool = True
+) -> str:
+    """What a picture with no white may have been meant to say; "" if it is all black.
+
+    A picture that is not `exact`, as a JPEG, may be black with some noise.
+    """
+    clear = np.zeros(pixels.shape[:2], bool)
+    if alpha is not None:
+        clear = from_alpha(alpha, white)
+    brightest = pixels[~clear].max(initial=0)
+    if clear.any() and not clear.all():
+        drawn = " --invert-mask" if clear.mean() > 1 / 2 else ""
+        meant = "drawn" if drawn else "transparent"
         return (
             "It has transparency but no white: white marks what is missing; for "
-            "transparent = missing use --mask-from alpha."
+            f"{meant} = missing use --mask-from alpha{drawn}."
         )
+    if brightest <= (0 if exact else _DARK * white / 255):
+        return ""
     if (pixels != pixels[..., :1]).any():
         saturated = pixels.max(axis=-1).astype(float) - pixels.min(axis=-1)
         row, column = np.unravel_index(saturated.argmax(), saturated.shape)
@@ -187,7 +259,12 @@ def why_empty(pixels: Pixels, white: float, alpha: Alpha | None) -> str:
             "It has colours but no white: white marks what is missing; for a colour use "
             f"--mask-color, here perhaps '#{color}'."
         )
-    return "White marks what is missing; for black = missing use --invert-mask."
+    level = round(float(brightest) * 255 / white)
+    color = f", here perhaps '#{level:02x}{level:02x}{level:02x}'" if level else ""
+    return (
+        f"Its brightest value is {brightest:g} of {white:g}: white marks what is missing; "
+        f"for the pixels of one grey, or of one label, use --mask-color{color}."
+    )
 
 
 def _brightness(pixels: Pixels) -> np.ndarray:

@@ -330,14 +330,21 @@ def test_holes_come_from_a_folder_too(folder: Path, tmp_path: Path) -> None:
     for index in range(COUNT):
         mask = np.zeros((SIDE, SIDE), np.uint8)
         mask[4:12, 6 + index : 20] = 255
-        Image.fromarray(mask).save(masks / f"{index}.png")
+        Image.fromarray(mask).save(masks / f"photo{index}.png")
     compare(folder, tmp_path, masks=str(masks))
     with Image.open(tmp_path / "comparison.png") as sheet:
         shown = np.asarray(sheet.convert("RGB"))[30:222:6, 8:200:6]
     np.testing.assert_array_equal(shown[4:12, 6:20], 255)
-    (masks / "2.png").unlink()
+    (masks / "photo2.png").unlink()
     with pytest.raises(UsageError, match="3 photographs and 2 masks"):
         compare(folder, tmp_path / "other", masks=str(masks))
+    for index in range(COUNT):
+        Image.new("L", (SIDE, SIDE), 255).save(masks / f"photo{index}.png")
+        with Image.open(masks / f"photo{index}.png") as mask:
+            mask.paste(0, (0, 0, 8, 8))
+            mask.save(masks / f"photo{index}.png")
+    result = compare(folder, tmp_path / "inverted", masks=str(masks), methods=("mean",))
+    assert any("3 of 3 masks in" in n and "invert them" in n for n in result.notes)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:

@@ -226,6 +226,33 @@ def test_masks_of_a_folder(evaluate: Any, tmp_path: Path) -> None:
         evaluate(masks=str(masks), output=tmp_path / "other")
 
 
+def test_names_that_are_no_text_or_of_another_unicode_form_are_names(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "photo0.png").rename(folder / os.fsdecode(b"\xff.png"))
+    (folder / "photo1.png").rename(folder / "photo1e\u0301.png")
+    first = evaluate(masks="center")
+    (folder / "photo1e\u0301.png").rename(folder / "photo1\u00e9.png")
+    again = evaluate(
+        masks=str(tmp_path / "result" / "masks.jsonl"), output=tmp_path / "again"
+    )
+    assert again.to_csv() == first.to_csv()
+
+
+def test_masks_that_mark_most_of_all_photographs_are_doubted(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(COUNT):
+        mask = np.full((SIDE, SIDE), 255, np.uint8)
+        mask[8:20, 4:10] = 0
+        Image.fromarray(mask).save(masks / f"photo{index}.png")
+    evaluate(masks=str(masks))
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert "5 of 5 masks in" in text and "if black marks what is missing, inv" in text
+
+
 def test_a_photograph_that_cannot_be_read_is_left_out_and_named(
     evaluate: Any, folder: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,61 @@ def test_masks_of_a_folder_belong_to_the_photograph_of_their_stem(
     np.testing.assert_array_equal([e.mask() for e in entries], masks[::-1])
 
 
-def test_otherwise_masks_are_paired_in_sorted_order(
+def test_masks_are_never_paired_by_their_order(
     masks: np.ndarray, tmp_path: Path
 ) -> None:
-    for number, mask in enumerate(masks):
-        save(tmp_path / "masks", f"{number}.png", mask)
+    for name, mask in zip(("x", "y", "another"), masks, strict=True):
+        save(tmp_path / "masks", f"{name}.png", mask)
+    message = (
+        r"3 photographs and 3 masks in .*masks, and 1 of the photographs have none of "
+        r"their name, the first z.png \(looked for z.\* and z_mask\*\)"
+    )
+    with pytest.raises(UsageError, match=message):
+        mask_list.from_folder(tmp_path / "masks", NAMES, POSITIONS, 16)
+    save(tmp_path / "masks", "z_mask.png", masks[2])
     entries = mask_list.from_folder(tmp_path / "masks", NAMES, POSITIONS, 16)
     np.testing.assert_array_equal([e.mask() for e in entries], masks)
+
+
+def test_photographs_of_one_name_need_masks_in_folders(
+    masks: np.ndarray, tmp_path: Path
+) -> None:
+    names, positions = ["/p/one/x.png", "/p/two/x.png"], [0, 1]
+    save(tmp_path / "masks", "x.png", masks[0])
+    with pytest.raises(UsageError, match=r"would be for /p/one/x.png and for /p/two"):
+        mask_list.from_folder(tmp_path / "masks", names, positions, 16)
+    save(tmp_path / "masks" / "two", "x.png", masks[1])
+    entries = mask_list.from_folder(tmp_path / "masks", names, positions, 16)
+    np.testing.assert_array_equal([e.mask() for e in entries], masks[:2])
+
+
+def test_two_masks_of_one_photograph_are_one_too_many(
+    masks: np.ndarray, tmp_path: Path
+) -> None:
+    for name in ("x.bmp", "x.tif"):
+        save(tmp_path / "masks", name, masks[0])
+    with pytest.raises(UsageError, match=r"has 2 masks in .*: x.bmp, x.tif; keep one"):
+        mask_list.from_folder(tmp_path / "masks", NAMES[:1], [0], 16)
+
+
+def test_names_that_look_the_same_pair(masks: np.ndarray, tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(f, "é.png") for f in ("NFC", "NFD"))
+    save(tmp_path / "masks", apart, masks[0])
+    (entry,) = mask_list.from_folder(tmp_path / "masks", [composed], [0], 16)
+    np.testing.assert_array_equal(entry.mask(), masks[0])
+
+
+def test_mistaken_masks_are_refused_as_for_completing(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for levels, message in (
+        (np.arange(256).reshape(16, 16), "x.png looks like a photograph"),
+        (np.eye(16) * 4, "x.png has no white. Its brightest value is 4 of 255"),
+    ):
+        Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "masks" / "x.png")
+        with pytest.raises(UsageError, match=message):
+            mask_list.from_folder(tmp_path / "masks", NAMES[:1], [0], 16)
+    with pytest.raises(UsageError, match=r"x.png is no mask list, .* give pictures of"):
+        mask_list.read(tmp_path / "masks" / "x.png")
 
 
 def test_of_a_mask_of_another_size_the_middle_square_is_taken(tmp_path: Path) -> None:

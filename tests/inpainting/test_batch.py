@@ -3,6 +3,8 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image
 
 from gl_jax import cli, compilation
-from gl_jax.inpainting import batch
+from gl_jax.inpainting import batch, progress
+from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 
 CHANCE = np.random.default_rng(0)
@@ -374,9 +377,47 @@ def test_an_empty_mask_copies_the_photo_unchanged(complete) -> None:
 def test_a_mask_with_transparency_but_no_white_is_explained(complete) -> None:
     clear = np.where(MASK, 0, 255).astype(np.uint8)
     Image.fromarray(np.dstack([PHOTO // 3, clear])).save("mask.png")
-    _, out, _ = complete("--image photo.png --mask mask.png --output result.png")
-    assert "has no white. It has transparency but no white" in out
-    assert "use --mask-from alpha" in out
+    code, _, err = complete("--image photo.png --mask mask.png --output result.png")
+    assert code == 1 and not Path("result.png").exists()
+    assert "has no white. It has transparency but no white" in err
+    assert "use --mask-from alpha." in err
+
+
+def test_the_hints_on_a_mask_lead_to_what_was_meant(complete) -> None:
+    strokes = np.zeros((40, 50, 4), np.uint8)
+    strokes[MASK] = (20, 0, 0, 255)
+    words = "--image photo.png --output result.png --mask"
+    for name, mask, hint in (
+        ("strokes.png", strokes, "--mask-from alpha --invert-mask"),
+        ("labels.png", MASK * np.uint8(7), "--mask-color #070707"),
+        ("inverted.png", ~MASK, "--invert-mask"),
+    ):
+        Image.fromarray(mask).save(name)
+        _, out, err = complete(f"{words} {name}")
+        assert hint in (out + err).replace(", here perhaps", "").replace("'", "")
+        code, out, _ = complete(f"{words} {name} {hint}")
+        assert code == 0
+        assert only_the_hole_changed("result.png")
+
+
+def test_what_is_wrong_with_one_mask_for_all_is_said_once(complete) -> None:
+    folder(**{"in__a.png": PHOTO, "in__b.png": PHOTO})
+    Image.fromarray(~MASK).save("mask.png")
+    _, out, _ = complete("--image in --mask mask.png --output out")
+    assert out.count("mask mask.png marks 90% of the photo as missing; if that is") == 1
+
+
+def test_a_photograph_as_a_mask_and_a_mask_on_its_side_are_refused(complete) -> None:
+    Image.fromarray(PHOTO[::-1]).save("other.png")
+    words = "--image photo.png --output result.png --mask"
+    code, _, err = complete(f"{words} other.png")
+    assert code == 1 and "mask other.png looks like a photograph" in err
+    Image.fromarray(MASK.T).save("side.png")
+    code, _, err = complete(f"{words} side.png")
+    assert (
+        code == 1 and "mask side.png is 40x50 pixels and photo.png 50x40: it li" in err
+    )
+    assert not Path("result.png").exists()
 
 
 def test_a_full_mask_is_refused(complete) -> None:
@@ -554,6 +595,81 @@ def test_bad_files_are_said_and_the_others_go_on(complete) -> None:
     assert sorted(os.listdir("out")) == ["a.png", "z.png"]
 
 
+def test_one_photo_never_ends_the_batch(complete, monkeypatch) -> None:
+    """Too large for its format, for the device, or struck by what nobody foresaw."""
+    folder(**{"in__a.png": PHOTO, "in__z.png": PHOTO})
+    for name, size in (
+        ("b.webp", (8000, 2)),
+        ("c.jpg", (25_000, 2)),
+        ("d.gif", (22_000, 2)),
+    ):
+        Image.new("RGB", size).save(f"in/{name}")
+    for name in ("e.png", "f.png"):
+        shutil.copy("photo.png", f"in/{name}")
+    fails = {"e.png": MemoryError("no room"), "f.png": IndexError("a\nbug")}
+    plain = Completer.complete_photo
+
+    def complete_photo(self, photo, *args, **options):
+        if error := fails.get(Path(photo.name).name):
+            raise error
+        return plain(self, photo, *args, **options)
+
+    monkeypatch.setattr(Completer, "complete_photo", complete_photo)
+    code, out, err = complete("--image in --rect 0,0,1,1 --concat --output out")
+    assert (code, err) == (1, "gl-jax: error: 2 completed; 5 failed\n")
+    assert sorted(os.listdir("out")) == ["a.png", "z.png"]
+    for line in (
+        "failed: b.webp: WEBP holds sides of up to 16,383 pixels, and the result has "
+        "24000x2; write another format, say --format png.",
+        "failed: c.jpg: JPEG holds sides of up to 65,500 pixels, and the result has 75000x2",
+        "failed: d.gif: GIF holds sides of up to 65,535 pixels, and the result has 66000x2",
+        "failed: e.png: not enough memory; make the photo or its hole smaller.",
+        "failed: f.png: IndexError: a bug (completed by itself it shows where)",
+    ):
+        assert f"\n{line}" in f"\n{out}"
+    with pytest.raises(IndexError):
+        complete("--image in/f.png --rect 0,0,1,1 --output r.png")
+
+
+def test_a_name_that_is_no_text_is_a_name_like_others(weights, here) -> None:
+    """In a terminal of UTF-8, and in one of ASCII; with one failure among them."""
+    folder(**{"in__a.png": PHOTO})
+    odd = os.fsdecode(b"in/\xff\xe4.png")
+    shutil.copy("photo.png", odd)
+    Path(os.fsdecode(b"in/\xfe.png")).write_bytes(b"")
+    for encoding in ("utf-8", "ascii"):
+        words = "complete --image in --random-mask 3 --model".split()
+        run = subprocess.run(
+            [sys.executable, "-m", "gl_jax", *words, str(weights), "--output", encoding],
+            env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == 1, run.stderr
+        assert "\\udcff\\udce4.png" in run.stdout
+        assert "failed: \\udcfe.png is empty" in run.stdout
+        assert run.stderr == "gl-jax: error: 2 completed; 1 failed\n"
+        assert os.fsencode(os.path.basename(odd)) in os.listdir(os.fsencode(encoding))
+
+
+def test_a_photo_of_many_windows_says_how_far_it_is(complete, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    wide = np.zeros((400, 1000, 3), np.uint8)
+    Image.fromarray(wide).save("wide.png")
+    words = "--image wide.png --rect 10,200,2,2 --rect 990,200,2,2 --output result.png"
+    code, out, _ = complete(f"{words} --blend none")
+    assert code == 0
+    assert "wide.png: 1 of 2 windows\nwide.png: 2 of 2 windows\n" in out
+
+
+def test_pipes_in_a_folder_are_left_out(complete) -> None:
+    folder(**{"in__a.png": PHOTO})
+    os.mkfifo("in/b.png")
+    code, out, _ = complete("--image in --mask mask.png --output out")
+    assert code == 0 and out.startswith(
+        "left out of in: 1 pipe or device.\n1 completed"
+    )
+
+
 def test_photos_that_differ_in_their_suffix_stay_apart(complete) -> None:
     folder(**{"in__a.png": PHOTO, "in__a.bmp": PHOTO[::-1]})
     assert complete("--image in --mask mask.png --output out --format png")[0] == 0
@@ -605,8 +721,78 @@ def test_an_interrupted_result_is_none(complete, monkeypatch) -> None:
 def test_an_output_that_cannot_be_written_is_said(complete, here) -> None:
     Path("file").touch()
     code, _, err = complete("--image photo.png --mask mask.png --output file/r.png")
-    assert code == 1 and "file/r.png cannot be written: " in err
+    assert code == 2 and "output file cannot be written: file is no folder" in err
     assert stat.S_ISREG(os.stat("file").st_mode)
+
+
+def test_an_output_without_permission_is_refused_before_anything_is_computed(
+    complete, monkeypatch
+) -> None:
+    folder(**{"in__a.png": PHOTO, "in__sub__b.png": PHOTO, "out__sub__old.png": PHOTO})
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda p, how: str(p) != "out/sub" and access(p, how)
+    )
+    monkeypatch.setattr(batch, "_completer", lambda *_: pytest.fail("loaded"))
+    code, _, err = complete("--image in --mask mask.png --output out")
+    assert code == 2
+    assert (
+        "output out/sub cannot be written: folder out/sub is read-only, or not" in err
+    )
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("-", "results are not written to stdout"),
+        ("/dev/stdout", "output /dev/stdout is there and no folder"),
+        ("/dev/null", "output /dev/null is there and no folder"),
+        ("pipe.png", "output pipe.png is there and no folder"),
+        ("plain", "output plain is there and no folder"),
+        ("mask.png/", "output mask.png is a file; for photo.png it must be a folder"),
+    ],
+)
+def test_an_output_that_is_no_file_of_pictures_is_refused(
+    complete, output, message
+) -> None:
+    os.mkfifo("pipe.png")
+    Path("plain").touch()
+    code, _, err = complete(f"--image photo.png --mask mask.png --output {output}")
+    assert code == 2 and message in err
+    assert stat.S_ISFIFO(os.stat("pipe.png").st_mode)
+
+
+def test_an_output_with_a_slash_is_a_folder_whatever_its_suffix(complete) -> None:
+    words = "--image photo.png --mask mask.png --output"
+    assert complete(f"{words} new.dir/")[0] == 0
+    assert only_the_hole_changed("new.dir/photo.png")
+    code, _, err = complete(f"{words} other.dir")
+    assert code == 2 and "'.dir' is no format that is written" in err
+    assert "The name of a folder ends in a slash." in err
+
+
+@pytest.mark.parametrize("hole", [True, False])
+def test_a_photo_from_a_pipe_is_read_once(complete, hole) -> None:
+    data = Path("photo.png").read_bytes()
+    Image.fromarray(MASK & hole).save("mask.png")
+    receiving, sending = os.pipe()
+    os.write(sending, data)
+    os.close(sending)
+    words = f"--image /dev/fd/{receiving} --mask mask.png --output result.png"
+    assert complete(words)[0] == 0
+    os.close(receiving)
+    assert only_the_hole_changed("result.png") if hole else True
+    assert (Path("result.png").read_bytes() == data) is not hole
+
+
+@pytest.mark.parametrize("name", ["mask.svg", "mask.npy"])
+def test_masks_that_are_no_pictures_are_refused_by_their_kind(complete, name) -> None:
+    if name == "mask.npy":
+        np.save(name, MASK)
+    else:
+        Path(name).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    code, _, err = complete(f"--image photo.png --mask {name} --output result.png")
+    assert code == 1 and f"mask {name} is " in err and "which is not read; conv" in err
 
 
 def test_an_empty_folder_is_refused(complete) -> None:

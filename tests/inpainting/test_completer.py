@@ -1,6 +1,7 @@
 """A Completer: load once, then any image with any mask, in any of the usual kinds."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import warnings
@@ -165,7 +166,9 @@ def test_an_empty_mask_is_the_photo_and_a_warning(completer) -> None:
 
 
 def test_a_full_mask_is_refused(completer) -> None:
-    with pytest.raises(UsageError, match=r"covers the whole photo.*--invert-mask"):
+    with pytest.raises(
+        UsageError, match=r"covers the whole photo.*leave unmarked what"
+    ):
         completer(PHOTO, np.ones_like(MASK))
 
 
@@ -182,9 +185,105 @@ def test_a_mask_of_another_size_is_refused_when_strict(completer) -> None:
 
 
 def test_a_mask_without_white_is_explained(completer) -> None:
-    clear = Image.new("RGBA", (58, 45), (0, 0, 0, 0))
-    with pytest.warns(UserWarning, match="use --mask-from alpha"):
-        completer(PHOTO, clear)
+    strokes = np.zeros((45, 58, 4), np.uint8)
+    strokes[MASK] = (0, 0, 0, 255)
+    with pytest.raises(UsageError, match="use --mask-from alpha --invert-mask"):
+        completer(PHOTO, Image.fromarray(strokes))
+
+
+def test_a_mask_of_most_of_the_photo_is_warned_of(completer) -> None:
+    with pytest.warns(UserWarning, match="the mask marks 89% of the photo as missing"):
+        completer(PHOTO, ~MASK, resize_to=0)
+
+
+def test_a_mask_on_its_side_is_refused_and_one_of_another_shape_is_said(
+    completer,
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"is 45x58 pixels and .* 58x45: it lies on its"
+    ):
+        completer(PHOTO, MASK.T)
+    with pytest.warns(UserWarning, match="stretched from 45x45 to 58x45"):
+        completer(PHOTO, MASK[:, :45])
+
+
+def test_arrays_of_jax_are_arrays(completer) -> None:
+    photo, mask = jax.numpy.asarray(PHOTO), jax.numpy.asarray(MASK)
+    completed = completer(photo, mask)
+    assert isinstance(completed, np.ndarray)
+    np.testing.assert_array_equal(completed, completer(PHOTO, MASK))
+    (only,) = completer.batch([photo], mask)
+    np.testing.assert_array_equal(only, completed)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (np.ma.array(PHOTO), MASK, "the image is a masked array, of which some"),
+        (PHOTO, np.ma.array(MASK), "the mask is a masked array, of which some"),
+        (np.zeros((0, 0, 3), np.uint8), MASK, r"not uint8 \[0, 0, 3\]"),
+        (Image.new("RGB", (0, 0)), MASK, "the image has no pixels: it is 0x0"),
+        (PHOTO, Image.new("L", (0, 0)), "the mask has no pixels: it is 0x0"),
+    ],
+)
+def test_arrays_and_images_without_values_are_refused(
+    completer, image, mask, message
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        completer(image, mask)
+
+
+def test_too_little_memory_of_the_device_is_a_memory_error(
+    completer, monkeypatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    monkeypatch.setattr(room, "_program", lambda: exhausted)
+    with pytest.raises(MemoryError, match="too little memory for 64x64 pixels at once"):
+        completer(PHOTO, MASK)
+
+
+def test_each_window_is_progress(completer) -> None:
+    hole = np.zeros((400, 1000), bool)
+    hole[200, 10] = hole[200, 990] = True
+    seen = []
+    completer.complete_photo(
+        images.from_array(np.zeros((400, 1000, 3), np.uint8)),
+        hole,
+        blend="none",
+        progress=lambda *numbers: seen.append(numbers),
+    )
+    assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_fork_of_a_process_with_a_model_is_told_to_spawn(completer, model) -> None:
+    receiving, sending = os.pipe()
+    calls = (
+        lambda: completer(PHOTO, MASK),
+        lambda: Completer(model),
+        gl_jax.load,
+    )
+    child = os.fork()
+    if not child:
+        said = []
+        try:
+            for call in calls:
+                try:
+                    call()
+                except UsageError as error:
+                    said.append(str(error))
+            os.write(sending, "\n".join(said).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    lines = os.read(receiving, 10_000).decode().splitlines()
+    assert len(lines) == len(calls)
+    for line in lines:
+        assert "fork of one with a loaded model" in line and "'spawn'" in line
+    os.close(receiving), os.close(sending)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +480,7 @@ def test_raw_sees_no_colour_under_transparency(completer) -> None:
     assert np.abs(outputs[0] - outputs[1]).max() < 0.2
 
 
+@pytest.mark.filterwarnings("ignore:the mask marks 62%")
 def test_a_mask_that_leaves_only_transparency_is_refused(completer) -> None:
     rgba, _ = cut_out(0)
     with pytest.raises(UsageError, match="all that the mask leaves is transparent"):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from gl_jax.config import UsageError
+from gl_jax.images import Photo
 from gl_jax.inpainting import masks
 
 HOLE = np.zeros((12, 16), bool)
@@ -172,9 +174,102 @@ def test_negative_radii_are_refused(change) -> None:
 
 def test_a_picture_without_white_is_explained() -> None:
     black = np.zeros((4, 4, 3), np.uint8)
-    clear = np.zeros((4, 4), np.uint8)
-    assert "--mask-from alpha" in masks.why_empty(black, 255.0, clear)
+    opaque = np.zeros((4, 4), np.uint8)
+    opaque[0] = 255
+    assert masks.why_empty(black, 255.0, opaque).endswith(
+        "for drawn = missing use --mask-from alpha --invert-mask."
+    )
+    assert masks.why_empty(black, 255.0, 255 - opaque).endswith(
+        "for transparent = missing use --mask-from alpha."
+    )
     red = black.copy()
     red[1, 1] = (250, 0, 10)
     assert "--mask-color, here perhaps '#fa000a'" in masks.why_empty(red, 255.0, None)
-    assert "--invert-mask" in masks.why_empty(black, 255.0, None)
+    # What is black, or not there at all, marks nothing: inverting would mark everything.
+    assert masks.why_empty(black, 255.0, None) == ""
+    assert masks.why_empty(red, 255.0, 0 * opaque) == ""
+
+
+def picture(levels: np.ndarray, **about) -> Photo:
+    white = 65535.0 if levels.dtype == np.uint16 else 255.0
+    return Photo("mask.png", grey(levels), white, **about)
+
+
+@pytest.mark.parametrize(
+    ("levels", "brightest"),
+    [
+        (HOLE.astype(np.uint8) * 3, "3 of 255: white .* here perhaps '#030303'"),
+        (HOLE.astype(np.uint8) * 120, "120 of 255: .* perhaps '#787878'"),
+        (HOLE.astype(np.uint16) * 200, "200 of 65535: .* '#010101'"),
+        (HOLE.astype(np.uint16) * 9, r"9 of 65535: .* use --mask-color\."),
+    ],
+    ids="labels faint faint16 labels16".split(),
+)
+def test_faint_greys_and_labels_are_refused_with_their_brightest(
+    levels, brightest
+) -> None:
+    message = f"mask m.png has no white. Its brightest value is {brightest}"
+    with pytest.raises(UsageError, match=message) as caught:
+        masks.from_picture(picture(levels), "mask m.png")
+    assert "--invert-mask" not in str(caught.value)
+
+
+def test_a_black_mask_is_said_to_be_black() -> None:
+    nothing, notices = masks.from_picture(picture(0 * HOLE.astype(np.uint8)), "mask")
+    assert not nothing.any()
+    assert notices == ["mask is black throughout; white marks what is missing."]
+    noise = (HOLE * 5).astype(np.uint8)
+    assert not masks.from_picture(picture(noise, lossless=False), "mask")[0].any()
+
+
+def test_a_photograph_is_no_mask() -> None:
+    levels = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
+    with pytest.raises(UsageError, match=r"looks like a photograph: 8.% of it is nei"):
+        masks.from_picture(picture(levels), "mask")
+    # Smooth borders, and a plain grey around the white, are those of a mask.
+    soft = ndimage.gaussian_filter(np.pad(HOLE * 255.0, 9), 1).astype(np.uint8)
+    assert masks.from_picture(picture(soft), "mask")[1] == []
+    around = np.where(HOLE, 255, 100).astype(np.uint8)
+    found, (notice,) = masks.from_picture(picture(around), "mask")
+    np.testing.assert_array_equal(found, HOLE)
+    assert "neither black nor white in 88% of its pixels" in notice
+    assert "(12% of all)" in notice
+
+
+def test_a_mask_of_most_of_the_photo_is_doubted() -> None:
+    text = masks.doubt(~HOLE, "mask m.png")
+    assert text is not None
+    assert text.startswith(
+        "mask m.png marks 88% of the photo as missing; if that is wha"
+    )
+    assert "--invert-mask" in text
+    assert "--invert-mask" not in str(masks.doubt(~HOLE, "mask m.png", inverted=True))
+    for plain in (HOLE, HOLE | True):
+        assert masks.doubt(plain, "mask") is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"),
+    [(np.uint8, 255), (np.uint16, 255), (np.int64, 255), (np.float32, 255),
+     (np.uint16, 65535), (np.int64, 65535), (np.float64, 65535)],
+)  # fmt: skip
+def test_arrays_have_the_threshold_of_their_white(dtype, white) -> None:
+    levels = np.array([[0, 100, 127, 128, 255]], np.int64) * (white // 255)
+    found = masks.from_array(levels.astype(dtype))
+    assert found.tolist() == [[False, False, False, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[-1.0, 1]]), "from 0 to 1, 255 or 65535, not from -1 to 1"),
+        (np.array([[0, 70_000]]), "not from 0 to 70000"),
+        (np.array([[0, np.nan]]), "not from nan to nan"),
+        (np.array([[0, 1, 2]]), "no white. Its brightest value is 2 of 255"),
+        (np.array([[0, 0.3]]), "no white. Its brightest value is 0.3 of 1"),
+        (np.zeros((0, 0)), r"must be an array .*, not float64 \[0, 0\]"),
+    ],
+)
+def test_arrays_that_cannot_be_meant_are_refused(values, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        masks.from_array(values)
