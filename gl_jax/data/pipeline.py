@@ -31,8 +31,8 @@ from gl_jax.data.sources import (
     in_words,
     inventory,
     open_source,
-    tensorflow,
 )
+from gl_jax.data.tfds import tensorflow
 from gl_jax.files import write_whole
 from gl_jax.images import jittered, mirrored, read_crop
 

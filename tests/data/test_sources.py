@@ -206,7 +206,7 @@ def test_the_index_of_tfrecords_is_cached_and_mended(
     def not_again(*_: object) -> None:
         raise AssertionError("the files were walked although the index is cached")
 
-    monkeypatch.setattr("gl_jax.data.sources._places", not_again)
+    monkeypatch.setattr("gl_jax.data.tfds._places", not_again)
     cached = open_source(tiny(tfrecords), cache_dir=tmp_path)
     assert [cached.read(i) for i in range(23)] == [first.read(i) for i in range(23)]
 
