@@ -10,22 +10,20 @@ import heapq
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
 
 from gl_jax import images
 from gl_jax.config import DataConfig, UsageError, did_you_mean
+from gl_jax.data.records import LISTED, Source, evenly_spaced, rank
+from gl_jax.data.tfds import TfdsSource
 from gl_jax.files import reason
 
 PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 """What counts as a photograph in a folder, in upper and lower case."""
 
-RUN_FILE = "run_status.json"
+RUN_STATUS = "run_status.json"
 """A folder that has it is a training run's: its pictures are no photographs."""
-
-LISTED = 1_000
-"""Names that are kept with a checkpoint, to say later what has changed."""
 
 BUNDLED = {
     "train": (
@@ -45,36 +43,17 @@ BUNDLED = {
 """Real photographs that come with scikit-image and scikit-learn, by split."""
 
 
-class Source(Protocol):
-    """Encoded photographs in a fixed order; safe to read from many threads."""
-
-    def __len__(self) -> int:
-        """The number of records, at least 1."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """The encoded image; OSError or ValueError where the record cannot be read."""
-        ...
-
-    def name(self, index: int) -> str:
-        """What a person finds the record by."""
-        ...
-
-    def fingerprint(self) -> str:
-        """A hash of the names and sizes in order: another set has another one."""
-        ...
-
-    def sizes(self) -> dict[str, int]:
-        """Names and sizes, of at most `LISTED` records: those of lowest `rank`."""
-        ...
-
-
 def open_source(
-    config: DataConfig, *, validation: bool = False, cache_dir: Path | None = None
+    config: DataConfig,
+    *,
+    validation: bool = False,
+    cache_dir: Path | None = None,
+    workdir: Path | None = None,
 ) -> Source:
     """The photographs to train on, or with `validation` those held back from training.
 
-    `cache_dir` keeps the index of TFRecord files from one run to the next.
+    `cache_dir` keeps the index of TFRecord files from one run to the next. Nothing in
+    the `workdir`, the folder of the run that asks, is a photograph.
 
     Raises UsageError where there is no such folder, dataset or split, or no photograph
     in it, and where a TFDS dataset can neither be found prepared nor be prepared.
@@ -85,12 +64,10 @@ def open_source(
     if source == "bundled":
         return _open_bundled(split)
     if source.startswith("tfds:"):
-        from gl_jax.data.tfds import TfdsSource  # which needs what is here
-
         name = source.removeprefix("tfds:")
         return TfdsSource(name, split, config.data_dir, cache_dir)
     share = config.validation_share if own is None else None
-    return _open_folder(Path(source).expanduser(), validation, share)
+    return _open_folder(Path(source).expanduser(), validation, share, workdir)
 
 
 class FileSource:
@@ -100,12 +77,12 @@ class FileSource:
         self,
         names: Sequence[str],
         locate: Callable[[str], Path],
-        skipped: Mapping[str, int] | None = None,
+        left_out: str | None = None,
     ) -> None:
         self._names = names
         self._locate = locate
-        self.skipped = skipped or {}
-        """The numbers of files in the folder that are no photographs, by their endings."""
+        self.left_out = left_out
+        """One line on the files of the folder that are no photographs, if there are any."""
 
     def __len__(self) -> int:
         return len(self._names)
@@ -139,44 +116,6 @@ class FileSource:
             return -1  # a link that leads nowhere: unreadable, like a damaged file
 
 
-def inventory(source: Source) -> dict[str, Any]:
-    """What `changes` needs to know of a source later; JSON of at most some 100 kB."""
-    return {"count": len(source), "sizes": source.sizes()}
-
-
-def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """How two inventories differ, in one line: numbers and a few names."""
-    # Where not all names are listed, only ranks that both lists reach can be compared.
-    reach = min(
-        max(map(rank, one["sizes"])) if len(one["sizes"]) >= LISTED else 1.0
-        for one in (then, now)
-    )
-    before, after = (
-        {name: size for name, size in one["sizes"].items() if rank(name) <= reach}
-        for one in (then, now)
-    )
-    both = before.keys() & after.keys()
-    kinds = {
-        "gone": sorted(before.keys() - after.keys()),
-        "new": sorted(after.keys() - before.keys()),
-        "of another size": sorted(n for n in both if before[n] != after[n]),
-    }
-    sample = "" if reach == 1 else f" of the {len(before)} that were compared"
-    parts = [f"{now['count']} where there were {then['count']}"]
-    for kind, names in kinds.items():
-        if names:
-            more = ", ..." if len(names) > 3 else ""
-            listed = f"{', '.join(names[:3])}{more}"
-            parts.append(f"{len(names)}{sample} {kind} ({listed})")
-    return "; ".join(parts)
-
-
-def evenly_spaced(length: int, count: int) -> list[int]:
-    """At most `count` indices spread evenly over `length` records, ascending."""
-    count = min(length, count)
-    return [i * length // count for i in range(count)]
-
-
 def _open_bundled(split: str) -> Source:
     if split not in BUNDLED:
         raise UsageError(
@@ -197,7 +136,9 @@ def _bundled_path(name: str) -> Path:
     return Path(spec.origin).parent / inside
 
 
-def _open_folder(root: Path, validation: bool, share: float | None) -> Source:
+def _open_folder(
+    root: Path, validation: bool, share: float | None, workdir: Path | None
+) -> Source:
     """The folder, of which a `share` is for validation; None: it is read whole."""
     if not root.is_dir():
         there = "is not a folder" if root.exists() else "does not exist"
@@ -210,33 +151,38 @@ def _open_folder(root: Path, validation: bool, share: float | None) -> Source:
         if (root / "train").is_dir() and held_back.is_dir():
             root, share = (held_back if validation else root / "train"), None
             break
-    skipped: Counter[str] = Counter()
-    names = sorted(_image_names(root, skipped))
+    runs = {_identity(workdir)} if workdir is not None else set()
+    if _identity(root) in runs or (root / RUN_STATUS).exists():
+        raise UsageError(
+            f"data source {str(root)!r} is the folder of a training run, whose pictures "
+            "are no photographs: give another folder, or the run another --workdir."
+        )
+    others: Counter[str] = Counter()
+    names = sorted(_image_names(root, runs, others))
+    left_out = images.left_out(others, root)
     if not names:
-        others = images.left_out(skipped, root)
         raise UsageError(
             f"there is no photograph in {str(root)!r} nor in any folder below it "
-            f"(looked for {', '.join(PATTERNS)}){f'; {others}' if others else '.'}"
+            f"(looked for {', '.join(PATTERNS)}){f'; {left_out}' if left_out else '.'}"
         )
     if share is not None:
         names = _divided(names, share)[1 if validation else 0]
-    return FileSource(names, root.joinpath, skipped)
+    return FileSource(names, root.joinpath, left_out)
 
 
-def in_words(skipped: Mapping[str, int], before: str) -> str:
-    """Numbers of files by ending, most frequent first, in words after `before`; or ""."""
-    kinds = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
-    listed = [f"{count} {kind}" for kind, count in kinds[:5]]
-    more = sum(count for _, count in kinds[5:])
-    return (
-        before + ", ".join(listed + [f"{more} others"] * bool(more)) if listed else ""
-    )
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """Numbers that a folder has under each of its names."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
-def _image_names(root: Path, skipped: Counter[str]) -> Iterator[str]:
+def _image_names(
+    root: Path, runs: set[tuple[int, int]], others: Counter[str]
+) -> Iterator[str]:
     """Names relative to `root`, with slashes, following links but no circle of them.
 
-    Counts in `skipped` what is no photograph by its ending, and folders of runs.
+    Counts in `others` what is no photograph by its ending, and folders of runs: those
+    in `runs`, and those that say so.
     """
     endings = tuple(pattern.removeprefix("*") for pattern in PATTERNS)
     been = set()
@@ -247,13 +193,13 @@ def _image_names(root: Path, skipped: Counter[str]) -> Iterator[str]:
         ) from error
 
     for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in been:
+        identity = _identity(folder)
+        if identity in been:
             inner.clear()
             continue
-        been.add((status.st_dev, status.st_ino))
-        if RUN_FILE in files:
-            skipped["training run's folder"] += 1
+        been.add(identity)
+        if identity in runs or RUN_STATUS in files:
+            others["training run's folder"] += 1
             inner.clear()
             continue
         # What starts with a dot is a file system's own, a thumbnail for example.
@@ -265,13 +211,7 @@ def _image_names(root: Path, skipped: Counter[str]) -> Iterator[str]:
             if name.lower().endswith(endings):
                 yield name if below == "." else f"{below}/{name}"
             else:
-                skipped[PurePosixPath(name).suffix.lower() or "without a suffix"] += 1
-
-
-def rank(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    digest = hashlib.sha1(os.fsencode(name), usedforsecurity=False).digest()
-    return int.from_bytes(digest[:8]) / 2**64
+                others[PurePosixPath(name).suffix.lower() or "without a suffix"] += 1
 
 
 def _divided(names: list[str], share: float) -> tuple[list[str], list[str]]:

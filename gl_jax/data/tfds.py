@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from gl_jax.config import UsageError, did_you_mean
-from gl_jax.data.sources import LISTED, rank
+from gl_jax.data.records import LISTED, rank
 from gl_jax.files import write_whole
 
 

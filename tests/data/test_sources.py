@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.sources import (
-    LISTED,
-    FileSource,
-    Source,
-    changes,
-    inventory,
-    open_source,
-)
+from gl_jax.data.records import LISTED, Source, changes, inventory
+from gl_jax.data.sources import FileSource, open_source
 from gl_jax.images import read_rgb
 
 Folder = Callable[..., Path]
