@@ -18,7 +18,7 @@ from benchmarks.tasks import FIRST, MEAN_COLOR, Arrays, Settings, flattened
 from gl_jax import compilation
 from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase
 from gl_jax.data.pipeline import Photographs
-from gl_jax.data.sources import tensorflow
+from gl_jax.data.tfds import tensorflow
 from gl_jax.holes import HOLES, REAL_PATCHES, composite, example_keys
 from gl_jax.images import read_crop
 from gl_jax.models import inference

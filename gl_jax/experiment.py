@@ -4,6 +4,7 @@ A file defines `config`, or `configs` (a dictionary of named ones), and may defi
 function `parts(config)` that returns the parts of the run (`gl_jax.training.Parts`) if
 they are not those of the paper. Code runs only from a file that the user names: never from
 a run's folder or a weights file, which remember no more than its name and its text.
+A run's folder holds the configuration as config.json, which is read here, too.
 """
 
 import difflib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gl_jax.config import Config, UsageError, did_you_mean
+from gl_jax.files import reading
 
 MOST_LINES = 40
 """Lines of a diff that are shown, at most."""
@@ -115,3 +117,16 @@ def _config(path: str, name: str, scope: dict[str, Any]) -> Config:
         f"{path} holds {missing}; choose one of them, as in {path}:{next(iter(named))} "
         f"(known: {', '.join(named)}).{did_you_mean(name, named)}"
     )
+
+
+def read_config(file: Path) -> Config:
+    """Reads a run's config.json; UsageError, with its name, if it is damaged."""
+    with reading(file):
+        content = file.read_bytes()
+    try:
+        return Config.from_json(content.decode())
+    except (UsageError, UnicodeDecodeError) as error:
+        text = str(error).rstrip(".")
+        raise UsageError(
+            f"{file} is damaged: {text}. Put it back as it was."
+        ) from error

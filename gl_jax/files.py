@@ -37,6 +37,17 @@ def write_output(path: str | Path, data: bytes) -> None:
         write_whole(path, data)
 
 
+def require_utf8(path: str | Path) -> None:
+    """Raises UsageError for a path that is no text: much cannot write, or print, it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        text = os.fsencode(path).decode(errors="backslashreplace")
+        raise UsageError(
+            f"{text} is not UTF-8: rename it, or choose another place."
+        ) from error
+
+
 def reason(error: OSError) -> str:
     """Returns why the system refused, in a few words and without the file's name."""
     return error.strerror or str(error)

@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from gl_jax.data.sources import tensorflow
+from gl_jax.data.tfds import tensorflow
 from gl_jax.metrics import l1, ms_ssim, psnr, sharpness, ssim
 
 METRICS = [l1, psnr, ssim, ms_ssim]

@@ -25,14 +25,9 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.sources import (
-    Source,
-    evenly_spaced,
-    in_words,
-    inventory,
-    open_source,
-    tensorflow,
-)
+from gl_jax.data.records import Source, evenly_spaced, inventory
+from gl_jax.data.sources import open_source
+from gl_jax.data.tfds import tensorflow
 from gl_jax.files import write_whole
 from gl_jax.images import jittered, mirrored, read_crop
 
@@ -57,7 +52,7 @@ class Photographs:
 
     Opens both sets at once, so that a mistake in either shows before training starts.
     `cache_dir` keeps what is slow to find out, `log` is told of every photograph that
-    cannot be read. Raises UsageError as `open_source` does.
+    cannot be read; nothing in the `workdir` is one. Raises UsageError as `open_source` does.
     """
 
     def __init__(
@@ -66,6 +61,7 @@ class Photographs:
         *,
         seed: int,
         cache_dir: Path | None = None,
+        workdir: Path | None = None,
         log: Callable[[str], None] = print,
     ) -> None:
         self._config = config
@@ -75,7 +71,9 @@ class Photographs:
         share = config.max_corrupt_share
         self.training, self.validation = (
             ReadableCrops(
-                open_source(config, validation=validation, cache_dir=cache_dir),
+                open_source(
+                    config, validation=validation, cache_dir=cache_dir, workdir=workdir
+                ),
                 share,
                 log,
             )
@@ -83,12 +81,14 @@ class Photographs:
         )
 
     def summary(self) -> str:
-        """The numbers of photographs used, held back, and of files skipped, in a line."""
-        skipped = getattr(self.training.source, "skipped", {})
-        return (
-            f"{len(self.training):,} photographs to train on, {len(self.validation):,} to "
-            f"validate on{in_words(skipped, '; skipped: ')}."
+        """The numbers of photographs to train and to validate on, and of other files."""
+        sources = self.training.source, self.validation.source
+        others = dict.fromkeys(getattr(source, "left_out", None) for source in sources)
+        numbers = (
+            f"photographs: {len(self.training):,} to train on, "
+            f"{len(self.validation):,} to validate on"
         )
+        return "; ".join([numbers, *filter(None, others)]).removesuffix(".") + "."
 
     def fingerprint(self) -> str:
         """A hash of the training set's names and sizes: another set has another one."""
@@ -100,8 +100,13 @@ class Photographs:
         return self.training.source.fingerprint()
 
     @functools.cached_property
+    def validation_fingerprint(self) -> str:
+        """The same of the validation set, as the run found it at its start."""
+        return self.validation.source.fingerprint()
+
+    @functools.cached_property
     def inventory(self) -> dict[str, Any]:
-        """The training set's number and names, for `sources.changes` to compare later."""
+        """The training set's number and names, for `records.changes` to compare later."""
         return inventory(self.training.source)
 
     def train_batches(

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from gl_jax import images, metrics, texture
 from gl_jax.config import UsageError, did_you_mean
-from gl_jax.data.sources import Source
+from gl_jax.data.records import Source
 from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
 from gl_jax.evaluation.measures import fingerprint, image_metrics

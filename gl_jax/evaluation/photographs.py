@@ -11,7 +11,8 @@ import numpy as np
 
 from gl_jax import images
 from gl_jax.config import DataConfig, UsageError, did_you_mean
-from gl_jax.data.sources import Source, evenly_spaced, open_source
+from gl_jax.data.records import Source, evenly_spaced
+from gl_jax.data.sources import open_source
 from gl_jax.evaluation import Protocol, mask_list
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS

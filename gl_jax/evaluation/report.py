@@ -6,7 +6,6 @@ going on, on another machine even, can be looked at.
 """
 
 import html
-import json
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +16,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gl_jax.config import UsageError
+from gl_jax.experiment import read_config
 from gl_jax.fields import values_by_name
 from gl_jax.figures.curves import TRAINING, VALIDATION, History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
 from gl_jax.training.report.log import read_metrics
-from gl_jax.training.workdir import read_config
+from gl_jax.training.workdir import read_status
 
 FRAMES = 8
 """Most pictures in a film strip: the first, the last, and some between."""
@@ -123,9 +123,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 f"{folder} has no line in metrics.jsonl yet; wait for "
                 f"run.log_every (={config.run.log_every}) steps."
             )
-        status_file = folder / "run_status.json"
-        status = json.loads(status_file.read_text()) if status_file.is_file() else {}
-        runs.append(Run(config.name, config, metrics, folder, status))
+        runs.append(Run(config.name, config, metrics, folder, read_status(folder)))
     names = [run.name for run in runs]
     return [
         run

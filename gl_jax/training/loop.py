@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gl_jax.config import Config, Phase
+from gl_jax.config import Config, Phase, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.files import reason
 from gl_jax.training import initial
@@ -82,12 +82,15 @@ def run(
 
 
 def _run(run: Run) -> None:
-    settings, rollbacks = run.config.run, 0
+    settings, rollbacks, begun = run.config.run, 0, False
     try:
-        run.write_status("running")
         while True:
             start = _restored_or_new(run, rollbacks)
             rollbacks = start.rollbacks
+            # Not before, so that a command that is refused leaves the folder as it is.
+            run.write_config()
+            run.write_status("running")
+            begun = True
             try:
                 last_step = _train(run, start)
                 break
@@ -102,6 +105,8 @@ def _run(run: Run) -> None:
         run.log(f"Stopped after step {step}, saved. The same command resumes.")
         raise
     except BaseException as error:
+        if isinstance(error, UsageError) and not begun:
+            raise
         explanation = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
             run.write_status("failed", None, explanation)
@@ -272,7 +277,7 @@ def _save(
         **passed,
         **run.remembered,
         "photographs": photographs.fingerprint(),
-        "validation_photographs": photographs.validation.source.fingerprint(),
+        "validation_photographs": photographs.validation_fingerprint,
         "inventory": photographs.inventory,
     }
     for _ in range(2 if last else 1):

@@ -145,7 +145,7 @@ def _require_steps(parts: Parts, config: Config, say: str) -> None:
     """Refuses parts whose steps cannot be traced: losses, penalties, optimizers."""
     size, total = config.data.image_size, config.schedule.total_steps
     reached = {config.update_at(step) for step in _firsts(config) if step < total}
-    state = _traced(say, lambda: state_shapes(parts, size))
+    state = _traced(f"{say}: the state", lambda: state_shapes(parts, size))
     images = jax.ShapeDtypeStruct((COUNT, size, size, 3), np.uint8)
     key = jax.eval_shape(lambda: jax.random.key(0))
     for phase, step in make_steps(parts, (0.5, 0.5, 0.5)).items():

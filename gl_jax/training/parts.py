@@ -34,7 +34,7 @@ from gl_jax.training.objectives import (
     feature_loss,
     structure_loss,
 )
-from gl_jax.training.optimizers import create_optimizer
+from gl_jax.training.optimizers import create_optimizer, learning_rate
 from gl_jax.weights.convention import ENCODINGS, Encoding
 
 View = Callable[[Images, Holes], Array]
@@ -210,32 +210,53 @@ def _raw(completed: Images, images: Images, mask: Mask) -> Images:
 
 def _noise(config: Config) -> Noise | None:
     """Noise whose deviation falls over the joint phase; its end comes with the last step."""
-    start, end = config.loss.discriminator_noise, config.loss.discriminator_noise_end
-    if start == 0:
+    if config.loss.discriminator_noise == 0:
         return None
-    if end is None:
-        return normal_noise(optax.constant_schedule(start))
+    return normal_noise(_deviation(config))
+
+
+def _deviation(config: Config) -> optax.Schedule:
+    """The noise's standard deviation over the steps of a run."""
+    start, end = config.loss.discriminator_noise, config.loss.discriminator_noise_end
+    if start == 0 or end is None:
+        return optax.constant_schedule(start)
     first = config.schedule.completion_steps + config.schedule.discriminator_steps
-    return normal_noise(
-        optax.exponential_decay(
-            start,
-            transition_steps=max(config.schedule.total_steps - first, 1),
-            decay_rate=end / start,
-            transition_begin=first,
-        )
+    return optax.exponential_decay(
+        start,
+        transition_steps=max(config.schedule.total_steps - first, 1),
+        decay_rate=end / start,
+        transition_begin=first,
     )
 
 
 def _optimizers(config: Config) -> Optimizers:
+    chosen = config.completion_optimizer, config.discriminator_optimizer
+    updates = _updates(config, config.schedule.total_steps)
+    return Optimizers(*map(create_optimizer, chosen, *zip(*updates, strict=True)))
+
+
+def falling(config: Config, step: int) -> dict[str, float]:
+    """The numbers that may fall over a run, as its last update until `step` had them."""
+    values = {"discriminator noise": float(_deviation(config)(max(step - 1, 0)))}
+    total = config.schedule.total_steps
+    for role, (updates, joint), (done, _) in zip(
+        ("completion", "discriminator"),
+        _updates(config, total),
+        _updates(config, step),
+        strict=True,
+    ):
+        rate = learning_rate(getattr(config, f"{role}_optimizer"), updates, joint)
+        values[f"learning rate of {role}_optimizer"] = float(rate(max(done - 1, 0)))
+    return values
+
+
+def _updates(config: Config, total: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Updates of each network in `total` steps, and how many of them are joint ones."""
     schedule = config.schedule
-    total = schedule.total_steps
     first = min(schedule.completion_steps, total)
     second = min(schedule.discriminator_steps, total - first)
     joint = total - first - second
     if config.model.discriminators == "none":
         first, second, joint = total, 0, 0
     completing = joint // schedule.discriminator_updates
-    return Optimizers(
-        create_optimizer(config.completion_optimizer, first + completing, completing),
-        create_optimizer(config.discriminator_optimizer, second + joint, joint),
-    )
+    return (first + completing, completing), (second + joint, joint)

@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 import jax
 
 from gl_jax.compilation import use_compilation_cache
-from gl_jax.config import Config, Phase, UsageError
+from gl_jax.config import Config, Phase, UsageError, is_bucket
 from gl_jax.data.pipeline import Photographs
 from gl_jax.experiment import Experiment
 from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
-from gl_jax.training.checkpoint import Checkpoints, StorageUnreachableError
+from gl_jax.training.checkpoint import (
+    Checkpoints,
+    StorageUnreachableError,
+    require_writable,
+)
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.parts import Parts
+from gl_jax.training.state import state_shapes
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
 from gl_jax.training.workdir import (
@@ -51,6 +56,11 @@ class Run(NamedTuple):
     """The architectures and the experiment's text, for its checkpoints."""
     log: Callable[[str], None]
 
+    def write_config(self) -> None:
+        """Writes config.json on the first host."""
+        if jax.process_index() == 0:
+            write_config(self.workdir, self.config, self.remembered)
+
     def write_status(
         self, status: Status, step: int | None = None, explanation: str = ""
     ) -> None:
@@ -82,10 +92,14 @@ def prepare(
         parts = parts_of(config, experiment)
         require_workdir(workdir)
         if jax.process_index() == 0:  # it writes the folder for all hosts
-            at_end.enter_context(locked(workdir, log))
+            at_end.enter_context(locked(workdir, "--workdir", log))
         config = claim(workdir, config, experiment, log)
         photographs = Photographs(
-            config.data, seed=config.run.seed, cache_dir=workdir / "cache", log=log
+            config.data,
+            seed=config.run.seed,
+            cache_dir=workdir / "cache",
+            workdir=workdir,
+            log=log,
         )
         if jax.process_index() == 0:
             log(photographs.summary())
@@ -99,7 +113,7 @@ def prepare(
             model.mean_color if model else photographs.mean_color()
         )
         config = replace(config, data=replace(config.data, mean_color=mean_color))
-        checkpoints = _checkpoints(config, workdir, log)
+        checkpoints = _checkpoints(config, workdir, log, at_end)
         convention = parts.encoding.completion(mean_color)
         remembered = remembered_of(completion, discriminator, convention, experiment)
         facts = shared_facts(config, photographs, model, remembered)
@@ -118,8 +132,7 @@ def prepare(
     )
     images = photographs.validation_images(config.run.validation_images)
     validation = Validation(parts, config, mean_color, images, devices.local[0])
-    if jax.process_index() == 0:
-        write_config(workdir, config, remembered)
+    validation.require_shown(state_shapes(parts, config.data.image_size))
     # Over several hosts JAX lets only the first keep programs, and the others compile.
     if jax.process_count() == 1:
         use_compilation_cache()
@@ -131,10 +144,17 @@ def prepare(
 
 
 def _checkpoints(
-    config: Config, workdir: Path, log: Callable[[str], None]
+    config: Config,
+    workdir: Path,
+    log: Callable[[str], None],
+    at_end: contextlib.ExitStack,
 ) -> Checkpoints:
     """Opens the run's checkpoints; refuses if the run had some, and nothing is there."""
     address, primary = config.checkpoints_of(workdir), jax.process_index() == 0
+    if primary and not is_bucket(str(address)):
+        require_writable(address)
+        if not workdir.samefile(address):
+            at_end.enter_context(locked(Path(address), "--run.checkpoints", log))
     checkpoints = Checkpoints(
         address,
         keep_newest=config.run.keep_newest,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from gl_jax import compilation
-from gl_jax.config import Config, Phase
+from gl_jax.config import Config, Phase, UsageError
 from gl_jax.holes import (
     HOLES,
     REAL_PATCHES,
@@ -116,6 +116,30 @@ class Validation:
         self._accuracy = compilation.jit(accuracy)
         self._singular_values = compilation.jit(singular_values, once=True)
 
+    def require_shown(self, state: TrainState) -> None:
+        """Raises UsageError if the discriminators fail on batches of these photographs.
+
+        They are traced: the first validation with them may be days away. `state` holds
+        shapes.
+        """
+        if state.discriminator is None:
+            return
+        count, side = len(self._photographs), self._photographs.shape[1]
+        first = jax.ShapeDtypeStruct((), np.int32)
+        for size in {len(part) for part in self._parts(count)}:
+            shape = (size, side, side, 3)
+            photographs = jax.ShapeDtypeStruct(shape, np.uint8)
+            completed = jax.ShapeDtypeStruct(shape, np.float32)
+            variables = variables_of(state.discriminator)
+            try:
+                jax.eval_shape(self._accuracy, variables, photographs, completed, first)
+            except Exception as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UsageError(
+                    f"the discriminators cannot be shown {size} photographs at a "
+                    f"validation: {type(error).__name__}: {reason}"
+                ) from error
+
     def metrics(self, state: TrainState, phase: Phase) -> dict[str, float]:
         """Everything that a validation in this phase measures, by its name in the log.
 
@@ -180,13 +204,16 @@ class Validation:
     def _accuracies(self, variables: Any, completed: np.ndarray) -> dict[str, float]:
         count = len(completed)
         values = dict.fromkeys((f"val_{name}" for name in ACCURACIES), 0.0)
-        # In equal parts, for of a few images left over batch statistics are another's.
-        for part in np.array_split(np.arange(count), -(-count // self._shown)):
+        for part in self._parts(count):
             place = self._photographs[part], completed[part], np.int32(part[0])
             shares = self._accuracy(variables, *jax.device_put(place, self._device))
             for name, share in jax.device_get(shares).items():
                 values[name] += float(share) * len(part) / count
         return values
+
+    def _parts(self, count: int) -> list[np.ndarray]:
+        # In equal parts, for of a few images left over batch statistics are another's.
+        return np.array_split(np.arange(count), -(-count // self._shown))
 
     def _run(self, variables: Any, first: int, count: int) -> Any:
         photographs = self._photographs[first : first + count]

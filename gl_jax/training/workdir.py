@@ -21,11 +21,13 @@ import jax
 
 from gl_jax.config import Config, UsageError, differences
 from gl_jax.data.pipeline import Photographs
-from gl_jax.data.sources import changes
-from gl_jax.experiment import Experiment, require_same_text
+from gl_jax.data.records import changes
+from gl_jax.data.sources import RUN_STATUS
+from gl_jax.experiment import Experiment, read_config, require_same_text
 from gl_jax.fields import Mark, marked, values_by_name
-from gl_jax.files import reason, write_whole
+from gl_jax.files import reason, require_utf8, write_whole
 from gl_jax.training.checkpoint import peek, require_writable
+from gl_jax.training.parts import falling
 from gl_jax.version import __version__
 from gl_jax.weights import architectures
 from gl_jax.weights.convention import Convention
@@ -39,6 +41,8 @@ PER_HOST = marked(Config, Mark.PER_HOST)
 ELSEWHERE = (
     "Another run needs another --workdir, and another --run.checkpoints if it has one."
 )
+LOCK = ".lock"
+"""Locked while a training writes the folder."""
 EXPERIMENT = "experiment.py"
 """Holds the text of an experiment with parts of its own."""
 
@@ -50,6 +54,7 @@ Status = Literal["running", "finished", "preempted", "failed"]
 
 def require_workdir(workdir: Path) -> None:
     """Makes the folder; UsageError for a bucket or one that cannot be written."""
+    require_utf8(workdir)
     if scheme := re.match(r"[a-z0-9]+:/+", str(workdir)):
         address = f"{scheme[0].rstrip('/')}//{str(workdir)[scheme.end() :]}"
         raise UsageError(
@@ -67,32 +72,28 @@ def require_workdir(workdir: Path) -> None:
         ) from error
 
 
-LOCK = ".lock"
-"""Locked while a training writes the folder. The kernel lets it go, also after a crash."""
-
-
 @contextlib.contextmanager
-def locked(workdir: Path, log: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path, option: str, log: Callable[[str], None]) -> Iterator[None]:
     """Keeps a second training out of the folder: raises UsageError if one is there.
 
-    Over NFS the lock holds between machines, too; on a file system without locks a
-    line says that there is none.
+    The kernel lets go of the lock, also after a crash. Over NFS it holds between
+    machines, too; on a file system without locks a line says that there is none.
     """
-    with (workdir / LOCK).open("a+b", buffering=0) as file:
+    with (folder / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read(200).decode(errors="replace").strip()
             raise UsageError(
-                f"--workdir {workdir} is being trained in by {holder or 'another process'}. "
-                f"Wait for it or stop it. {ELSEWHERE}"
+                f"{option} {folder} is in use by another training, "
+                f"{holder or 'which has just begun'}. Wait for it or stop it. {ELSEWHERE}"
             ) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
             log(
-                f"{workdir} is on a file system without locks: see to it that no second "
+                f"{folder} is on a file system without locks: see to it that no second "
                 "training uses it."
             )
         file.truncate(0)
@@ -130,16 +131,6 @@ def claim(
     return config
 
 
-def read_config(file: Path) -> Config:
-    """Reads a config.json; UsageError, with its name, if it is damaged."""
-    try:
-        return Config.from_json(file.read_text(encoding="utf-8"))
-    except (UsageError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{file} is damaged: {error} Put it back as it was."
-        ) from error
-
-
 def write_config(workdir: Path, config: Config, remembered: dict[str, Any]) -> None:
     """Writes config.json, and experiment.py for a run with parts of its own."""
     write_whole(workdir / "config.json", config.to_json().encode())
@@ -169,26 +160,19 @@ def require_same_run(config: Config, stored: Config, holder: str) -> None:
 def require_same_length(config: Config, stored: Config, step: int, holder: str) -> None:
     """Refuses another number of steps if what has fallen until `step` would jump by it."""
     now, then = (one.schedule.total_steps for one in (config, stored))
-    falling = ", ".join(_falling(stored, step))
-    if now != then and falling:
+    if now == then:
+        return
+    planned = falling(config, step)
+    fallen = [
+        name for name, value in falling(stored, step).items() if planned[name] != value
+    ]
+    if fallen:
         raise UsageError(
-            f"{holder} holds a run whose {falling} falls to its end at step {then}: with "
-            f"schedule.total_steps (={now}) it would jump. To go on from a finished run, "
-            "export it (gl-jax export) and begin another one with --run.initial-weights."
+            f"{holder} holds a run of {then} steps, by which the {' and the '.join(fallen)} "
+            f"has fallen so far: with schedule.total_steps (={now}) it would jump. Give "
+            f"{then}. To train a finished run further, export it (gl-jax export) and begin "
+            "another one with --run.initial-weights."
         )
-
-
-def _falling(config: Config, step: int) -> Iterator[str]:
-    """The numbers that follow from a run's length, of those in use until `step`."""
-    schedule = config.schedule
-    joint = step > schedule.completion_steps + schedule.discriminator_steps
-    for name in ("completion_optimizer", "discriminator_optimizer"):
-        optimizer = getattr(config, name)
-        early = step > 0 and optimizer.joint_learning_rate is None
-        if optimizer.decay != "constant" and (early or joint):
-            yield f"{name}'s learning rate"
-    if config.loss.discriminator_noise_end is not None and joint:
-        yield "discriminator noise"
 
 
 def _is_respelt(name: str, now: Any, then: Any) -> bool:
@@ -219,7 +203,7 @@ def require_same_photographs(
         (
             "validation_source",
             extra.get("validation_photographs"),
-            photographs.validation.source.fingerprint(),
+            photographs.validation_fingerprint,
         ),
     ):
         now, then = (getattr(one.data, field) for one in (config, stored))
@@ -324,10 +308,17 @@ def shared_facts(
 
 def last_saved_step(workdir: Path) -> int:
     """Returns the `last_step` of run_status.json, or 0 if there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        status = json.loads((workdir / "run_status.json").read_text(encoding="utf-8"))
-        return int(status["last_step"] or 0)
-    return 0
+    step = read_status(workdir).get("last_step")
+    return step if isinstance(step, int) else 0
+
+
+def read_status(workdir: Path) -> dict[str, Any]:
+    """Returns the content of run_status.json; empty if it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        status = json.loads((workdir / RUN_STATUS).read_bytes())
+        if isinstance(status, dict):
+            return status
+    return {}
 
 
 def write_status(
@@ -339,7 +330,7 @@ def write_status(
     """
     record = {"status": status, "last_step": step, "reason": explanation[:500]}
     content = (json.dumps(record) + "\n").encode()
-    file = workdir / "run_status.json"
+    file = workdir / RUN_STATUS
     try:
         write_whole(file, content)
     except OSError:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gl_jax.config import Config, UsageError, is_bucket
-from gl_jax.experiment import Experiment
+from gl_jax.experiment import Experiment, read_config
 from gl_jax.fields import build
 from gl_jax.files import write_output
 from gl_jax.models.completion import STRIDE
@@ -69,8 +69,8 @@ def from_run(
         checkpoints = root
     elif is_run(Path(root)):
         file = Path(root, "config.json")
-        known = file.read_text(encoding="utf-8") if file.is_file() else "{}"
-        checkpoints = Config.from_json(known).checkpoints_of(root)
+        known = read_config(file) if file.is_file() else Config()
+        checkpoints = known.checkpoints_of(root)
     else:
         raise UsageError(
             f"workdir {root!r} is no folder of a training run: it has neither "

@@ -58,7 +58,7 @@ def prepare_tfds() -> Callable[[Path, str], Path]:
 
 def _prepare(data_dir: Path, file_format: str) -> Path:
     """`tiny_photos` as TFDS prepares it: 23 in two files to train on, 4 in `test`."""
-    from gl_jax.data.sources import tensorflow
+    from gl_jax.data.tfds import tensorflow
 
     tensorflow()
     import tensorflow_datasets as tfds

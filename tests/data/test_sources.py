@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.sources import (
-    LISTED,
-    FileSource,
-    Source,
-    changes,
-    inventory,
-    open_source,
-)
+from gl_jax.data.records import LISTED, Source, changes, inventory
+from gl_jax.data.sources import FileSource, open_source
 from gl_jax.images import read_rgb
 
 Folder = Callable[..., Path]
@@ -206,7 +200,7 @@ def test_the_index_of_tfrecords_is_cached_and_mended(
     def not_again(*_: object) -> None:
         raise AssertionError("the files were walked although the index is cached")
 
-    monkeypatch.setattr("gl_jax.data.sources._places", not_again)
+    monkeypatch.setattr("gl_jax.data.tfds._places", not_again)
     cached = open_source(tiny(tfrecords), cache_dir=tmp_path)
     assert [cached.read(i) for i in range(23)] == [first.read(i) for i in range(23)]
 

@@ -150,6 +150,15 @@ def test_a_film_strip_begins_with_the_hole_and_ends_with_the_photo(
             ).write_bytes(b"no arrays"),
             "cannot be read",
         ),
+        *(
+            (
+                lambda folder, content=content: (
+                    write_run(folder) / "config.json"
+                ).write_bytes(content),
+                r"run/config\.json is damaged: ",
+            )
+            for content in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"run": 3}')
+        ),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(make, words, tmp_path, log):
@@ -168,6 +177,29 @@ def test_damaged_arrays_are_refused_by_name(place, tmp_path, log):
         file.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"step_00000010\.npz cannot be read"):
             page.report([tmp_path / "run"], tmp_path / "out", log=log.append)
+
+
+def test_a_run_that_was_broken_off_is_reported_on(tmp_path, log):
+    """A line cut off, a status cut off, one validation, values that are not finite."""
+    folder = write_run(tmp_path / "run", steps=10)
+    (folder / "run_status.json").write_text('{"status": "runn')
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step in range(11, 300):
+            values = {"completion_loss": None, "images_per_second": None}
+            line = {"step": step, "phase": "completion"} | values
+            file.write(json.dumps(line) + "\n")
+        file.write('{"step": 300, "pha')
+    text = page.report([folder], tmp_path / "out", log=log.append).read_text()
+    assert "<td>299<td>60<td>unknown<td>11.00<td>10<td>11.00" in text
+
+
+def test_a_run_without_a_validation_is_reported_on(tmp_path, log):
+    folder = write_run(tmp_path / "run", steps=20)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if "val_psnr" not in line]
+    (folder / "metrics.jsonl").write_text("".join(kept))
+    page.report([folder], tmp_path / "out", log=log.append)
+    assert not (tmp_path / "out" / "validation.png").exists()
 
 
 def test_nothing_to_report_on_is_a_mistake(tmp_path):

@@ -469,10 +469,21 @@ def test_a_folder_that_is_a_pattern_is_read_from_but_not_written_to(
     shutil.copytree(tmp_path / "checkpoints", tmp_path / folder)
     restored = restore_subtree(tmp_path / folder).state["completion/params"]
     assert_same(restored, make_state(1).completion.params)
-    with pytest.raises(
-        UsageError, match=r"takes \*, \? and \[ in a path for a pattern"
-    ):
+    with pytest.raises(UsageError, match="or a backslash for a pattern"):
         open_checkpoints(folder)
+
+
+def test_a_save_that_cannot_be_found_afterwards_has_failed(
+    open_checkpoints, tmp_path, monkeypatch, messages
+):
+    """As it was in folders that orbax takes for patterns."""
+    (tmp_path / "run [1]").mkdir()
+    monkeypatch.setattr(folders, "require_writable", lambda directory: None)
+    checkpoints = open_checkpoints("run [1]")
+    save(checkpoints, 1)
+    assert checkpoints.steps() == []
+    assert any("1 is damaged" in m and "aside as 1.corrupt" in m for m in messages)
+    assert any(m.startswith("CHECKPOINT 1 COULD NOT BE SAVED") for m in messages)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])

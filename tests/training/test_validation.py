@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gl_jax.config import Config, DataConfig, HolesConfig, Phase, RunConfig
+from gl_jax.config import (
+    Config,
+    DataConfig,
+    HolesConfig,
+    Phase,
+    RunConfig,
+    UsageError,
+)
 from gl_jax.training import Parts, TrainState, create_state, default_parts
+from gl_jax.training.state import state_shapes
 from gl_jax.training.validation import Validation
 
 SIZE = 32
@@ -50,6 +58,33 @@ class AboveOthers(nn.Module):
         least = self.param("least", nn.initializers.constant(0.01), ())
         bright = views["global"].mean((1, 2, 3))
         return bright - bright.mean() - least
+
+
+class InPairs(nn.Module):
+    """Sees images two by two, as a minibatch's standard deviation does."""
+
+    @nn.compact
+    def __call__(self, views: Any, train: bool = False) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones_init(), ())
+        means = views["global"].mean((1, 2, 3))
+        if self.is_initializing():  # of one image
+            return scale * means
+        return scale * means.reshape(-1, 2).reshape(-1)
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_discriminators_that_fail_on_its_photographs_are_refused_untrained(count):
+    parts = parts_with(InPairs())
+    photographs = PHOTOGRAPHS[:count]
+    validation = Validation(
+        parts, CONFIG, (0.5, 0.5, 0.5), photographs, jax.devices()[0]
+    )
+    state = state_shapes(parts, SIZE)
+    if count % 2 == 0:
+        validation.require_shown(state)
+        return
+    with pytest.raises(UsageError, match="shown 3 photographs at a validation: "):
+        validation.require_shown(state)
 
 
 def refused(*arguments: Any) -> Any:

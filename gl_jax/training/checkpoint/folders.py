@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import glob
 import importlib.util
 import json
 import os
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from gl_jax.config import UsageError, is_bucket
+from gl_jax.files import require_utf8
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 """Part of a folder's name until orbax has written it to its end."""
@@ -32,9 +32,11 @@ class StorageUnreachableError(RuntimeError):
 def absolute(directory: str | Path | epath.Path) -> epath.Path:
     """Returns the path of a local folder or of a bucket (`gs://...`).
 
-    Raises UsageError if the library for buckets is not installed.
+    Raises UsageError if it is not UTF-8, which tensorstore cannot read, or if the
+    library for buckets is not installed.
     """
     text = os.fspath(directory)
+    require_utf8(text)
     if not is_bucket(text):
         return epath.Path(os.path.abspath(text))  # tensorstore takes no others
     if importlib.util.find_spec("gcsfs") is None:
@@ -98,16 +100,17 @@ def remove_unfinished(directory: epath.Path) -> None:
 def require_writable(directory: str | Path | epath.Path) -> None:
     """Makes the folder and writes a file in it.
 
-    Raises UsageError if that fails on a disk or if the path has `*`, `?` or `[` in it,
-    StorageUnreachableError if it fails in a bucket.
+    Raises UsageError if that fails on a disk or if the path has `*`, `?`, `[` or a
+    backslash in it, StorageUnreachableError if it fails in a bucket.
     """
     directory = absolute(directory)
     # Orbax reads the path as a pattern, finds nothing to put together at the end of a
     # save, and leaves a checkpoint without arrays, in silence.
-    if glob.escape(str(directory)) != str(directory):
+    if set("*?[\\") & set(os.fspath(directory)):
         raise UsageError(
-            f"checkpoints cannot be written to {directory}: orbax takes *, ? and [ in a path "
-            "for a pattern. Choose another place (--workdir, --run.checkpoints)."
+            f"checkpoints cannot be written to {directory}: orbax takes a path with *, ?, [ "
+            "or a backslash for a pattern. Choose another place (--workdir, "
+            "--run.checkpoints)."
         )
     probe = directory / f".probe-{uuid.uuid4().hex}"
     try:

@@ -199,14 +199,19 @@ class Checkpoints:
     def wait(self) -> bool:
         """Blocks until the save under way is on disk; returns False if it has failed.
 
-        Raises SaveFailedError at the `max_failed_saves`-th failure in a row.
+        It has failed, too, if the checkpoint cannot be found and read afterwards: that is
+        then set aside. Raises SaveFailedError at the `max_failed_saves`-th failure in a row.
         """
         if self._manager is None or self._saving is None:
             return True
         (step, size), self._saving = self._saving, None
         try:
             self._manager.wait_until_finished()
+            content = manifest.read(self._directory, step)
+            manifest.read_leaves(self._directory, content, [*content["leaves"]][:1])
         except Exception as error:
+            if isinstance(error, DamagedError):
+                self._set_aside(step, error)
             return self._failed(step, size, error)
         self._failures = 0
         return True
@@ -285,7 +290,7 @@ class Checkpoints:
                 leaves = manifest.read_leaves(self._directory, content, expected)
                 return content, leaves
             except DamagedError as damage:
-                self._set_aside(step, damage)
+                self._set_aside(step, damage, then=", trying the one before")
         aside = folders.set_aside(self._directory)
         if not steps and not aside:
             return None
@@ -295,7 +300,7 @@ class Checkpoints:
             "new run in another place."
         )
 
-    def _set_aside(self, step: int, damage: DamagedError) -> None:
+    def _set_aside(self, step: int, damage: DamagedError, then: str = "") -> None:
         folder = self._directory / str(step)
         taken = folders.set_aside(self._directory)
         more = (f"{step}.corrupt-{count}" for count in itertools.count(2))
@@ -306,9 +311,7 @@ class Checkpoints:
             fate = f"set aside as {name}"
         except Exception as error:  # a bucket's client raises whatever it meets
             fate = f"and cannot be set aside ({folders.one_line(error)})"
-        self._log(
-            f"checkpoint {step} is damaged: {damage}; {fate}, trying the one before"
-        )
+        self._log(f"checkpoint {step} is damaged: {damage}; {fate}{then}")
         assert self._manager is not None
         self._manager.reload()
 
