@@ -4,7 +4,7 @@ r"""Trains the paper's network in minutes, on a machine with JAX and little else
         --output photographs.npz
     python -m experiments.in_memory train photographs.npz --minutes 8 --output FOLDER
     python -m experiments.in_memory convert FOLDER/joint_3.npz --output model.safetensors
-    python -m experiments.in_memory sheet FOLDER/joint_3_completed.npz --output sheet.png
+    python -m experiments.in_memory sheet FOLDER/completed.npz --output sheet.png
 
 `pack`, `convert` and `sheet` run where gl_jax is installed. `train` needs jax, flax, optax,
 numpy and jaxtyping, and Pillow to decode JPEGs; not TensorFlow, Orbax or safetensors.
@@ -87,22 +87,21 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def sheet(options: argparse.Namespace) -> None:
-    """Draws photographs, holes and completions side by side."""
+    """Draws holes, the completions of each save, and photographs side by side."""
     import numpy as np
 
     from gl_jax.figures.sheets import Tile, draw_sheet
     from gl_jax.files import reading, write_output
 
     with reading(options.completed), np.load(options.completed) as file:
-        photographs, mask, completed = (
-            file[name] for name in ("photographs", "mask", "completed")
-        )
-    holed = np.where(mask, np.uint8(255), photographs)
+        columns = dict(file)
+    mask, photographs = columns.pop("mask"), columns.pop("photographs")
+    columns = {"hole": np.where(mask, np.uint8(255), photographs)} | columns
+    columns["photograph"] = photographs
     rows = [
-        [Tile(image) for image in row]
-        for row in zip(photographs, holed, completed, strict=True)
+        [Tile(image) for image in row] for row in zip(*columns.values(), strict=True)
     ]
-    write_output(options.output, draw_sheet(("photograph", "hole", "completed"), rows))
+    write_output(options.output, draw_sheet([*columns], rows))
     print(f"Written: {options.output}")
 
 

@@ -6,6 +6,8 @@ from gl_jax.config import Phase
 
 SHARES = {Phase.COMPLETION: 0.5, Phase.DISCRIMINATOR: 0.03, Phase.JOINT: 0.47}
 """Shares of the time that each phase gets."""
+TUNED_FROM = 0.75
+"""Share of the completion phase that has the squared error alone."""
 
 
 def ends(
@@ -37,3 +39,8 @@ def rate(done: int, total: int, warmup: int) -> float:
     It rises over `warmup` steps and falls in a line to the end: the last step has 1/total.
     """
     return min(1.0, (done + 1) / max(1, warmup)) * max(0, total - done) / total
+
+
+def tuned(done: int, total: int) -> bool:
+    """True in the end of the completion phase, when its structural term counts."""
+    return done >= TUNED_FROM * total

@@ -3,9 +3,10 @@
 Two phases of the paper's three are like the runs of `experiments/reproduction.py`, with
 the same reasons: a completion phase by Muon, and a balanced game: discriminators without
 batch normalisation, R1, DiffAugment's colour and translation, the adversarial gradient 1.5
-times the completion gradient. Muon's completion phase has structural similarity beside the
-squared error, as `experiments/demo_model.py:tuned`. Learning rates fall to 0 in each of the
-two, over as many steps as the time allows.
+times the completion gradient. The last quarter of the completion phase has structural
+similarity beside the squared error, as `experiments/demo_model.py:tuned`: from random
+weights, that term leads away from the colours. Learning rates fall to 0 in each of the two,
+over as many steps as the time allows.
 """
 
 from dataclasses import dataclass, replace
@@ -47,12 +48,19 @@ class Recipe:
         """Returns the configuration of a phase."""
         return self.completion if phase is Phase.COMPLETION else self.joint
 
-    def parts(self, phase: Phase) -> Parts:
-        """Returns the parts of a phase: mixed holes, learning rates that `rated` leads."""
+    def parts(self, phase: Phase, structure: Any = 1.0) -> Parts:
+        """Returns the parts of a phase: mixed holes, learning rates that `led` multiplies.
+
+        `structure` multiplies the structural term, where the phase has one.
+        """
         config = self.config(phase)
         parts, holes = default_parts(config), config.holes
+        terms = dict(parts.objective.completion)
+        if term := terms.get("structure_loss"):
+            terms["structure_loss"] = replace(term, weight=structure * term.weight)
         return replace(
             parts,
+            objective=replace(parts.objective, completion=terms),
             sample_holes=partial(
                 mixed_holes,
                 min_size=holes.min_size,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,26 @@ MEASURED_STEPS = 4
 SHOWN = 8
 """Validation photographs whose completions are saved."""
 VALIDATION_SEED = 2017
+RESERVE = 3.0
+"""Seconds for writing the last files."""
 SNAPSHOTS = 3
 """Files of the joint phase: its first third goes into one, and so on."""
 
 Clock = Callable[[], float]
+
+
+class Dials(NamedTuple):
+    """Factors that change from step to step, of one program."""
+
+    rate: Any
+    """Of the learning rates."""
+    structure: Any
+    """Of the structural term."""
+
+    @classmethod
+    def at(cls, rate: float, structure: float) -> "Dials":
+        """Returns the factors as arrays."""
+        return cls(jnp.float32(rate), jnp.float32(structure))
 
 
 @dataclass
@@ -53,6 +69,7 @@ class Run:
     say: Callable[[str], None] = print
     clock: Clock = time.monotonic
     lines: list[str] = field(default_factory=list)
+    completed: dict[str, np.ndarray] = field(default_factory=dict)
     last_save: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,18 +86,17 @@ class Run:
         self.complete = jax.jit(self._completed, compiler_options=compilation.options())
 
     def step_of(self, phase: Phase) -> Callable[..., Any]:
-        """Returns (state, photographs, key, rate) -> (state, metrics) of a phase."""
-        steps = make_steps(
-            self.recipe.parts(phase), self.mean_color, ema_decay=EMA_DECAY
-        )
+        """Returns (state, photographs, key, dials) -> (state, metrics) of a phase."""
         batch = self.recipe.config(phase).data.batch_size
         crops = self.recipe.crops
 
         def step(
-            state: TrainState, photographs: Any, key: Any, rate: Any
+            state: TrainState, photographs: Any, key: Any, dials: Dials
         ) -> tuple[TrainState, Any]:
+            parts = self.recipe.parts(phase, dials.structure)
+            steps = make_steps(parts, self.mean_color, ema_decay=EMA_DECAY)
             images = draw(photographs, key, state.step, batch, crops)
-            return steps[phase](at_rate(state, rate), images, key)
+            return steps[phase](at_rate(state, dials.rate), images, key)
 
         return step
 
@@ -154,20 +170,22 @@ class Run:
         return (mask, pasted), measured
 
     def _save_completions(self, name: str, variables: Any) -> None:
+        """Writes completions of the first photographs, beside those saved before."""
         count = self.recipe.completion.data.batch_size
+        shown = min(SHOWN, len(self.validation), count)
         images = jnp.resize(
-            self.validation[:SHOWN], (count, *self.validation.shape[1:])
+            self.validation[:shown], (count, *self.validation.shape[1:])
         )
         mask, pasted = jax.device_get(self.complete(variables, images, 0)[0])
-        shown = min(SHOWN, len(self.validation), count)
+        self.completed[name] = np.rint(255 * pasted[:shown]).astype(np.uint8)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
             photographs=self.photographs.validation[:shown],
             mask=mask[:shown] > 0,
-            completed=np.rint(255 * pasted[:shown]).astype(np.uint8),
+            **self.completed,
         )
-        write_output(self.folder / f"{name}_completed.npz", buffer.getvalue())
+        write_output(self.folder / "completed.npz", buffer.getvalue())
 
 
 def train(
@@ -183,8 +201,9 @@ def train(
 ) -> None:
     """Trains until `minutes` after `started`, a monotonic clock's time, by default now.
 
-    Writes `completion.npz`, `joint_1.npz` to `joint_3.npz`, completions and metrics.jsonl
-    into the folder. From the weights of `begin`, the completion phase is left out.
+    Writes `completion.npz`, `joint_1.npz` to `joint_3.npz`, `completed.npz` and
+    `metrics.jsonl` into the folder: of the full size, 6 files of 60 MB together. From the
+    weights of `begin`, the completion phase is left out.
     """
     started = time.monotonic() if started is None else started
 
@@ -213,11 +232,12 @@ def train(
             "drawing": {p: round(drawing / s, 4) for p, s in seconds.items()},
         }
     )
-    # What a save takes comes off the end.
-    before = clock()
+    # What the last save takes comes off the end; the first measure compiles.
     first = Phase.COMPLETION if begin is None else Phase.JOINT
-    run.save("start", states[first], 0)
-    end = 60 * minutes - 2 * (clock() - before) - 1
+    run.log(run.measure(states[first]))
+    before = clock()
+    run.measure(states[first])
+    end = 60 * minutes - 2 * (clock() - before) - RESERVE
     clocks = budget.ends(clock(), end, shares)
     run.last_save = clock()
     if begin is None:
@@ -253,12 +273,13 @@ def _phase(
     run.log({"phase": str(phase), "steps": total})
     metrics: Any = None
     while done < total and (done == 0 or run.clock() < end):
-        factor = jnp.asarray(budget.rate(done, total, warmup), jnp.float32)
-        if phase is Phase.DISCRIMINATOR:
-            factor = jnp.ones(())
+        dials = Dials.at(
+            1.0 if phase is Phase.DISCRIMINATOR else budget.rate(done, total, warmup),
+            budget.tuned(done, total),
+        )
         previous, (state, metrics) = (
             metrics,
-            programs[phase](state, run.on_device, run.key, factor),
+            programs[phase](state, run.on_device, run.key, dials),
         )
         done += 1
         # The device is never more than one step behind, so that the clock is true.
@@ -298,8 +319,8 @@ def _compiled(
             donate_argnums=0,
             compiler_options=compilation.options(),
         )
-        state, rate = _of(states, phase), jnp.ones(())
-        return program.lower(state, run.on_device, run.key, rate).compile()
+        state, dials = _of(states, phase), Dials.at(1.0, 0.0)
+        return program.lower(state, run.on_device, run.key, dials).compile()
 
     with ThreadPoolExecutor(len(phases)) as threads:
         programs = dict(zip(phases, threads.map(compiled, phases), strict=True))
@@ -309,11 +330,11 @@ def _compiled(
 
 def _seconds(run: Run, program: Any, state: TrainState) -> float:
     """Returns the seconds of a step, measured on a copy of the state."""
-    state, rate = jax.tree.map(jnp.copy, state), jnp.ones(())
+    state, dials = jax.tree.map(jnp.copy, state), Dials.at(1.0, 0.0)
     for timed in (False, True):
         start = time.perf_counter()
         for _ in range(MEASURED_STEPS if timed else 1):
-            state, metrics = program(state, run.on_device, run.key, rate)
+            state, metrics = program(state, run.on_device, run.key, dials)
             jax.block_until_ready(metrics)
     return (time.perf_counter() - start) / MEASURED_STEPS
 
