@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +53,45 @@ def parity(size: str) -> list[dict[str, Any]]:
     whose update is the gradient. Differences are norms over norms.
     """
     host, device = jax.devices("cpu")[0], jax.devices()[0]
-    compared = []
-    with jax.default_matmul_precision("highest"):
-        right = {p: _stepped(size, p, "float32", host, NATIVE) for p in Phase}
-    for precision in ("float32", "bfloat16"):
-        products = "highest" if precision == "float32" else None
-        for phase in Phase:
-            with jax.default_matmul_precision(products):
-                here = _stepped(size, phase, precision, device, compilation.ops())
-            differences = {
-                name: float(np.linalg.norm(value - right[phase][name]))
-                / (float(np.linalg.norm(right[phase][name])) or 1.0)
-                for name, value in here.items()
-            }
-            limits = TOLERANCE[precision]
-            agrees = all(
-                d <= limits[n.partition(".")[0]] for n, d in differences.items()
-            )
-            compared.append(
-                {
-                    "phase": str(phase),
-                    "precision": precision,
-                    "differences": differences,
-                    "agrees": agrees,
-                }
-            )
-    return compared
+    where = {
+        "host": ("float32", host, NATIVE),
+        "float32": ("float32", device, compilation.ops()),
+        "bfloat16": ("bfloat16", device, compilation.ops()),
+    }
+    tasks = {
+        (name, phase): (size, phase, *place)
+        for name, place in where.items()
+        for phase in Phase
+    }
+    # Nearly all of the time is compiling, which threads do side by side.
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        futures = {key: threads.submit(_stepped, *task) for key, task in tasks.items()}
+    results = {key: future.result() for key, future in futures.items()}
+    return [
+        _compared(phase, name, results[name, phase], results["host", phase])
+        for name in ("float32", "bfloat16")
+        for phase in Phase
+    ]
+
+
+def _compared(
+    phase: Phase,
+    precision: str,
+    here: dict[str, np.ndarray],
+    right: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    differences = {
+        name: float(np.linalg.norm(value - right[name]))
+        / (float(np.linalg.norm(right[name])) or 1.0)
+        for name, value in here.items()
+    }
+    limits = TOLERANCE[precision]
+    return {
+        "phase": str(phase),
+        "precision": precision,
+        "differences": differences,
+        "agrees": all(d <= limits[n.partition(".")[0]] for n, d in differences.items()),
+    }
 
 
 def matrix_peak(size: str) -> dict[str, float]:
@@ -152,7 +166,8 @@ def _stepped(
     )
     parts = default_parts(config, ops=ops)
     images = random_images(FIRST, numbers["batch"], side, side)
-    with jax.default_device(device):
+    products = "highest" if precision == "float32" else None
+    with jax.default_device(device), jax.default_matmul_precision(products):
         before = jax.device_get(ours.randomized(create_state(parts, side)))
         step = jax.jit(
             make_steps(parts, MEAN_COLOR)[phase],

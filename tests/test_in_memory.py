@@ -207,7 +207,7 @@ def test_photographs_come_back_from_their_file(folder, quality, capsys):
     assert apart.mean() < 3
 
 
-@pytest.mark.parametrize("content", [b"", b"no file of arrays"])
+@pytest.mark.parametrize("content", [b"", b"no file of arrays", b"PK\x03\x04"])
 def test_a_file_that_is_none_is_one_line(tmp_path, content, capsys):
     file = tmp_path / "photographs.npz"
     file.write_bytes(content)

@@ -86,7 +86,8 @@ def mixed_holes(
         )
         shares = jax.random.uniform(point_key, (POINTS, 2))
         # Half a brush inside the window, and pixels are meant by their middles.
-        points = corner + width / 2 + shares * (local_size - 1 - width)
+        first = corner.astype(jnp.float32) + width / 2
+        points = first[None] + shares * (local_size - 1 - width)
         rows, columns = (jnp.arange(side, dtype=jnp.float32) for side in image_shape)
         pixels = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
         near = _distance(pixels, points[:-1], points[1:]) <= width / 2
@@ -136,9 +137,9 @@ def _distance(
     """The distance of each pixel from the nearest of these straight lines."""
 
     def of_line(start: Float[Array, " 2"], end: Float[Array, " 2"]) -> Array:
-        line, offset = end - start, pixels - start
+        line, offset = end - start, pixels - start[None, None]
         along = offset @ line / jnp.maximum(line @ line, 1e-6)
-        nearest = jnp.clip(along, 0.0, 1.0)[..., None] * line
+        nearest = jnp.clip(along, 0.0, 1.0)[..., None] * line[None, None]
         return jnp.linalg.norm(offset - nearest, axis=-1)
 
     return jnp.min(jax.vmap(of_line)(starts, ends), axis=0)

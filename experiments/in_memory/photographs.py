@@ -10,6 +10,7 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -69,9 +70,9 @@ def pack(
 def load(path: Path) -> Photographs:
     """Reads a file that `pack` wrote. Raises UsageError if it is none."""
     try:
-        with reading(path), np.load(path) as file:
+        with reading(path), path.open("rb") as data, np.load(data) as file:
             return Photographs(*(_part(file, part) for part in PARTS))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise UsageError(
             f"{path} is no file of photographs, which `pack` writes: {error}"
         ) from error

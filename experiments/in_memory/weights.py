@@ -9,6 +9,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -35,10 +36,10 @@ def save(path: Path, variables: Tree, about: dict[str, Any]) -> bool:
 def load(path: Path) -> tuple[Tree, dict[str, Any]]:
     """Reads what `save` wrote, in float32. Raises UsageError if it is no such file."""
     try:
-        with reading(path), np.load(path) as file:
+        with reading(path), path.open("rb") as data, np.load(data) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop("about")))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise UsageError(f"{path} holds no weights of this script: {error}") from error
     arrays = {place: array.astype(np.float32) for place, array in arrays.items()}
     return unflatten_dict(arrays, sep="/"), about
