@@ -34,10 +34,10 @@ from gl_jax.config import UsageError
 from gl_jax.files import write_output
 
 PAGE = machine.ROOT / "docs" / "performance.md"
-PREPARATION = 120.0
-"""Seconds that comparing and compiling may take together."""
-LIMIT = 90.0
-"""Seconds that one library may take for one group of cases."""
+PREPARATION = 1 / 3
+"""Share of the time that comparing and compiling may take together."""
+LIMIT = 1 / 4
+"""Share of the time that one library may take for one group of cases."""
 LEAST = 10.0
 """Seconds below which nothing more is begun."""
 KERNELS = 10
@@ -107,7 +107,8 @@ def groups(size: cases.Size, device: cases.Device) -> list[Group]:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    end = time.monotonic() + 60 * options.minutes
+    seconds = 60 * options.minutes
+    end = time.monotonic() + seconds
     facts = {
         "machine": machine.facts(),
         "revision": options.revision or machine.revision(),
@@ -122,11 +123,11 @@ def _bench(options: argparse.Namespace) -> int:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         os.environ["JAX_PLATFORMS"] = "cpu" if options.device == "cpu" else "cuda,cpu"
         todo = groups(options.size, options.device)
-        _prepare(book, options, todo, min(PREPARATION, end - time.monotonic()))
-        _note(book, options, "matrix_peak", min(LIMIT, end - time.monotonic()))
+        _prepare(book, options, todo, PREPARATION * seconds)
+        _note(book, options, "matrix_peak", LIMIT * seconds)
         for group in todo:
             where = folder / f"{group.name}-{group.precision}"
-            _measure(book, group, where, options.size, end)
+            _measure(book, group, where, options.size, end, LIMIT * seconds)
     left = end - time.monotonic()
     print(f"Written: {options.json}, {left:.0f} seconds before the end.")
     return 1 if book.content["left_out"] else 0
@@ -188,7 +189,12 @@ def _note(book: Book, options: argparse.Namespace, check: str, limit: float) -> 
 
 
 def _measure(
-    book: Book, group: Group, folder: Path, size: cases.Size, end: float
+    book: Book,
+    group: Group,
+    folder: Path,
+    size: cases.Size,
+    end: float,
+    limit: float,
 ) -> None:
     """Measures a group by ours and then by each baseline, one process at a time."""
     turns = TURNS[size]
@@ -196,9 +202,12 @@ def _measure(
     measured: dict[str, dict[str, Any]] = {case.name: {} for case in group.cases}
     for candidate in (ours, *group.cases[0].baselines):
         name = f"{group.name}, {group.precision}, {candidate.name}"
-        limit = min(LIMIT, end - time.monotonic())
+        limit = min(limit, end - time.monotonic())
         if limit < LEAST:
             book.leave_out(name, "no time was left")
+            continue
+        if candidate is not ours and not any(measured.values()):
+            book.leave_out(name, "there is nothing of ours to compare with")
             continue
         if size == "tiny" and "compile" in candidate.name:
             continue  # a minute of compiling says nothing at that size
