@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench bench-smoke reproduce soak audit clean
+.PHONY: help demo test lint format bench bench-smoke bench-gpu reproduce soak audit clean
 
 help:
 	@echo "make demo    complete photographs, train on others and compare, 5 to 7 minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
 	@echo "make bench   speed and memory beside PyTorch, half an hour; a minute: bench-smoke"
+	@echo "make bench-gpu  one GPU beside PyTorch in six minutes, with the python3 that is there"
 	@echo "make reproduce PHOTOGRAPHS=FOLDER  the runs of docs/reproduction.md, many hours; resumes"
 	@echo "make soak    long runs with faults, minutes each"
 	@echo "make audit   look the installed requirements up among known vulnerabilities"
@@ -78,6 +79,10 @@ bench-smoke: .venv/.bench
 		joint_step,devices,inference_256,large_photo,input_pipeline_256x256
 	cp docs/performance.md runs/bench-smoke.md
 	$(BIN)/python -m benchmarks --report runs/bench-smoke.json --page runs/bench-smoke.md
+
+# Nothing is installed: the machine's own Python has JAX with CUDA, Flax and PyTorch.
+bench-gpu:
+	python3 -m benchmarks.gpu --minutes 6 --json runs/bench-gpu.json
 
 PHOTOGRAPHS ?= ../shared/data/train256
 RUNS ?= runs/reproduction

@@ -85,7 +85,8 @@ def all_cases(size: Size, device: Device, precision: Precision) -> Iterator[Case
         step = training | {"phase": phase}
         yield Case(f"{phase}_step", "training", step, CONFIGURATIONS)
     yield Case("devices", "training", training | {"phase": "joint"}, (ONE,), TWO)
-    for side in (256, 512, 1024):
+    # A photograph of 2048 takes half a minute on a processor.
+    for side in (256, 512, 1024, *((2048,) if device == "gpu" else ())):
         square = settings | {"side": side // settings["scale"]}
         yield Case(f"inference_{side}", "inference", square, CONFIGURATIONS)
     # It takes seconds on a GPU, too.

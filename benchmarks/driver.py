@@ -99,6 +99,10 @@ class Process:
             raise MeasurementError(f"{self.name}, at {request}: {reply['error']}")
         return reply["answer"]
 
+    def kill(self) -> None:
+        """Ends the process in the middle of its work."""
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process."""
         assert self._process.stdin is not None

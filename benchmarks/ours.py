@@ -1,4 +1,8 @@
-"""gl_jax's side of every task: the functions that training and completion run."""
+"""gl_jax's side of every task: the functions that training and completion run.
+
+Networks alone need JAX, Flax, Optax and jaxtyping; what reads photographs and files is
+imported by the tasks that do.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +21,10 @@ from benchmarks.exchange import torch_arrays
 from benchmarks.tasks import FIRST, MEAN_COLOR, Arrays, Settings, flattened
 from gl_jax import compilation
 from gl_jax.config import Config, DataConfig, HolesConfig, ModelConfig, Phase
-from gl_jax.data.pipeline import Photographs
-from gl_jax.data.tfds import tensorflow
 from gl_jax.holes import HOLES, REAL_PATCHES, composite, example_keys
-from gl_jax.images import read_crop
 from gl_jax.models import inference
 from gl_jax.models.completion import LAYERS, layer_name
+from gl_jax.models.ops import NATIVE
 from gl_jax.parallel import AXIS, Devices
 from gl_jax.training import (
     NetState,
@@ -30,10 +32,9 @@ from gl_jax.training import (
     create_state,
     default_parts,
     make_steps,
+    state_shapes,
 )
 from gl_jax.training.state import inference_variables
-from gl_jax.weights import native
-from gl_jax.weights.architectures import Architecture
 from gl_jax.weights.convention import Convention
 
 METRICS = {
@@ -53,6 +54,8 @@ def start(settings: Settings) -> None:
         jax.config.update("jax_num_cpu_devices", settings["devices"])
     jax.devices()
     if "photograph" in settings:
+        from gl_jax.data.tfds import tensorflow
+
         tensorflow()
 
 
@@ -148,6 +151,12 @@ class Training(tasks.Training):
     def wait(self, results: Any) -> None:
         jax.block_until_ready((self._state, results))
 
+    def flops(self) -> float:
+        parts = default_parts(configuration(self.settings), ops=NATIVE)
+        step = make_steps(parts, MEAN_COLOR)[Phase(self.settings["phase"])]
+        shapes = state_shapes(parts, self.settings["image_size"])
+        return counted(step, shapes, *self.inputs(FIRST), jax.random.key(FIRST))
+
 
 class Inference(tasks.Inference):
     """The network with batch normalisation folded in, as the Completer runs it."""
@@ -165,6 +174,7 @@ class Inference(tasks.Inference):
             return completed, composite(completed, images, mask)
 
         self._weights = jax.device_put(weights)
+        self._complete = complete
         self._program = compilation.jit(complete)
 
     def export(self, folder: Path) -> None:
@@ -181,17 +191,23 @@ class Inference(tasks.Inference):
     def wait(self, results: Any) -> None:
         jax.block_until_ready(results)
 
+    def flops(self) -> float:
+        return counted(self._complete, self._weights, *self.inputs(FIRST))
+
 
 class LargePhoto(tasks.LargePhoto):
     """The Completer, with a model loaded from a file."""
 
     def export(self, folder: Path) -> None:
+        from gl_jax.weights import native
+        from gl_jax.weights.architectures import Architecture
+
         _, state = random_completion(self.settings)
         np.savez(folder / "exchange.npz", **_weights("completion", state.completion))
         model = native.Model(
             variables=inference_variables(state),
             architecture=Architecture(width=self.settings["width"]),
-            convention=native.Convention.gl_jax(MEAN_COLOR),
+            convention=Convention.gl_jax(MEAN_COLOR),
         )
         native.save(model, folder / "model.safetensors")
         self._completer = gl_jax.load(folder / "model.safetensors")
@@ -206,6 +222,8 @@ class Pipeline(tasks.Pipeline):
     def crop(
         self, path: Path, shortest: int, side: int, top: float, left: float
     ) -> np.ndarray:
+        from gl_jax.images import read_crop
+
         return read_crop(
             path,
             path.name,
@@ -216,8 +234,15 @@ class Pipeline(tasks.Pipeline):
         )
 
     def batches(self, seed: int) -> Iterator[np.ndarray]:
+        from gl_jax.data.pipeline import Photographs
+
         config = configuration(self.settings, source=self.settings["folder"])
         return Photographs(config.data, seed=seed).train_batches()
+
+
+def counted(function: Any, *arguments: Any) -> float:
+    """Returns the floating-point operations of a program, before it is compiled."""
+    return float(jax.jit(function).lower(*arguments).cost_analysis()["flops"])
 
 
 def random_completion(settings: Settings) -> tuple[nn.Module, TrainState]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
@@ -280,6 +279,8 @@ class Pipeline(tasks.Pipeline):
 
 
 def _crop(path: Path, shortest: int, side: int, top: float, left: float) -> np.ndarray:
+    from PIL import Image
+
     image = Image.open(path).convert("RGB")
     scale = shortest / min(image.size)
     width, height = (max(shortest, round(length * scale)) for length in image.size)

@@ -1,26 +1,31 @@
-"""Photographs to measure with, cut from those that come with the project's requirements."""
+"""Photographs to measure with, cut from those that come with the project's requirements.
+
+What reads them is imported when they are read: steps of a network do not need it.
+"""
 
 import functools
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from gl_jax.config import DataConfig
-from gl_jax.data.sources import open_source
-from gl_jax.images import read_rgb
 
 QUALITY = 90
 
 
 def bundled() -> list[np.ndarray]:
     """Returns the bundled training photographs, uint8 [h, w, 3] each."""
+    from gl_jax.data.sources import open_source
+    from gl_jax.images import read_rgb
+
     source = open_source(DataConfig(source="bundled"))
     return [read_rgb(source.read(i), source.name(i)) for i in range(len(source))]
 
 
 def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
     """Writes `count` different JPEGs of that size: windows of the bundled photographs."""
+    from PIL import Image
+
     random = np.random.default_rng(2017)
     originals = [Image.fromarray(photograph) for photograph in bundled()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +44,8 @@ def write_jpegs(folder: Path, count: int, height: int, width: int) -> None:
 @functools.cache
 def large(width: int, height: int) -> np.ndarray:
     """Returns a bundled photograph enlarged to uint8 [height, width, 3]."""
+    from PIL import Image
+
     image = Image.fromarray(bundled()[0])
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 

@@ -12,7 +12,7 @@ Record = dict[str, Any]
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 COLUMNS = "case | precision | against | ratio | ours | theirs | memory".split(" | ")
-ACCELERATORS = {"gpu": "GPU", "tpu": "TPU"}
+DEVICES = {"cpu": "Processors", "gpu": "GPUs"}
 
 WIDTHS = (22, 9, 26, 12, 8, 8, 0)
 """Characters of each column in the terminal."""
@@ -53,40 +53,34 @@ def write(page: Path, records: list[Record]) -> None:
 
     Raises UsageError if the page cannot be read or has no marks.
     """
+    replace(page, (BEGIN, END), markdown(records))
+
+
+def replace(page: Path, marks: tuple[str, str], body: str) -> None:
+    """Replaces the text between two marks of a page.
+
+    Raises UsageError if the page cannot be read or has no marks.
+    """
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{page} cannot be read: {error.strerror}.") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise UsageError(f"{page} needs the lines {BEGIN} and {END} around its tables.")
-    body = markdown(records)
+        raise UsageError(
+            f"{page} needs the lines {marks[0]} and {marks[1]} around its tables."
+        )
     page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
 
 
 def markdown(records: list[Record]) -> str:
-    """Returns the machines, a table for processors, and one for accelerators."""
-    by_device = {
-        device: [record for record in records if record["device"] == device]
-        for device in ("cpu", *ACCELERATORS)
-    }
-    accelerators = [
-        row
-        for device, name in ACCELERATORS.items()
-        for row in (
-            [[name, *cells(record)] for record in by_device[device]]
-            or [[name, "not measured", *[""] * (len(COLUMNS) - 1)]]
-        )
-    ]
-    processors = [cells(record) for record in by_device["cpu"]]
-    parts = [
-        "\n".join(dict.fromkeys(_machine(record) for record in records)),
-        "### Processors",
-        _table(COLUMNS, processors) if processors else "Not measured.",
-        "### Accelerators",
-        _table(["device", *COLUMNS], accelerators),
-    ]
+    """Returns the machines, and a table for each kind of device."""
+    parts = ["\n".join(dict.fromkeys(machine_line(record) for record in records))]
+    for device, title in DEVICES.items():
+        rows = [cells(record) for record in records if record["device"] == device]
+        if rows:
+            parts += [f"### {title}", table(COLUMNS, rows)]
     return "\n\n".join(parts)
 
 
@@ -113,12 +107,14 @@ def cells(record: Record) -> list[str]:
     ]
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _machine(record: Record) -> str:
+def machine_line(record: Record) -> str:
+    """Returns the machine, the versions and the revision of a measurement."""
     machine = record["machine"]
     parts = [
         machine["processor"],

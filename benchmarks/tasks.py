@@ -62,6 +62,10 @@ class Task:
         """Returns the peak memory of the task, given that of this process."""
         return process
 
+    def flops(self) -> float:
+        """Returns the floating-point operations of one piece of work."""
+        raise NotImplementedError
+
 
 class Training(Task):
     """A training step, from uint8 photographs on the host to the updated weights."""

@@ -23,10 +23,17 @@ MODULES = {"jax": "benchmarks.ours", "torch": "benchmarks.peer"}
 class Worker:
     """A task of one library, with one method for each request."""
 
+    _side: Any = None
+
     def start(self, library: str, task: str, settings: dict[str, Any]) -> Any:
-        """Imports the library, notes the memory, prepares the task; returns versions."""
-        self._side = importlib.import_module(MODULES[library])
-        self._side.start(settings)
+        """Imports the library, notes the memory, prepares the task; returns versions.
+
+        Asked again, it prepares another task on the same device.
+        """
+        if self._side is None:
+            self._side = importlib.import_module(MODULES[library])
+            self._side.start(settings)
+        self._task: Any = None
         machine.reset_peak()
         self._at_start = machine.resident()
         self._task = self._side.TASKS[task](settings)
@@ -48,6 +55,16 @@ class Worker:
     def run(self, seed: int) -> float:
         """Returns the seconds of one run."""
         return float(self._task.run(seed))
+
+    def flops(self) -> float:
+        """Returns the floating-point operations of one piece of work."""
+        return float(self._task.flops())
+
+    def kernels(self, count: int) -> list[dict[str, Any]]:
+        """Returns what takes the longest in one run, from a profile; JAX only."""
+        from benchmarks.checks import longest
+
+        return longest(lambda: self._task.run(FIRST + 2), count)
 
     def peak(self) -> float:
         """Returns the peak memory since `warm_up`, in MB."""
