@@ -206,9 +206,9 @@ def test_a_workdir_that_is_the_folder_of_photographs_is_refused(root):
     assert "another --workdir" in str(said.value)
     assert not (root / "held" / "config.json").exists()
     # A run that has its own folder may read there afterwards.
-    loop_photographs = lives(source=source, validation_source="ph")
+    later = lives(source=source, validation_source="ph")
     with pytest.raises(UsageError, match=r"data\.source .* does not hold"):
-        loop.run(loop_photographs, WORKDIR)
+        loop.run(later, WORKDIR)
 
 
 def test_the_start_says_what_is_used_and_what_is_not(begun):
