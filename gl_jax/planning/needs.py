@@ -77,6 +77,9 @@ def need_of(
                 traffic=work.traffic,
                 collective_bytes=_gradients(state, phase),
             )
+        least = need.state + need.batches
+        if least > topology.chip.memory:
+            return replace(need, memory=least)
         try:
             made = compiling.compiled(
                 step(AXIS), topology, *shown, pieces=config.run.accumulate

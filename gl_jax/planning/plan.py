@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 import jax
@@ -59,12 +60,13 @@ def as_dictionary(
     """Returns the plan as JSON values: bytes, FLOP, seconds, hours."""
     values = dataclasses.asdict(plan)
     for part, phase in zip(values["phases"], plan.phases, strict=True):
-        part["photographs_per_second"] = plan.speed(phase)
+        part["photographs_per_second"] = plan.speed(phase) if phase.fits else None
+    hours = {str(share): plan.hours(share) for share in EFFICIENCIES}
     return values | {
         "hosts": plan.topology.hosts,
         "fits": plan.fits,
-        "hours": {str(share): plan.hours(share) for share in EFFICIENCIES},
-        "photographs_per_second_of_a_host": plan.input_rate(),
+        "hours": hours if plan.fits else None,
+        "photographs_per_second_of_a_host": plan.input_rate() if plan.fits else None,
         "attempts": [attempt._asdict() for attempt in attempts],
         "largest_batch": largest,
     }
@@ -96,6 +98,12 @@ class Planner:
         """Returns what a phase's step needs; the same one is measured once."""
         known = phase + config.to_json()
         if known not in self._needs:
+            if self.topology.chip.platform == "tpu":
+                batch = config.data.batch_size
+                text = (
+                    f"Compiling the {phase} step of {batch} for {self.topology.name}."
+                )
+                print(text, file=sys.stderr, flush=True)
             self._needs[known] = need_of(self.experiment, config, self.topology, phase)
         return self._needs[known]
 

@@ -1,10 +1,22 @@
 """A plan as a table."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from gl_jax.parallel import PREFETCH
 from gl_jax.planning.bounds import DECODE_SECONDS, EFFICIENCIES, PhasePlan, Plan
 from gl_jax.planning.search import Attempt
+
+TPU = (
+    "FLOP are those of the products of matrices. From and to memory: the arrays of every "
+    "operation of the program, but for those that the compiler keeps on the chip. Neither "
+    "padding nor the time until a message arrives counts in the least times."
+)
+GPU = (
+    "By arithmetic alone, nothing was compiled: FLOP and traffic are those of the products "
+    "of matrices, temporaries what has to last in the order of the trace, their arrays "
+    "the gradients. A real program needs more of each."
+)
 
 Row = tuple[str, Callable[[PhasePlan], str]]
 
@@ -27,7 +39,7 @@ def of_plan(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> str
         f"{max(chip.peak.values()) / 1e12:.0f} TFLOP/s in bfloat16, "
         f"{chip.interconnect / 1e9:.0f} GB/s to others ({chip.source}).",
     ]
-    return "\n".join(lines + (_by_arithmetic() if chip.platform == "gpu" else []))
+    return "\n".join([*lines, GPU if chip.platform == "gpu" else TPU])
 
 
 def _columns(plan: Plan) -> list[str]:
@@ -35,21 +47,21 @@ def _columns(plan: Plan) -> list[str]:
     rows: list[Row] = [
         ("updates", lambda p: f"{p.steps:,}"),
         ("fits into a chip", lambda p: "yes" if p.fits else "NO"),
-        ("memory of a chip, GB", lambda p: _giga(p.need.memory)),
-        ("  state", lambda p: _giga(p.need.state)),
-        (f"  photographs, {1 + PREFETCH} batches", lambda p: _giga(p.need.batches)),
-        ("  temporaries", lambda p: _giga(p.need.temporaries)),
-        ("  program", lambda p: _giga(p.need.program)),
-        ("TFLOP a chip and step", lambda p: f"{p.need.flops / 1e12:.3f}"),
-        ("TFLOP a photograph", lambda p: f"{p.need.flops / size / 1e12:.3f}"),
-        ("collectives", lambda p: _or_unknown(p.need.collectives, "{}")),
-        ("  GB", lambda p: _giga(p.need.collective_bytes)),
-        ("GB from and to memory", lambda p: _giga(p.need.traffic)),
-        ("least ms: matrices", lambda p: f"{p.bounds.matrices * 1e3:.2f}"),
-        ("  memory", lambda p: _milli(p.need.traffic, p.bounds.memory)),
+        ("memory of a chip", lambda p: si(p.need.memory, "B")),
+        ("  state", lambda p: si(p.need.state, "B")),
+        (f"  photographs, {1 + PREFETCH} batches", lambda p: si(p.need.batches, "B")),
+        ("  temporaries", lambda p: si(p.need.temporaries, "B")),
+        ("  program", lambda p: si(p.need.program, "B")),
+        ("FLOP a chip and step", lambda p: si(p.need.flops, "")),
+        ("FLOP a photograph", lambda p: si(p.need.flops / size, "")),
+        ("from and to memory", lambda p: si(p.need.traffic, "B")),
+        ("collectives", lambda p: str(p.need.collectives or "unknown")),
+        ("  their arrays", lambda p: si(p.need.collective_bytes, "B")),
+        ("least time: matrices", lambda p: si(p.bounds.matrices, "s")),
+        ("  memory", lambda p: si(p.need.traffic and p.bounds.memory, "s")),
         (
             "  interconnect",
-            lambda p: _milli(p.need.collective_bytes, p.bounds.interconnect),
+            lambda p: si(p.need.collective_bytes and p.bounds.interconnect, "s"),
         ),
         ("photographs a second", lambda p: f"{plan.speed(p):,.0f}" if p.fits else ""),
     ]
@@ -76,7 +88,7 @@ def _search(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> lis
     lines = []
     for attempt in attempts:
         word = "fits" if attempt.fits else "does not fit"
-        lines.append(f"  with {attempt.options}: {attempt.memory / 1e9:.2f} GB, {word}")
+        lines.append(f"  with {attempt.options}: {si(attempt.memory, 'B')}, {word}")
     if largest is not None:
         unit = plan.topology.count * plan.accumulate
         lines.append(
@@ -87,21 +99,13 @@ def _search(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> lis
     return lines
 
 
-def _by_arithmetic() -> list[str]:
-    return [
-        "By arithmetic alone, nothing was compiled: temporaries are what has to be kept in "
-        "the order of the trace, traffic the operands and results of products, the bytes "
-        "between chips the gradients. A real program needs more of each."
-    ]
-
-
-def _giga(size: float | None) -> str:
-    return _or_unknown(None if size is None else size / 1e9, "{:.3f}")
-
-
-def _milli(known: float | None, seconds: float) -> str:
-    return _or_unknown(None if known is None else seconds * 1e3, "{:.2f}")
-
-
-def _or_unknown(value: float | None, text: str) -> str:
-    return "unknown" if value is None else text.format(value)
+def si(value: float | None, unit: str) -> str:
+    """Returns three digits with the prefix that suits: 1.93 T, 614 MB, 47.5 ms."""
+    if value is None:
+        return "unknown"
+    if value == 0:
+        return f"0 {unit}".rstrip()
+    power = min(max(math.floor(math.log10(abs(value)) / 3), -3), 5)
+    prefix = "nµm kMGTP"[power + 3].strip()
+    digits = value / 1000.0**power
+    return f"{digits:.{2 if digits < 10 else 1 if digits < 100 else 0}f} {prefix}{unit}".rstrip()
