@@ -79,8 +79,12 @@ def together(config: Config, per_chip: int) -> list[Changed]:
 
 
 def _more_pieces(config: Config, per_chip: int) -> list[int]:
-    least = config.run.accumulate + 1
-    return [n for n in range(least, per_chip + 1) if per_chip % n == 0]
+    """Counts that divide a chip's share, each at least twice the one before."""
+    counts = [config.run.accumulate]
+    for n in range(counts[0] + 1, per_chip + 1):
+        if per_chip % n == 0 and (n >= 2 * counts[-1] or n == per_chip):
+            counts.append(n)
+    return counts[1:]
 
 
 def _changed(

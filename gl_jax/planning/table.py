@@ -1,6 +1,7 @@
 """A plan as a table."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 from gl_jax.parallel import PREFETCH
@@ -25,21 +26,19 @@ def of_plan(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> str
     """Returns the plan as text: a column for each phase, then the whole run."""
     topology, chip = plan.topology, plan.topology.chip
     pieces = f" in {plan.accumulate} pieces" if plan.accumulate > 1 else ""
-    lines = [
-        f"{plan.name} on {topology.name}: {topology.count} chips on {topology.hosts} "
+    peaks = ", ".join(f"{si(v, 'FLOP/s')} in {name}" for name, v in chip.peak.items())
+    paragraphs = [
+        f"{plan.name} on {topology.name}: {topology.count} chip(s) on {topology.hosts} "
         f"host(s), batch {plan.batch_size}, {plan.batch_size // topology.count} a chip"
         f"{pieces}. By {plan.source}.",
-        "",
-        *_columns(plan),
-        "",
+        "\n".join(_columns(plan)),
         *_whole(plan),
         *_search(plan, attempts, largest),
-        "",
-        f"Chip: {chip.memory / 1e9:.1f} GB for programs, {chip.bandwidth / 1e9:.0f} GB/s, "
-        f"{max(chip.peak.values()) / 1e12:.0f} TFLOP/s in bfloat16, "
-        f"{chip.interconnect / 1e9:.0f} GB/s to others ({chip.source}).",
+        f"Chip: {si(chip.memory, 'B')} for programs, {si(chip.bandwidth, 'B/s')}, {peaks}, "
+        f"{si(chip.interconnect, 'B/s')} to others ({chip.source}).",
+        GPU if chip.platform == "gpu" else TPU,
     ]
-    return "\n".join([*lines, GPU if chip.platform == "gpu" else TPU])
+    return "\n\n".join(p if "\n" in p else textwrap.fill(p, 88) for p in paragraphs)
 
 
 def _columns(plan: Plan) -> list[str]:
@@ -85,18 +84,20 @@ def _whole(plan: Plan) -> list[str]:
 
 
 def _search(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> list[str]:
-    lines = []
-    for attempt in attempts:
-        word = "fits" if attempt.fits else "does not fit"
-        lines.append(f"  with {attempt.options}: {si(attempt.memory, 'B')}, {word}")
-    if largest is not None:
+    found = []
+    if attempts:
+        lines = ["Tried instead, the phase that needs most:"]
+        for attempt in attempts:
+            word = "fits" if attempt.fits else "does not fit"
+            lines.append(f"  {attempt.options}: {si(attempt.memory, 'B')}, {word}")
+        found.append("\n".join(lines))
+    if largest:
+        each = largest // plan.topology.count
+        found.append(f"Largest batch that fits: {largest} ({each} a chip).")
+    elif largest is not None:
         unit = plan.topology.count * plan.accumulate
-        lines.append(
-            f"Largest batch that fits: {largest} ({largest // plan.topology.count} a chip)."
-            if largest
-            else f"No batch fits, not even {unit}."
-        )
-    return lines
+        found.append(f"No batch fits, not even {unit}.")
+    return found
 
 
 def si(value: float | None, unit: str) -> str:

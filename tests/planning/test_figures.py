@@ -286,7 +286,6 @@ def test_options_that_save_memory_alone_and_together():
     assert [options for options, _ in search.together(config, 6)] == [
         both,
         f"{both} --run.accumulate 2",
-        f"{both} --run.accumulate 3",
         f"{both} --run.accumulate 6",
     ]
     last = search.together(config, 6)[-1][1]

@@ -94,8 +94,8 @@ def test_a_run_that_does_not_fit_ends_with_1_and_what_would_help(
     assert cli.main(["plan", small, "--topology", "gpu:h100x4"]) == 1
     output = capsys.readouterr()
     lines = output.out.splitlines()
-    (pieces,) = [line for line in lines if "with --run.accumulate 2:" in line]
-    (remade,) = [line for line in lines if "with --model.rematerialize:" in line]
+    (pieces,) = [line for line in lines if "--run.accumulate 2:" in line]
+    (remade,) = [line for line in lines if "--model.rematerialize:" in line]
     assert pieces.endswith(", fits")
     # Its own network has no blocks to compute again.
     assert remade.endswith(", does not fit")
