@@ -1,7 +1,9 @@
 """Programs: which operations and options suit the platform they run on, where they are kept."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,29 @@ from gl_jax.models.ops import NATIVE, Ops
 GUESTS = {"cpu": cpu}
 """Platforms that are faster with operations and options of their own."""
 
+_target: ContextVar[str | None] = ContextVar("target", default=None)
+
 LEAST_SECONDS = 0.2
 """What compiles sooner is not kept."""
 
 
+@contextlib.contextmanager
+def building_for(platform: str) -> Iterator[None]:
+    """Makes `platform` the default of `ops` and `options` inside, present or not."""
+    before = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(before)
+
+
+def _guest(platform: str | None) -> Any:
+    return GUESTS.get(platform or _target.get() or jax.default_backend())
+
+
 def ops(platform: str | None = None) -> Ops:
     """The operations to build networks with for a platform, by default JAX's own default."""
-    guest = GUESTS.get(platform or jax.default_backend())
+    guest = _guest(platform)
     return guest.ops() if guest else NATIVE
 
 
@@ -31,7 +49,7 @@ def options(
 
     A program that runs `once` is rather compiled soon than well.
     """
-    guest = GUESTS.get(platform or jax.default_backend())
+    guest = _guest(platform)
     return guest.compiler_options(once=once) if guest else {}
 
 

@@ -7,7 +7,7 @@ for one device and an optional axis name.
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -165,6 +165,34 @@ def require_same(facts: dict[str, Any], fault: str | None) -> None:
         )
 
 
+def check_batch(batch_size: int, count: int, accumulate: int) -> None:
+    """Raises UsageError unless the batch divides over `count` devices and the pieces."""
+    pieces = count * accumulate
+    if batch_size % pieces:
+        below, above = batch_size // pieces * pieces, -(-batch_size // pieces) * pieces
+        sizes = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(
+            f"data.batch_size (={batch_size}) must divide over {count} device(s) "
+            f"times run.accumulate (={accumulate}): use {sizes}."
+        )
+
+
+def over_devices(step: Callable[..., Any], devices: Sequence[jax.Device] | None) -> Any:
+    """The step on every device at once: (state, images, key) -> (state, metrics).
+
+    State and key are replicated, images sharded; the old state is donated, so its buffers
+    are gone after the call. None stands for all devices of all hosts.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+        devices=devices,
+    )
+
+
 class Devices:
     """This host's devices, and the doors by which arrays come and go."""
 
@@ -196,17 +224,7 @@ class Devices:
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
         """Raises UsageError unless the batch divides over devices and pieces."""
-        pieces = self.count * accumulate
-        if batch_size % pieces:
-            below, above = (
-                batch_size // pieces * pieces,
-                -(-batch_size // pieces) * pieces,
-            )
-            sizes = f"{below} or {above}" if below else f"{above}"
-            raise UsageError(
-                f"data.batch_size (={batch_size}) must divide over {self.count} device(s) "
-                f"times run.accumulate (={accumulate}): use {sizes}."
-            )
+        check_batch(batch_size, self.count, accumulate)
 
     def replicate(self, tree: Tree) -> Tree:
         """The tree on every device of this host, the buffers its own."""
@@ -222,19 +240,8 @@ class Devices:
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def pmap(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The step on every device at once: (state, images, key) -> (state, metrics).
-
-        State and key are replicated, images sharded; the old state is donated, so its
-        buffers are gone after the call.
-        """
-        mapped = jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(None, 0, None),
-            out_axes=(None, None),
-            donate_argnums=(0,),
-            devices=self.local if jax.process_count() == 1 else None,
-        )
+        """The step on every device of the run at once; see `over_devices`."""
+        mapped = over_devices(step, self.local if jax.process_count() == 1 else None)
         options = compilation.options(self.local[0].platform)
         # Compiled by hand it takes options. Over several hosts a pmap cannot be: it would
         # ask each of them for the images of all.

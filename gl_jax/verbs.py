@@ -52,6 +52,28 @@ def summary(experiment: Experiment, /) -> None:
     print(summarize(experiment.config, experiment))
 
 
+def plan(
+    experiment: Experiment,
+    /,
+    *,
+    topology: str,
+    largest_batch: bool = False,
+    json: bool = False,
+) -> None:
+    """Say whether a run fits on TPUs or GPUs that are not here, and its least hours.
+
+    Args:
+        topology: The chips: v4, v5e, v5p or v6e with a shape (v5e:4x4, v4:2x4x4), which
+            the TPU's own compiler answers for (pip install '.[tpu]', no TPU needed;
+            minutes a phase), or gpu:h100x8, by arithmetic alone.
+        largest_batch: Search the largest batch that fits, too: several compilations.
+        json: Print JSON instead of a table: bytes, FLOP, seconds.
+    """
+    from gl_jax.planning import plan as planning
+
+    planning.run(experiment, topology, largest_batch=largest_batch, as_json=json)
+
+
 def compare(
     *,
     output: Path,
@@ -368,6 +390,7 @@ def _join(
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "summary": summary,
+    "plan": plan,
     "compare": compare,
     "evaluate": evaluate,
     "report": report,

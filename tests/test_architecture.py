@@ -26,7 +26,7 @@ ROWS = (
     "training.checkpoint",
     "data weights figures",
     "training inpainting",
-    "evaluation",
+    "evaluation planning",
     "options verbs",
     "cli",
     "__main__",

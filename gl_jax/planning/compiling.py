@@ -1,0 +1,138 @@
+"""The TPU's compiler, without a TPU: libtpu compiles for chips that it is told about."""
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from gl_jax.config import UsageError
+from gl_jax.parallel import over_devices
+from gl_jax.planning import hlo
+from gl_jax.planning.topologies import GIB, Topology
+
+# Without these libtpu asks the network about the machine that it is on. The last one lets
+# it load beside a process that trains.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+class Memory(NamedTuple):
+    """Bytes of a chip's memory that a step's program takes, by what they are for."""
+
+    arguments: float
+    """State, photographs and key, padded as the chip wants them."""
+    temporaries: float
+    results: float
+    """Those that do not take an argument's place."""
+    program: float
+
+    @property
+    def total(self) -> float:
+        """All of them together."""
+        return sum(self)
+
+
+class Compiled(NamedTuple):
+    """A step's program for one chip of a topology."""
+
+    memory: Memory
+    figures: hlo.Figures
+
+
+class TooLargeError(Exception):
+    """The compiler refuses a program, which would need `needed` bytes of a chip."""
+
+    def __init__(self, needed: float) -> None:
+        super().__init__(needed)
+        self.needed = needed
+
+
+def require_libtpu() -> str:
+    """Returns the version of libtpu; UsageError if it is absent or not JAX's own."""
+    wanted = _wanted(importlib.metadata.requires("jax") or [])
+    install = f"pip install 'jax[tpu]=={jax.__version__}'"
+    try:
+        version = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        raise UsageError(
+            "a plan for TPUs needs their compiler, libtpu, which is not installed: "
+            f"{install} (Linux x86-64; no TPU needed)."
+        ) from None
+    if not f"{version}.".startswith(wanted):
+        raise UsageError(
+            f"libtpu (={version}) must be of version {wanted}* for jax {jax.__version__}: "
+            f"{install}."
+        )
+    return version
+
+
+def _wanted(requirements: Sequence[str]) -> str:
+    """Returns the beginning of the versions that JAX asks for: "0.0.42."; or ""."""
+    for requirement in requirements:
+        if match := re.match(r"libtpu\s*==\s*([\d.]+?)\.?\*?\s*;", requirement):
+            return f"{match[1]}."
+    return ""
+
+
+def compiled(
+    step: Callable[..., Any],
+    topology: Topology,
+    state: Any,
+    images: Any,
+    key: Any,
+    *,
+    pieces: int,
+) -> Compiled:
+    """Compiles a step for a topology, as a run would; `images` are those of one chip.
+
+    The step works them off in as many `pieces`.
+
+    Raises TooLargeError if the compiler finds that it does not fit into a chip's memory.
+    """
+    os.environ.update(
+        {name: os.environ.get(name, ENVIRONMENT[name]) for name in ENVIRONMENT}
+    )
+    chip = topology.chip
+    name = f"{chip.compiler_name}:{topology.name.partition(':')[2]}"
+    # The two cores of a chip are one device where they can be: as on the real one.
+    kind = "megacore" if chip.compiler_name in ("v4", "v5") else "default"
+    shape = (1, 1, 1) if topology.count == 1 else (2, 2, 1)
+    described = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name=name,
+        chip_config_name=kind,
+        chips_per_host_bounds=shape,
+    )
+    shared = jax.ShapeDtypeStruct((topology.count, *images.shape), images.dtype)
+    lowered = over_devices(step, described.devices).lower(state, shared, key)
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLargeError(needed_of(str(error))) from error
+    stats = program.memory_analysis()
+    memory = Memory(
+        stats.argument_size_in_bytes,
+        stats.temp_size_in_bytes,
+        stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+    )
+    return Compiled(memory, hlo.figures(program.as_text(), pieces=pieces))
+
+
+def needed_of(message: str) -> float:
+    """Returns the bytes that a refused program needs, from the compiler's message."""
+    units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    match = re.search(r"(?:Used |temporaries \()([\d.]+)([KMGT])", message)
+    if match is None:
+        raise ValueError(f"no size in the compiler's message: {message}")
+    return float(match[1]) * units[match[2]]
