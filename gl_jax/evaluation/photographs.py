@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gl_jax import images
 from gl_jax.config import DataConfig, UsageError, did_you_mean
 from gl_jax.data.records import Source, evenly_spaced
 from gl_jax.data.sources import open_source
@@ -90,7 +89,7 @@ class Selection:
 
     def left_out(self, source: Source) -> list[str]:
         """Returns a line on the files of a folder that are no photographs to it, if any."""
-        line = images.left_out(getattr(source, "skipped", {}), Path(self.data))
+        line = getattr(source, "left_out", None)
         return [] if line is None else [line]
 
     def entries(self, source: Source, side: int) -> list[Entry]:

@@ -195,7 +195,8 @@ CHANGES = {"color": color, "translation": SHIFT, "cutout": CUT}
 
 
 def test_noise_of_an_image_does_not_depend_on_those_beside_it():
-    noise, images = augment.normal_noise(lambda step: 0.1), VIEWS["global"]
+    noise = augment.normal_noise(lambda step: 0.1)
+    images = jnp.asarray(VIEWS["global"])
     noisy, some = noise(KEYS, images, STEP), np.array([3, 1])
     assert float(jnp.std(noisy - images)) == pytest.approx(0.1, rel=0.05)
     np.testing.assert_allclose(
