@@ -24,7 +24,7 @@ accelerators, cases, checks, driver, gpu = (
     for name in "accelerators cases checks driver gpu".split()
 )
 ABSENT = (
-    "tensorflow orbax matplotlib PIL cv2 rich safetensors tyro tensorboardX".split()
+    "tensorflow orbax matplotlib PIL cv2 safetensors tyro tensorboardX".split()
 )
 
 

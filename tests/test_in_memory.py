@@ -31,7 +31,7 @@ budget, command, crops, photographs, recipe, training, weights = (
 KEY = jax.random.key(3)
 SIDE = 32
 ABSENT = (
-    "tensorflow orbax matplotlib PIL cv2 rich safetensors tyro tensorboardX".split()
+    "tensorflow orbax matplotlib PIL cv2 safetensors tyro tensorboardX".split()
 )
 
 
