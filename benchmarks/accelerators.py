@@ -62,7 +62,7 @@ def markdown(measured: Measured | None = None) -> str:
         parts.append(report.table(["kernel", "of all", "calls"], kernels))
     if measured["left_out"]:
         listed = "\n".join(f"- {line}" for line in measured["left_out"])
-        parts.append(f"Left out:\n\n{listed}")
+        parts.append(f"Left out, or in doubt:\n\n{listed}")
     return "\n\n".join(parts)
 
 

@@ -67,8 +67,8 @@ class Book:
         write_output(self.path, text.encode())
 
     def leave_out(self, name: str, reason: object) -> None:
-        """Notes what is not measured, and why."""
-        print(f"{name}: left out: {reason}", flush=True)
+        """Notes what is not measured, or is in doubt, and why."""
+        print(f"{name}: left out or in doubt: {reason}", flush=True)
         self.write(left_out=[*self.content["left_out"], f"{name}: {reason}"])
 
 
@@ -222,6 +222,8 @@ def _measure(
                     values = _timed(process, case, candidate, place, turns)
                     measured[case.name][candidate.name] = values
                     _write(book, case, measured[case.name])
+                    if "doubt" in values:
+                        book.leave_out(name, f"timed, but {values['doubt']}")
                     if candidate is ours:
                         _profile(book, process, case)
         except driver.MeasurementError as error:
@@ -242,7 +244,11 @@ def _timed(
         process.ask("outcome", folder=str(folder), name="baseline")
         both = [_arrays(folder / f"{name}.npz") for name in ("ours", "baseline")]
         precision, name = case.settings["precision"], f"{case.name}, {candidate.name}"
-        values["differences"] = driver.compare(*both, precision, name)
+        try:
+            values["differences"] = driver.compare(*both, precision, name)
+        except driver.MeasurementError as error:
+            # The machine may not come back: it is timed, and the page says this.
+            values["doubt"] = str(error)
     process.ask("warm_up")
     values["times"] = [process.ask("run", seed=10 + turn) for turn in range(turns)]
     values["peak"] = process.ask("peak")

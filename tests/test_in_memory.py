@@ -30,9 +30,8 @@ budget, command, crops, photographs, recipe, training, weights = (
 
 KEY = jax.random.key(3)
 SIDE = 32
-ABSENT = (
-    "tensorflow orbax matplotlib PIL cv2 rich safetensors tyro tensorboardX".split()
-)
+# Not rich: Flax itself imports it.
+ABSENT = "tensorflow orbax matplotlib PIL cv2 safetensors tyro tensorboardX".split()
 
 
 def noise(count: int, side: int = SIDE) -> np.ndarray:
@@ -238,6 +237,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three steps are compiled
 def test_a_run_ends_in_a_model_that_completes(tmp_path):
     packed, out = tmp_path / "photographs.npz", tmp_path / "out"
     images = noise(12, 8).repeat(8, axis=1).repeat(8, axis=2)

@@ -232,11 +232,9 @@ def train(
             "drawing": {p: round(drawing / s, 4) for p, s in seconds.items()},
         }
     )
-    # What the last save takes comes off the end; the first measure compiles.
-    first = Phase.COMPLETION if begin is None else Phase.JOINT
-    run.log(run.measure(states[first]))
+    # What the last save takes comes off the end.
     before = clock()
-    run.measure(states[first])
+    run.measure(_of(states, next(iter(shares))))
     end = 60 * minutes - 2 * (clock() - before) - RESERVE
     clocks = budget.ends(clock(), end, shares)
     run.last_save = clock()
@@ -312,7 +310,7 @@ def _log_step(run: Run, phase: Phase, done: int, total: int, metrics: Any) -> No
 def _compiled(
     run: Run, states: dict[Phase, TrainState], phases: list[Phase]
 ) -> dict[Phase, Any]:
-    """Compiles the steps of the phases, all at once."""
+    """Compiles the steps of the phases and the validation, all at once."""
 
     def compiled(phase: Phase) -> Any:
         program = jax.jit(
@@ -323,9 +321,10 @@ def _compiled(
         state, dials = _of(states, phase), Dials.at(1.0, 0.0)
         return program.lower(state, run.on_device, run.key, dials).compile()
 
-    with ThreadPoolExecutor(len(phases)) as threads:
+    with ThreadPoolExecutor(len(phases) + 1) as threads:
+        measured = threads.submit(run.measure, _of(states, phases[0]))
         programs = dict(zip(phases, threads.map(compiled, phases), strict=True))
-    run.log({"compiled": [str(phase) for phase in phases]})
+    run.log({"compiled": [str(phase) for phase in phases]} | measured.result())
     return programs
 
 
