@@ -255,7 +255,8 @@ def test_a_run_ends_in_a_model_that_completes(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    text = (out / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     # Compiling took longer than all of the time: of each phase there is a step.
     assert [line["phase"] for line in lines if "done" in line] == [
         *("completion", "discriminator", "joint")
@@ -276,7 +277,8 @@ def test_a_run_ends_in_a_model_that_completes(tmp_path):
     sheet = tmp_path / "sheet.png"
     shown = ["sheet", f"{out}/completed.npz", "--output", str(sheet)]
     assert command.main(shown) == 0
-    assert Image.open(sheet).width > 4 * 64
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 4 * 64
 
 
 def test_photographs_of_another_size_are_refused(tmp_path):
