@@ -19,7 +19,7 @@ Why these numbers, against the paper's (256 x 256, batch 96, 500,000 steps):
   steps; a run of several hundred ends before it has.
 - Discriminators without batch normalisation, with R1 and DiffAugment, as in `reproduction`:
   else they know every completion for certain after a hundred steps.
-- The adversarial gradient is held to half of the completion gradient: with the fixed weight
+- The adversarial gradient is held to a tenth of the completion gradient: with the fixed weight
   of the paper it would be the larger one in so short a run, and what a hundred steps of a
   larger one draw is a grid.
 - The moving average smooths the last steps, which are noisy at a batch of 8.
@@ -51,7 +51,7 @@ config = Config(
         color_jitter=0.5,
     ),
     holes=HolesConfig(min_size=24, max_size=48, local_size=48),
-    loss=LossConfig(r1=0.5, penalty_every=4, adversarial_ratio=0.5),
+    loss=LossConfig(r1=0.5, penalty_every=4, adversarial_ratio=0.1),
     augment=AugmentConfig(color=True, translation=0.125),
     completion_optimizer=OptimizerConfig("adam", 1e-3, decay="cosine"),
     discriminator_optimizer=OptimizerConfig("adam", 2e-4, {"b1": 0.5}),
