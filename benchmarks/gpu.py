@@ -1,4 +1,4 @@
-"""What one GPU does, in minutes: `python -m benchmarks.gpu`, or `make bench-gpu`.
+"""Measures one GPU in minutes: `python -m benchmarks.gpu`, or `make bench-gpu`.
 
     python -m benchmarks.gpu --minutes 6 --json runs/bench-gpu.json
     python -m benchmarks.gpu --size tiny --device cpu --json runs/rehearsal.json
@@ -55,7 +55,7 @@ class Group:
 
 @dataclass
 class Book:
-    """What has been measured so far, and the file that holds it."""
+    """The results so far, and the file that holds them."""
 
     path: Path
     content: dict[str, Any] = field(default_factory=dict)

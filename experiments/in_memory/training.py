@@ -48,9 +48,9 @@ class Dials(NamedTuple):
     """Factors that change from step to step, of one program."""
 
     rate: Any
-    """Of the learning rates."""
+    """Scales the learning rates."""
     structure: Any
-    """Of the structural term."""
+    """Scales the structural term."""
 
     @classmethod
     def at(cls, rate: float, structure: float) -> "Dials":

@@ -20,7 +20,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What a person finds the record by."""
+        """The name by which a person finds the record."""
         ...
 
     def fingerprint(self) -> str:
@@ -33,12 +33,12 @@ class Source(Protocol):
 
 
 def inventory(source: Source) -> dict[str, Any]:
-    """What `changes` needs to know of a source later; JSON of at most some 100 kB."""
+    """Number, names and sizes for `changes` to compare later; JSON of at most some 100 kB."""
     return {"count": len(source), "sizes": source.sizes()}
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """How two inventories differ, in one line: numbers and a few names."""
+    """Tells how two inventories differ, in one line: numbers and a few names."""
     # Where not all names are listed, only ranks that both lists reach can be compared.
     reach = min(
         max(map(rank, one["sizes"])) if len(one["sizes"]) >= LISTED else 1.0
