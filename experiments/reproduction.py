@@ -10,7 +10,7 @@ or one run by itself, `completion` first, as the others begin with its weights:
         --data.source FLOWERS --run.initial-weights runs/completion.safetensors
 
 Hardware: two processor cores, 2 GB of memory. Cost on quiet ones: 12 minutes for the
-completion phase and about 45 for each setting with discriminators, for each seed.
+completion phase and about 25 for each setting with discriminators, for each seed.
 
 Data: photographs of flowers of at least 80 pixels, a folder with train/ and val/ in it; the
 documented runs had 1,336 and 157. docs/reproduction.md has what came out.
@@ -47,7 +47,7 @@ from gl_jax.config import (
     ScheduleConfig,
 )
 
-COMPLETION, ALONE, JOINT = 2_400, 100, 3_000
+COMPLETION, ALONE, JOINT = 2_400, 100, 1_500
 """Updates of the three phases."""
 
 ADAM = OptimizerConfig("adam", 2e-4, {"b1": 0.5})
