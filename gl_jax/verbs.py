@@ -199,10 +199,10 @@ def convert(
             contain it; by default config.json beside them.
         dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
     """
-    from gl_jax.weights import layouts, native
+    from gl_jax.weights import conversion, native
 
     _require_other(source, target)
-    native.save(layouts.convert(source, config), target, dtype)
+    native.save(conversion.convert(source, config), target, dtype)
     print(native.describe(native.load(target)))
 
 
@@ -269,9 +269,9 @@ def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
         model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
-    from gl_jax.weights import layouts
+    from gl_jax.weights import conversion
 
-    print(layouts.describe(model, config))
+    print(conversion.describe(model, config))
 
 
 def complete(
