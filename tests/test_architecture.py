@@ -23,7 +23,7 @@ ROWS = (
     "cpu",
     "compilation",
     "parallel",
-    "training.checkpoint",
+    "checkpoint",
     "data weights figures",
     "training inpainting",
     "evaluation planning",
@@ -46,7 +46,7 @@ WITHOUT_CONFIG = (
 HOMES = {
     "tensorflow": "data",
     "tensorflow_datasets": "data",
-    "orbax": "training.checkpoint",
+    "orbax": "checkpoint",
     "optax": "training",
     "tensorboardX": "training.report.tensorboard",
     "rich": "training.report.screen inpainting.progress",

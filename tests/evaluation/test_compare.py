@@ -62,7 +62,7 @@ def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comp
 @pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
 def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
     """A run's folder with one checkpoint, its configuration and its variables."""
-    from gl_jax.training.checkpoint import Checkpoints
+    from gl_jax.checkpoint import Checkpoints
     from gl_jax.training.parts import default_parts
     from gl_jax.training.state import create_state, inference_variables
 
