@@ -396,7 +396,7 @@ def test_without_a_shipped_model_it_is_said_how_to_get_one(
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind" * 9])
 def test_a_file_that_is_no_model_is_refused(content, tmp_path) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(UsageError, match="no whole weights file of gl_jax"):
+    with pytest.raises(UsageError, match="not an intact weights file of gl_jax"):
         gl_jax.load(tmp_path / "x.safetensors")
 
 
