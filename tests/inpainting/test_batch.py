@@ -489,7 +489,10 @@ def test_a_bomb_is_refused_and_the_flag_lets_it_through(complete, monkeypatch) -
             "--image photo.png --mask mask.png --output r.png --quality 0",
             "from 1 to 100",
         ),
-        ("--image photo.png --mask mask.png --output r.png --format bmpp", "not a writable format"),
+        (
+            "--image photo.png --mask mask.png --output r.png --format bmpp",
+            "not a writable format",
+        ),
         (
             "--image photo.png --mask-color blue --output r.png",
             "must be like '#ff0000'",

@@ -118,7 +118,7 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
     folder = run(tmp_path)
     assert export.from_run(folder, step=12).training["steps"] == 12
     with pytest.raises(
-        UsageError, match=r"no checkpoint of step 7; there are steps 12"
+        UsageError, match=r"no checkpoint of step 7; it holds steps 12"
     ):
         export.from_run(folder, step=7)
 
