@@ -727,7 +727,7 @@ def test_an_interrupted_result_is_none(complete, monkeypatch) -> None:
 def test_an_output_that_cannot_be_written_is_said(complete, here) -> None:
     Path("file").touch()
     code, _, err = complete("--image photo.png --mask mask.png --output file/r.png")
-    assert code == 2 and "output file cannot be written: file is no folder" in err
+    assert code == 2 and "output file cannot be written: file is not a folder" in err
     assert stat.S_ISREG(os.stat("file").st_mode)
 
 
@@ -751,10 +751,10 @@ def test_an_output_without_permission_is_refused_before_anything_is_computed(
     ("output", "message"),
     [
         ("-", "results are not written to stdout"),
-        ("/dev/stdout", "output /dev/stdout is there and no folder"),
-        ("/dev/null", "output /dev/null is there and no folder"),
-        ("pipe.png", "output pipe.png is there and no folder"),
-        ("plain", "output plain is there and no folder"),
+        ("/dev/stdout", "output /dev/stdout exists, but is neither a folder"),
+        ("/dev/null", "output /dev/null exists, but is neither a folder"),
+        ("pipe.png", "output pipe.png exists, but is neither a folder"),
+        ("plain", "output plain exists, but is neither a folder"),
         ("mask.png/", "output mask.png is a file; for photo.png it must be a folder"),
     ],
 )
