@@ -217,7 +217,7 @@ def _components(hole: Hole, margin: int) -> Iterator[tuple[tuple[slice, slice], 
 def _neighbours(
     shape: tuple[int, ...],
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Yields pairs of slices: all pixels with a neighbour on one side, and those."""
+    """Yields pairs of slices: pixels, and their neighbours above, below, left or right."""
     first, last, every = slice(None, -1), slice(1, None), slice(None)
     for here, there in ((last, first), (first, last)):
         yield (here, every), (there, every)

@@ -23,7 +23,7 @@ STRIDE = 4
 BEFORE, AFTER = 152, 148
 """Pixels of context before a hole's first block, and after its last one."""
 BUCKET = 64
-"""Pixels of which programs' sides are multiples, so that few are compiled."""
+"""Step of programs' sides in pixels, so that few sizes are compiled."""
 LARGEST = 1024
 """Longest side of a program in pixels; its square needs about 1.2 GB."""
 _CELL = 32

@@ -115,7 +115,7 @@ def _require_shapes(parts: Parts, config: Config, prefix: str) -> None:
 
 
 def _require_changes(parts: Parts, views: Any, keys: Any, prefix: str) -> None:
-    """Raises UsageError if augment changes shapes or types, or a penalty is no number."""
+    """Raises UsageError if augment changes shapes or types, or a penalty is not a number."""
     zeros = jax.tree.map(lambda view: jnp.zeros(view.shape, view.dtype), views)
     augment, penalty = parts.augment, parts.objective.penalty
     if augment is not None:

@@ -46,17 +46,17 @@ class Watchdog:
             self._changed.notify()
 
     def _watch(self) -> None:
-        shown = 0
+        reported = 0
         with self._changed:
             while not self._ended:
-                seen = self._beats
+                beats = self._beats
                 # Before the first beat, and after a report, there is no limit.
-                limit = self._limit if seen > shown else None
+                limit = self._limit if beats > reported else None
                 moved = self._changed.wait(
                     min(limit, threading.TIMEOUT_MAX) if limit else None
                 )
-                if not moved and seen == self._beats:
-                    shown = seen
+                if not moved and beats == self._beats:
+                    reported = beats
                     self._show()
 
     def _show(self) -> None:

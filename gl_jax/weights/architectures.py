@@ -132,8 +132,8 @@ class OwnArchitecture(_Shaped):
     def tree(self) -> Tree:
         """Returns shapes and types of the variables, nested as by the module's `init`."""
         inputs, views = self._parts().example_inputs(self.config.data.image_size)
-        shown = {"completion": inputs, "discriminator": views}
-        return _tree(self.network(), shown[self.role])
+        examples = {"completion": inputs, "discriminator": views}
+        return _tree(self.network(), examples[self.role])
 
     def _parts(self) -> Any:
         if self.source is None:

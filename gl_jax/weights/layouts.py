@@ -127,9 +127,9 @@ def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
     Raises UsageError, with `name` in its message, if no layout reaches half.
     """
     best: tuple[float, str, Arrays] = (0.0, "", {})
-    seen: list[str] = []
+    first_names: list[str] = []
     for arrays in _candidates(tree):
-        seen = seen or list(arrays)
+        first_names = first_names or list(arrays)
         shares = [(share(table, arrays), key) for key, table in LAYOUTS.items()]
         for key, known in DISCRIMINATOR_LAYOUTS.items():
             names = discriminator_names(known)
@@ -139,7 +139,9 @@ def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
             best = most, layout, arrays
     if best[0] < 0.5:
         holds = (
-            f"it holds {native.listed(seen)}" if seen else "it holds no named arrays"
+            f"it holds {native.listed(first_names)}"
+            if first_names
+            else "it holds no named arrays"
         )
         raise UsageError(
             f"{name} has none of the layouts that can be converted "

@@ -192,15 +192,15 @@ def shipped() -> dict[str, Path]:
 
 def describe(model: Model) -> str:
     """Describes a model, one fact per line: network, convention, licence, training."""
-    shown = model.convention
+    convention = model.convention
     lines = {
         "name": model.name,
         "came as": model.source,
         "licence": model.licence,
         "network": f"{numbers_of(model.architecture)}, "
         f"{_parameters(model.variables):,} parameters",
-        "input": f"{shown.channels} in [0, 1] less {_rounded(shown.offset)}, times "
-        f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
+        "input": f"{convention.channels} in [0, 1] less {_rounded(convention.offset)}, "
+        f"times {convention.scale:g}; hole painted {_rounded(convention.fill)}",
     }
     if model.discriminator is not None:
         lines["discriminators"] = (
