@@ -1,12 +1,12 @@
-"""How close a completed image is to its target: L1, PSNR, SSIM, MS-SSIM, sharpness.
+"""Metrics of a completed image against its target: L1, PSNR, SSIM, MS-SSIM, sharpness.
 
 Every function takes batches (B, H, W, C) and returns one float32 value per image, over
-the whole image or, where a mask [B, H, W, 1] (1 = missing) is given, over its hole
-only. An empty hole has no value: the result is NaN.
+the whole image or, with a mask [B, H, W, 1] (1 = missing), over its hole only. The
+result for an empty hole is NaN.
 
-`max_value` is the largest value a pixel can have (1.0 for images in [0, 1], 255 for
-bytes); nothing is clipped or rounded. Integer images need it said, because with the
-default the result would be wrong without a sign of it.
+`max_value` is the largest possible pixel value (1.0 for images in [0, 1], 255 for bytes);
+nothing is clipped or rounded. Integer images require it, because the default would give
+silently wrong results.
 
 All functions work under `jit`, `vmap` and `grad`. Sums run in float32 and avoid the
 subtraction of nearly equal numbers, so bright flat images lose no digits.
@@ -35,13 +35,13 @@ SSIM_SIGMA = 1.5
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003, table 1)."""
 MS_SSIM_MIN_SIZE = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
-"""176: the coarsest of the five scales still has to hold one whole window."""
+"""Smallest side in pixels, 176: the coarsest of the five scales must hold one window."""
 
 
 def l1(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Mean absolute error as a share of the range: 0 is equal, 1 is black against white.
+    """Returns the mean absolute error as a fraction of the range, in [0, 1].
 
     Times 100 and with a mask, this is the "l1 error" that mmediting publishes.
     """
@@ -52,7 +52,10 @@ def l1(
 def psnr(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Peak signal-to-noise ratio in dB, 10 log10(max_value^2 / MSE); equal images: inf."""
+    """Returns the peak signal-to-noise ratio in dB; infinity for equal images.
+
+    It is 10 log10(max_value^2 / MSE).
+    """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     mean_square = _mean(jnp.square(x - y), weights)
     return 20.0 * jnp.log10(scale) - 10.0 * jnp.log10(mean_square)
@@ -61,18 +64,18 @@ def psnr(
 def ssim(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Structural similarity, at most 1 (equal images), as Wang et al. 2004 define it.
+    """Returns the structural similarity (Wang et al. 2004), 1 for equal images.
 
     Gaussian window 11x11 with sigma 1.5, per channel, C1 = (0.01 max_value)^2,
-    C2 = (0.03 max_value)^2, biased variances, averaged over the positions where the
-    window lies inside the image (5 pixels in from each border) and over the channels.
-    This is what MATLAB, mmediting and `tf.image.ssim` compute, and scikit-image with
+    C2 = (0.03 max_value)^2, biased variances, averaged over all positions of the window
+    inside the image (5 pixels from each border) and over the channels. MATLAB, mmediting
+    and `tf.image.ssim` compute the same, as does scikit-image with
     `gaussian_weights=True, sigma=1.5, use_sample_covariance=False` (its default has
     another window).
 
-    With a mask: the mean over the window centres that lie in the hole. The window still
-    sees known pixels around them. NaN where the hole lies in the 5-pixel border only.
-    Raises ValueError for images below 11 pixels.
+    With a mask: the mean over the window centres inside the hole; the windows include
+    known pixels around it. NaN if the hole lies only in the 5-pixel border. Raises
+    ValueError for images below 11 pixels.
     """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     _require_size(x, SSIM_WINDOW, "SSIM needs images of at least {} pixels, its window")
@@ -83,18 +86,18 @@ def ssim(
 def ms_ssim(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Multi-scale SSIM, in [0, 1], over five scales (Wang, Simoncelli and Bovik 2003).
+    """Returns multi-scale SSIM over five scales, in [0, 1].
 
-    Each scale halves the one before by averaging 2x2 pixels (an odd side is first
-    extended by repeating its last pixel). Scales 1 to 4 contribute the mean of the
-    contrast-structure term, scale 5 the mean of the full SSIM, each raised to its
-    weight; a negative mean counts as 0. The product is taken per channel and then
-    averaged, as `tf.image.ssim_multiscale` does.
+    Wang, Simoncelli and Bovik 2003. Each scale halves the one before by averaging 2x2
+    pixels (an odd side is first extended by repeating its last pixel). Scales 1 to 4
+    contribute the mean of the contrast-structure term, scale 5 the mean of the full SSIM,
+    each raised to its weight; a negative mean counts as 0. The product is taken per
+    channel and then averaged, as in `tf.image.ssim_multiscale`.
 
-    With a mask: the means are over the hole at each scale, where a coarse pixel counts
-    with the share of it that is hole, at positions whose window lies inside the image.
-    At scale 5 these are 80 pixels in from the border: a hole wholly outside gives NaN.
-    Raises ValueError for images below 176 pixels.
+    With a mask: the means are over the hole at each scale, at positions with the window
+    inside the image; a coarse pixel is weighted by the fraction of it that is hole. At
+    scale 5 these positions are 80 pixels from the border, so a hole entirely in that
+    border gives NaN. Raises ValueError for images below 176 pixels.
     """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     x, y = x / scale, y / scale
@@ -114,12 +117,12 @@ def ms_ssim(
 def sharpness(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Mean length of the colours' gradient as a share of the target's: 1 is as sharp.
+    """Returns the mean length of the colours' gradient divided by the target's.
 
-    Less than 1 is blurred, more is noisier than the target. The gradient is the
-    difference to the next pixel down and right; with a mask, pixels count whose
-    neighbours there are missing too, so that a seam around the hole is no sharpness.
-    A target without any gradient gives NaN or infinity.
+    Below 1 the image is more blurred, above 1 noisier than the target. The gradient is
+    the difference to the next pixel down and right. With a mask, a pixel counts only if
+    both neighbours are missing too, so that a seam around the hole has no influence. A
+    target without any gradient gives NaN or infinity.
     """
     x, y, weights, _ = _prepare(images, targets, mask, max_value)
     inner = weights[:, :-1, :-1] * weights[:, 1:, :-1] * weights[:, :-1, 1:]
@@ -129,7 +132,7 @@ def sharpness(
 def _prepare(
     images: Images, targets: Images, mask: Mask | None, max_value: Range
 ) -> tuple[Array, Array, Array, Array]:
-    """Both batches, the weight of each pixel and the range, as float32 and checked."""
+    """Checks the arguments; returns both batches, pixel weights and range as float32."""
     if images.ndim != 4 or images.shape != targets.shape:
         raise ValueError(
             f"images {images.shape} and targets {targets.shape} must be two batches "
@@ -144,7 +147,7 @@ def _prepare(
             f"max_value (={max_value}) does not fit {images.dtype} images and "
             f"{targets.dtype} targets: give the largest value, 255 for bytes."
         )
-    # Before subtracting: bytes would wrap around.
+    # Converted first, because a difference of bytes would wrap around.
     x, y = (jnp.asarray(a).astype(jnp.float32) for a in (images, targets))
     weights = jnp.ones(shape) if mask is None else jnp.asarray(mask)
     return x, y, weights.astype(jnp.float32), jnp.asarray(max_value, jnp.float32)
@@ -157,16 +160,16 @@ def _require_size(images: Array, smallest: int, rule: str) -> None:
 
 
 def _mean(values: Array, weights: Array) -> Array:
-    """Weighted mean over pixels and channels, [b, h, w, c] to [b]."""
+    """Returns the weighted mean over pixels and channels, [b, h, w, c] to [b]."""
     return jnp.mean(_mean_per_channel(values, weights), axis=1)
 
 
 def _mean_per_channel(values: Array, weights: Array) -> Array:
-    """Weighted mean over pixels, [b, h, w, c] to [b, c]."""
+    """Returns the weighted mean over pixels, [b, h, w, c] to [b, c]."""
     area = _pixel_sum(weights)
     mean = _pixel_sum(values * weights) / area
-    # A float32 sum of equal signs drifts with rounding (1e-5 of it over 32x32 pixels on
-    # a CPU); what it missed is the mean of the residuals.
+    # A float32 sum of equal signs has a rounding error (1e-5 of it over 32x32 pixels on
+    # a CPU), which the mean of the residuals corrects.
     mean += _pixel_sum((values - mean) * weights) / area
     return mean[:, 0, 0, :]
 
@@ -177,9 +180,9 @@ def _pixel_sum(values: Array) -> Array:
 
 @jax.jit
 def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
-    """The luminance and the contrast-structure term wherever the window fits; range 1.
+    """Returns maps of SSIM's luminance and contrast-structure terms, for a range of 1.
 
-    Written with the difference d = x - y, by 2ab = a^2 + b^2 - (a - b)^2:
+    Computed from the difference d = x - y, by 2ab = a^2 + b^2 - (a - b)^2:
       (2 mx my + C1) / (mx^2 + my^2 + C1) = 1 - md^2 / (mx^2 + my^2 + C1)
       (2 cov(x, y) + C2) / (vx + vy + C2) = 1 - vd / (vx + vy + C2)
     so that no covariance is needed and equal images give exactly 1.
@@ -194,11 +197,11 @@ def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _local_moments(x: Array) -> tuple[Array, Array]:
-    """Mean and variance under the Gaussian window, one axis after the other.
+    """Returns mean and variance under the Gaussian window, one axis after the other.
 
-    The usual E[x^2] - E[x]^2 cancels in float32 where the image is bright and flat (an
-    error of 4e-4 in SSIM). Here the variance of a window is the mean of its rows'
-    variances plus the variance of its rows' means: a sum of squares.
+    The usual E[x^2] - E[x]^2 loses its digits in float32 if the image is bright and flat
+    (an error of 4e-4 in SSIM). Here the variance of a window is the mean of its rows'
+    variances plus the variance of its rows' means, a sum of squares.
     """
     mean, variance = x, jnp.zeros_like(x)
     for axis in (1, 2):
@@ -211,7 +214,7 @@ def _local_moments(x: Array) -> tuple[Array, Array]:
 
 
 def _shifts(x: Array, axis: int) -> list[Array]:
-    """The 11 views of `x` under the taps of the window, whole windows only."""
+    """Returns the 11 slices of `x` under the taps of the window, for complete windows."""
     length = x.shape[axis] - SSIM_WINDOW + 1
     return [
         jax.lax.slice_in_dim(x, tap, tap + length, axis=axis)
@@ -220,8 +223,8 @@ def _shifts(x: Array, axis: int) -> list[Array]:
 
 
 def _weighted(views: list[Array]) -> Array:
-    # Sums instead of a convolution: exact float32 on every device, where convolutions
-    # may round their operands to fewer bits.
+    # Sums instead of a convolution, which may round its operands to fewer bits than
+    # float32 on some devices.
     centre = SSIM_WINDOW // 2
     taps = [
         math.exp(-0.5 * ((i - centre) / SSIM_SIGMA) ** 2) for i in range(SSIM_WINDOW)
@@ -239,7 +242,7 @@ def _gradient(x: Array) -> Array:
 
 
 def _valid(weights: Array) -> Array:
-    """The pixels on which a whole window can be centred."""
+    """Returns the pixels that can be the centre of a complete window."""
     border = SSIM_WINDOW // 2
     return weights[:, border:-border, border:-border]
 

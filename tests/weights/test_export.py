@@ -117,9 +117,7 @@ def test_the_moving_average_is_preferred(tmp_path):
 def test_an_earlier_step_can_be_asked_for(tmp_path):
     folder = run(tmp_path)
     assert export.from_run(folder, step=12).training["steps"] == 12
-    with pytest.raises(
-        UsageError, match=r"no checkpoint of step 7; it holds steps 12"
-    ):
+    with pytest.raises(UsageError, match=r"no checkpoint of step 7; it holds steps 12"):
         export.from_run(folder, step=7)
 
 
