@@ -349,6 +349,47 @@ def complete(
     )  # fmt: skip
 
 
+def serve(
+    *photos: Path,
+    model: str | None = None,
+    methods: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 8439,
+    output: Path | None = None,
+    browser: bool = True,
+    max_pixels: int | None = None,
+) -> None:
+    """Open a page in the browser: paint over what should go, and see it gone.
+
+    Args:
+        photos: Photos to begin with, or folders of them; the page opens others, too.
+        model: A weights file, a training run's folder, or the name of a shipped model;
+            by default the shipped one.
+        methods: Other methods that the page offers, separated by commas: further models
+            by their paths, and the names of classical methods; by default all of these.
+        host: Address to listen on. By default only this machine reaches it; 0.0.0.0 lets
+            every machine in its networks open the page with the token.
+        port: Port to listen on; 0 takes one that is free.
+        output: Folder into which the page can save results; no file that is there
+            already is replaced.
+        browser: Open the page in a browser.
+        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+    """
+    try:
+        from gl_jax.serve import server
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"gl-jax serve needs the package {error.name}, which is not installed: "
+            "pip install 'gl-jax[serve]'"
+        ) from error
+    server.run(
+        photos, model=model, methods=methods, host=host, port=port, output=output,
+        browser=browser, max_pixels=max_pixels,
+    )  # fmt: skip
+
+
 def models() -> None:
     """List the models that are shipped, and say how to get others."""
     from gl_jax.inpainting import completer
@@ -398,5 +439,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export,
     "inspect": inspect_model,
     "complete": complete,
+    "serve": serve,
     "models": models,
 }
