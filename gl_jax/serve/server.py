@@ -70,7 +70,7 @@ def run(
             uvicorn.Config(
                 guard, lifespan="off", ws="none", http="h11", log_level="warning",
                 access_log=False, server_header=False, limit_concurrency=CONNECTIONS,
-                timeout_keep_alive=15, timeout_graceful_shutdown=0,
+                timeout_keep_alive=15, timeout_graceful_shutdown=1,
             )
         ).run(sockets=[listening])  # fmt: skip
     process.close()
