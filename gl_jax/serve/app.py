@@ -90,7 +90,9 @@ class Server:
             ClientDisconnect: _answer(400),
             MemoryError: _answer(507),
         }
-        return Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        return app
 
     async def about(self, request: Request) -> Response:
         """The version, the methods, the limits, the photos of the command line."""

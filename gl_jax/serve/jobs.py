@@ -21,7 +21,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 LONGEST_QUEUE = 256
 FORGOTTEN_SECONDS = 120.0
-"""A job that nobody has asked about for so long is cancelled: its page is gone."""
+"""Nobody has asked about any job for so long: the pages are gone, and nothing is wanted."""
 LARGEST_QUEUE = 256 << 20
 """Bytes of all masks that wait."""
 KEPT = 1000
@@ -78,17 +78,6 @@ class Job:
     """x, y, width and height of what differs from the photo."""
     seconds: float = 0.0
     wanted: bool = True
-    asked: float = field(default_factory=time.monotonic)
-
-    def check(self) -> None:
-        """Ends the method that calls it if nobody wants the result."""
-        if not self.wanted or time.monotonic() - self.asked > FORGOTTEN_SECONDS:
-            raise _Cancelled
-
-    def progress(self, done: int, windows: int) -> None:
-        """Takes note of the windows that are done."""
-        self.done, self.windows = done, windows
-        self.check()
 
 
 class Jobs:
@@ -100,12 +89,14 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._asked = time.monotonic()
         threading.Thread(target=self._work, name="jobs", daemon=True).start()
 
     def add(self, picture: str, method: str, mask: DrawnMask, look: Look) -> Job:
         """Appends a job; FullError if too many wait."""
         job = Job(secrets.token_hex(16), picture, method, mask, look)
         with self._lock:
+            self._asked = time.monotonic()
             waiting = [j.mask for j in self._jobs.values() if j.mask is not None]
             size = sum(len(m.bits) for m in waiting)
             if len(waiting) >= LONGEST_QUEUE or size > LARGEST_QUEUE:
@@ -118,12 +109,12 @@ class Jobs:
         return job
 
     def get(self, identifier: str) -> Job:
-        """The job, which counts as asked about; UnknownError where there is none."""
+        """The job; UnknownError where there is none."""
         with self._lock:
+            self._asked = time.monotonic()
             job = self._jobs.get(identifier)
         if job is None:
             raise UnknownError(f"job {identifier[:32]!r} is not known.")
-        job.asked = time.monotonic()
         return job
 
     def cancel(self, identifier: str) -> Job:
@@ -165,7 +156,7 @@ class Jobs:
             start = time.monotonic()
             state: State = "failed"
             try:
-                job.check()
+                self._check(job)
                 self._complete(job)
                 state = "done" if job.wanted else "cancelled"
             except _Cancelled:
@@ -182,6 +173,11 @@ class Jobs:
             with self._lock:
                 job.state, job.mask = state, None
 
+    def _check(self, job: Job) -> None:
+        """Ends the method that calls it if nobody wants the result."""
+        if not job.wanted or time.monotonic() - self._asked > FORGOTTEN_SECONDS:
+            raise _Cancelled
+
     def _complete(self, job: Job) -> None:
         picture = self._store.get(job.picture)
         photo, mask = picture.photo, job.mask
@@ -192,7 +188,12 @@ class Jobs:
         )
         if not hole.any():
             raise UsageError("nothing is marked: paint over what should go first.")
-        watch = Watch(notify, job.progress, job.check)
+
+        def progress(done: int, windows: int) -> None:
+            job.done, job.windows = done, windows
+            self._check(job)
+
+        watch = Watch(notify, progress, lambda: self._check(job))
         result = self._methods[job.method](photo, hole, job.look, watch)
         filled = hole if result.filled is None else result.filled
         rows, columns = masks.around(filled)

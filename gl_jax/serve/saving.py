@@ -6,6 +6,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from starlette.responses import StreamingResponse
@@ -65,17 +66,11 @@ class Folder:
 def archive(store: Store, ids: Sequence[str], look: Look) -> StreamingResponse:
     """A ZIP of the files, sent from a temporary file that has no name."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed once it is sent
-    # Pictures are compressed already.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
-        names = set[str]()
-        for identifier in ids:
-            data, name, _ = encoded(store.get(identifier), look)
-            unique, number = name, 1
-            while unique in names:
-                number += 1
-                unique = f"{Path(name).stem}-{number}{Path(name).suffix}"
-            names.add(unique)
-            packed.writestr(unique, data)
+    try:
+        _pack(file, store, ids, look)
+    except BaseException:
+        file.close()
+        raise
     size = file.tell()
     file.seek(0)
 
@@ -89,6 +84,20 @@ def archive(store: Store, ids: Sequence[str], look: Look) -> StreamingResponse:
         "Content-Length": str(size),
     }
     return StreamingResponse(pieces(), headers=headers, media_type="application/zip")
+
+
+def _pack(file: IO[bytes], store: Store, ids: Sequence[str], look: Look) -> None:
+    # Pictures are compressed already.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+        names = set[str]()
+        for identifier in ids:
+            data, name, _ = encoded(store.get(identifier), look)
+            unique, number = name, 1
+            while unique in names:
+                number += 1
+                unique = f"{Path(name).stem}-{number}{Path(name).suffix}"
+            names.add(unique)
+            packed.writestr(unique, data)
 
 
 def disposition(name: str) -> str:

@@ -52,7 +52,7 @@ def run(
         local = security.is_local(host)
         names = () if local else security.own_names()
         guard = security.Guard(server.app(), token, local=local, names=names)
-        address = _address(listening, local)
+        address = _address(listening)
         url = f"http://{address}/#token={token}"
         log(f"gl_jax is ready: {url}")
         if local:
@@ -152,12 +152,23 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _address(listening: socket.socket, local: bool) -> str:
-    """HOST:PORT as a browser takes it, for a machine that is not this one if possible."""
+def _address(listening: socket.socket) -> str:
+    """HOST:PORT as a browser takes it, of another machine's if it can reach this one."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
+        host = _network_address()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _network_address() -> str:
+    """The address of this machine in its network, else its name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Sends nothing, but chooses the way: 192.0.2.1 is an example of RFC 5737.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
 
 
 def _open(url: str, log: Callable[[str], None]) -> None:

@@ -31,21 +31,21 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
       const job = await start(photo, id, method, recipe, options, again);
       photo.running.jobs.push({ ...job, options });
     }
-    onDone?.(photo); // kept from here on, so that a reload finds the jobs
-    await watch(photo);
+    onDone(photo); // kept from here on, so that a reload finds the jobs
+    await watch(photo, onDone);
   } catch (error) {
     toast(error.message, "error");
   } finally {
     photo.running = null;
     changed();
-    onDone?.(photo);
+    onDone(photo);
   }
 }
 
 /** Goes on with the jobs that a reloaded page had started. */
 export async function resume(photo, { onDone }) {
   try {
-    await watch(photo);
+    await watch(photo, onDone);
   } catch (error) {
     toast(error.message, "error");
   } finally {
@@ -78,37 +78,38 @@ async function start(photo, id, method, mask, options, again) {
   }
 }
 
-/** Waits for the jobs of a photo, and shows their results. */
-async function watch(photo) {
+/** Waits for the jobs of a photo, and shows each result as it comes. */
+async function watch(photo, onDone) {
   const { running } = photo;
-  const results = [];
+  let step = running.again ? shown(photo) : null;
+  const first = step?.candidates.length ?? 0;
   for (const job of running.jobs) {
-    Object.assign(job, await finished(job.id, (now) => {
+    await finished(job.id, (now) => {
       Object.assign(job, now);
       changed();
-    }));
+    });
     for (const notice of job.notices) toast(notice);
-    if (job.state === "done") {
-      const patch = await api.patch(job.result, job.box);
-      results.push({
-        method: job.method, options: job.options, result: job.result, box: job.box,
-        seconds: job.seconds, patch, url: URL.createObjectURL(patch),
-      });
-    } else if (job.state === "failed") {
-      toast(job.error, "error");
+    if (job.state === "failed") toast(job.error, "error");
+    if (job.state === "cancelled") toast(S.cancelled);
+    if (job.state !== "done" || job.taken) continue;
+    const candidate = await candidateOf(job);
+    if (step) {
+      step.candidates.push(candidate);
+      if (step.candidates.length === first + 1) step.chosen = first;
     } else {
-      toast(S.cancelled);
+      step = { candidates: [candidate], chosen: 0 };
+      photo.history.complete(step);
+      running.again = true; // for a reload: the others belong to this step
     }
+    job.taken = true;
+    photo.saved = false;
+    onDone(photo);
   }
-  if (!results.length) return;
-  if (running.again) {
-    const step = shown(photo);
-    step.candidates.push(...results);
-    step.chosen = step.candidates.length - results.length;
-  } else {
-    photo.history.complete({ candidates: results, chosen: 0 });
-  }
-  photo.saved = false;
+}
+
+async function candidateOf({ method, options, result, box, seconds }) {
+  const patch = await api.patch(result, box);
+  return { method, options, result, box, seconds, patch, url: URL.createObjectURL(patch) };
 }
 
 /** The job once it has ended; an absent server is waited for. */
