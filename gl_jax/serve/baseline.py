@@ -42,14 +42,17 @@ class Process:
         `check` is called now and then; if it raises, the process ends at once. Raises
         UsageError if the method fails.
         """
-        pipe = self._started()
+        pipe, fresh = self._started()
         try:
+            if fresh:
+                # Its start takes a second or more; a full pipe could not be left.
+                self._await(pipe, check)
+                pipe.recv_bytes()
             shape = [int(side) for side in image.shape]
             pipe.send_bytes(json.dumps({"method": method, "shape": shape}).encode())
             pipe.send_bytes(np.ascontiguousarray(image).tobytes())
             pipe.send_bytes(np.packbits(hole).tobytes())
-            while not pipe.poll(POLL_SECONDS):
-                check()
+            self._await(pipe, check)
             answer = json.loads(pipe.recv_bytes())
             if answer.get("error"):
                 raise UsageError(f"{method}: {answer['error']}")
@@ -72,8 +75,14 @@ class Process:
                 self._pipe.close()
             self._process = self._pipe = None
 
-    def _started(self) -> Connection:
+    def _await(self, pipe: Connection, check: Callable[[], None]) -> None:
+        while not pipe.poll(POLL_SECONDS):
+            check()
+
+    def _started(self) -> tuple[Connection, bool]:
+        """The pipe, and whether its process has only just been started."""
         with self._lock:
+            fresh = self._pipe is None
             if self._pipe is None:
                 # Not a fork: JAX's threads would be missing in it.
                 context = multiprocessing.get_context("spawn")
@@ -83,13 +92,14 @@ class Process:
                 )
                 self._process.start()
                 theirs.close()
-            return self._pipe
+            return self._pipe, fresh
 
 
 def _work(pipe: Connection) -> None:
     # Ctrl-C reaches every process of a terminal; this one ends with its pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"ready")
         while True:
             task = json.loads(pipe.recv_bytes())
             shape = task["shape"]

@@ -38,8 +38,7 @@ const tried = (action) => async (...args) => {
   try {
     await action(...args);
   } catch (error) {
-    if (error instanceof api.Unreachable) runs.offline();
-    else toast(error.message, "error");
+    runs.report(error);
   }
 };
 
@@ -182,7 +181,7 @@ const loadMask = tried(async (file) => {
 });
 
 const runAll = tried(async () => {
-  const shared = find('[name="masks"]:checked').value === "shared";
+  const shared = find("#run-all select").value === "shared";
   const mask = state.current?.mask?.packed() ?? shown(state.current)?.before;
   if (shared && !mask) {
     toast(S.notice.nothing);

@@ -20,7 +20,9 @@ export function described(name) {
 /** Makes the list of methods, and connects the options. */
 export function connect() {
   const list = find("#methods");
-  for (const { name } of state.about.methods) {
+  const known = Object.keys(S.methods);
+  const place = ({ name }) => (known.includes(name) ? known.indexOf(name) : 0.5);
+  for (const { name } of [...state.about.methods].sort((a, b) => place(a) - place(b))) {
     const label = document.createElement("label");
     const box = document.createElement("input");
     box.type = "checkbox";
@@ -59,6 +61,7 @@ export function connect() {
 }
 
 let shownKey = "";
+let shownStep = null;
 
 /** Shows the candidates of the last completion, to choose among. */
 async function showResults() {
@@ -68,7 +71,9 @@ async function showResults() {
   if (!step) return;
   const key = [photo.key, step.chosen, ...step.candidates.map((c) => c.result)].join();
   if (key === shownKey) return;
+  if (shownStep !== step) find("#panel").scrollTop = 0;
   shownKey = key;
+  shownStep = step;
   find("#enlarge").hidden = step.candidates.length < 2;
   const cards = await cardsOf(photo, step, 240);
   if (key === shownKey) find("#results .cards").replaceChildren(...cards);

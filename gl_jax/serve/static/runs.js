@@ -34,7 +34,7 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
     onDone(photo); // kept from here on, so that a reload finds the jobs
     await watch(photo, onDone);
   } catch (error) {
-    toast(error.message, "error");
+    report(error);
   } finally {
     photo.running = null;
     changed();
@@ -47,7 +47,7 @@ export async function resume(photo, { onDone }) {
   try {
     await watch(photo, onDone);
   } catch (error) {
-    toast(error.message, "error");
+    report(error);
   } finally {
     photo.running = null;
     changed();
@@ -129,7 +129,14 @@ async function finished(id, tell) {
   }
 }
 
-export function offline() {
+/** Says what went wrong. */
+export function report(error) {
+  if (error instanceof api.Unreachable) offline();
+  else if (error.status === 401) banner(S.errors.token);
+  else toast(error.message, "error");
+}
+
+function offline() {
   if (!state.online) return;
   state.online = false;
   banner(S.errors.gone);

@@ -55,6 +55,7 @@ export const S = {
   method: "Method",
   methodHelp: "Tick several to see their results side by side.",
   methods: {
+    // In this order.
     gl: ["gl_jax", "The network: learned from photographs."],
     patchmatch: ["PatchMatch", "Copies patches of the surroundings. Good for texture."],
     telea: ["Telea", "Continues the border inwards. Quick; for scratches."],
@@ -78,9 +79,10 @@ export const S = {
 
   run: "Remove",
   cancel: "Cancel",
-  runAll: (count) => `Remove in all ${count} photos`,
-  runAllOwn: "each with its own mask",
-  runAllShared: "all with this mask",
+  runAll: (count) => `In all ${count}`,
+  runAllMasks: "Masks for all photos",
+  runAllOwn: "their own masks",
+  runAllShared: "with this mask",
   running: "Working …",
   waiting: (before) => `Waiting for ${before} before it`,
   preparing: "Preparing …",

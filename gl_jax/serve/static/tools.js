@@ -77,7 +77,8 @@ export class Tools {
 
   #down(event) {
     const { photo, stage } = this.viewer;
-    if (!photo) return;
+    // Whatever lies above the photo is pressed as anywhere else.
+    if (!photo || event.target.closest("#work, #toasts")) return;
     stage.focus({ preventScroll: true });
     stage.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
