@@ -51,17 +51,17 @@ class Server:
         *,
         store: Store | None = None,
         photos: tuple[Path, ...] = (),
-        output: Path | None = None,
+        folder: Folder | None = None,
     ) -> None:
         """Offers the methods, the first of them by default, and shows the photos.
 
-        Results can be saved into the folder `output`.
+        Results can be saved into the folder.
         """
         self.store = Store() if store is None else store
         self.jobs = Jobs(self.store, methods)
         self._methods = methods
         self._photos = [self.store.add_path(photo) for photo in photos]
-        self._folder = Folder(output) if output is not None else None
+        self._folder = folder
         self._uploads = asyncio.Semaphore(UPLOADS)
 
     def app(self) -> Starlette:

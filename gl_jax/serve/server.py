@@ -19,6 +19,7 @@ from gl_jax.serve import security
 from gl_jax.serve.app import Server
 from gl_jax.serve.baseline import Process
 from gl_jax.serve.methods import Classical, Method, Methods, Network
+from gl_jax.serve.saving import Folder
 
 OURS = "gl"
 CONNECTIONS = 100
@@ -43,11 +44,12 @@ def run(
             raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
         images.allow_pixels(max_pixels)
     files = tuple(file for photo in photos for file in _files(photo, log))
+    folder = None if output is None else Folder(output)
     listening = _listening(host, port)
     with listening:
         process = Process()
         offered = _methods(model, methods, process)
-        server = Server(offered, photos=files, output=output)
+        server = Server(offered, photos=files, folder=folder)
         token = security.new_token()
         local = security.is_local(host)
         names = () if local else security.own_names()

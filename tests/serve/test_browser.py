@@ -21,6 +21,7 @@ from gl_jax.inpainting import batch, completer, masks
 from gl_jax.serve.app import Server
 from gl_jax.serve.baseline import Process
 from gl_jax.serve.methods import Classical, Network
+from gl_jax.serve.saving import Folder
 from gl_jax.serve.security import Guard
 
 pytestmark = pytest.mark.slow
@@ -38,11 +39,15 @@ class Site:
             n: Classical(n, self._process) for n in ("mean", "telea", "criminisi")
         }
         self._methods = {"gl": Network(completer.load()), **methods}
-        self._output = output
+        self._folder = Folder(output)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._starts = 0
+
+    @property
+    def output(self) -> Path:
+        return self._folder.path
 
     @property
     def url(self) -> str:
@@ -54,7 +59,7 @@ class Site:
 
     def start(self) -> None:
         self._starts += 1
-        self._server = Server(self._methods, output=self._output)
+        self._server = Server(self._methods, folder=self._folder)
         app = Guard(self._server.app(), self._token)
         config = uvicorn.Config(
             app, port=self.port, lifespan="off", ws="none", http="h11",
@@ -362,8 +367,8 @@ def test_one_mask_for_all_photos_into_a_zip_and_the_folder(page, photo, site, tm
     page.click("#save-as")
     page.click("#all-into-folder")
     expect(page.locator("#toasts")).to_contain_text("other.jpg")
-    assert (site._output / "other.jpg").read_bytes() == zipped
-    assert (site._output / "photo.jpg").exists()
+    assert (site.output / "other.jpg").read_bytes() == zipped
+    assert (site.output / "photo.jpg").exists()
     page.keyboard.press("PageUp")
     expect(page).to_have_title(re.compile(r"^photo\.jpg"))
 

@@ -13,6 +13,7 @@ from gl_jax.inpainting import batch, completer
 from gl_jax.serve import app as endpoints
 from gl_jax.serve.app import Server
 from gl_jax.serve.methods import Network
+from gl_jax.serve.saving import Folder
 from gl_jax.serve.store import Store, UnknownError, file_name
 from gl_jax.weights import native
 from tests.serve.conftest import Client, hole_of
@@ -277,7 +278,7 @@ def test_a_lost_result_is_404(classical):
 
 def test_the_folder_for_results_replaces_nothing_but_its_own(classical, tmp_path):
     (tmp_path / "photo.png").write_bytes(b"mine")
-    with Client(Server(classical, output=tmp_path)) as client:
+    with Client(Server(classical, folder=Folder(tmp_path))) as client:
         photo = client.upload(encoded(picture(), "PNG"), "../../photo.png")["id"]
         job = client.complete(photo, hole_of(60, 80, 10, 20, 30, 15), method="mean")
         path = f"/api/photos/{job['result']}/save"

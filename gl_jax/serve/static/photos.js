@@ -59,7 +59,7 @@ export async function addFiles(files) {
 /** Enters what the browser kept of an earlier visit. */
 export function addStored(records) {
   for (const record of records) {
-    const photo = entry({ ...record, stored: record });
+    const photo = entry({ ...record, mask: null, stored: record });
     for (const step of photo.steps) {
       for (const candidate of step.candidates) {
         candidate.url = URL.createObjectURL(candidate.patch);
