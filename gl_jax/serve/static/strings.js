@@ -79,10 +79,10 @@ export const S = {
 
   run: "Remove",
   cancel: "Cancel",
-  runAll: (count) => `In all ${count}`,
+  runAll: (count) => `All ${count} photos`,
   runAllMasks: "Masks for all photos",
-  runAllOwn: "their own masks",
-  runAllShared: "with this mask",
+  runAllOwn: "own masks",
+  runAllShared: "this mask",
   running: "Working …",
   waiting: (before) => `Waiting for ${before} before it`,
   preparing: "Preparing …",
