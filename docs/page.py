@@ -1,6 +1,6 @@
 """Makes docs/page.webp, the picture of the page in the README, by using the page.
 
-    python docs/page.py
+python docs/page.py
 """
 
 import io

@@ -1,5 +1,6 @@
 """`gl-jax serve`: what is wrong with the call, the address, the browser, the end."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gl_jax import images
 from gl_jax.config import UsageError, did_you_mean
@@ -70,7 +72,7 @@ def run(
         sys.stdout.flush()
         _Uvicorn(
             uvicorn.Config(
-                guard, lifespan="off", ws="none", http="h11", log_level="warning",
+                guard, lifespan="off", ws="none", http=ImpatientProtocol, log_level="error",
                 access_log=False, server_header=False, limit_concurrency=CONNECTIONS,
                 timeout_keep_alive=15, timeout_graceful_shutdown=1,
             )
@@ -81,6 +83,29 @@ def run(
         # Its thread is inside a program of XLA, which Python's own end would wait for.
         sys.stdout.flush()
         os._exit(0)
+
+
+class ImpatientProtocol(H11Protocol):
+    """Ends connections whose next request has begun, but does not come to its body."""
+
+    seconds = 20.0
+    _end: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what the client has sent."""
+        super().data_received(data)
+        waits = self.cycle is None or self.cycle.response_complete
+        if not waits and self._end is not None:
+            self._end.cancel()
+            self._end = None
+        elif waits and self._end is None:
+            self._end = self.loop.call_later(self.seconds, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):

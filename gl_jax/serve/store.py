@@ -6,6 +6,7 @@ sends it once more; a photo of the command line is read again from its file.
 
 import dataclasses
 import hashlib
+import os
 import secrets
 import threading
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Store:
 
     def add_path(self, path: Path) -> Picture:
         """Enters a file of the command line; it is read when it is first needed."""
-        identifier = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-        return self._keep(Picture(identifier, path.name, path=path))
+        identifier = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        return self._keep(Picture(identifier, file_name(path.name), path=path))
 
     def add_upload(self, name: str, data: bytes) -> Picture:
         """Decodes and enters an uploaded file; the same file again is the same picture.
@@ -121,7 +122,7 @@ def _decoded(picture: Picture, decoding: threading.Lock) -> Picture:
         data = picture.data
         if data is None:
             assert picture.path is not None  # results keep their photo
-            data = images.read_bytes(picture.path, str(picture.path))
+            data = images.read_bytes(picture.path, picture.name)
         photo = images.decode(data, picture.name, Path(picture.name).suffix)
         return dataclasses.replace(picture, data=data, photo=photo)
 

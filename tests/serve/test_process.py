@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 from gl_jax import cli
@@ -64,6 +66,31 @@ def test_without_a_display_the_address_is_all(monkeypatch):
     lines: list[str] = []
     server._open("http://127.0.0.1:1/", lines.append)
     assert lines == ["No browser can be opened from here: open the address yourself."]
+
+
+def test_a_request_that_never_comes_to_its_end_is_given_up(monkeypatch):
+    """More of them than there are connections would lock everybody else out."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    monkeypatch.setattr(server.ImpatientProtocol, "seconds", 0.3)
+    config = uvicorn.Config(
+        app, http=server.ImpatientProtocol, lifespan="off", ws="none"
+    )
+    program = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=program.run, args=([listening],))
+        thread.start()
+        whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        for start in (b"", whole):
+            with socket.create_connection(listening.getsockname(), timeout=10) as slow:
+                slow.sendall(start + b"GET / HTTP/1.1\r\nHo")
+                answer = b"".join(iter(lambda: slow.recv(4096), b""))
+                assert answer.count(b" 204 ") == len(start) // len(whole)
+        program.should_exit = True
+        thread.join()
 
 
 @pytest.mark.slow

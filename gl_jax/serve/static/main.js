@@ -68,9 +68,9 @@ function refresh(photo) {
   changed();
 }
 
-const readPixels = () => {
-  if (tools.tool === "wand" && state.current?.mask) photos.readPixels(state.current);
-};
+const readPixels = tried(async () => {
+  if (tools.tool === "wand" && state.current?.mask) await photos.readPixels(state.current);
+});
 
 const select = tried(async (photo) => {
   state.current = photo;
@@ -182,7 +182,7 @@ const loadMask = tried(async (file) => {
 
 const runAll = tried(async () => {
   const shared = find("#run-all select").value === "shared";
-  const mask = state.current?.mask?.packed() ?? shown(state.current)?.before;
+  const mask = state.current?.mask?.packed() ?? shown(state.current)?.mask;
   if (shared && !mask) {
     toast(S.notice.nothing);
     return;
@@ -332,31 +332,6 @@ addEventListener("beforeunload", (event) => {
   if (state.photos.some(isUnsaved)) event.preventDefault();
 });
 
-// --- saving
-
-clicked("#save-as", () => {
-  const photo = state.current;
-  const formats = [["", S.formatOwn(photo.format)], ...["png", "jpg", "webp", "tif", "avif"].map((f) => [f, f.toUpperCase()])];
-  find("#format").replaceChildren(...formats.map(([value, text]) => new Option(text, value)));
-  const { folder } = state.about;
-  find("#into-folder").hidden = !folder;
-  find("#into-folder").textContent = S.intoFolder(folder);
-  const { length } = saving.completed();
-  find("#zip").hidden = length < 2;
-  find("#zip").textContent = S.zip(length);
-  find("#all-into-folder").hidden = !folder || length < 2;
-  find("#all-into-folder").textContent = S.allIntoFolder(length, folder);
-  find("#saving").showModal();
-});
-const savingWith = (action) => tried(async () => {
-  if (!find("#quality").reportValidity()) return;
-  find("#saving").close();
-  await action({ format: find("#format").value, quality: find("#quality").value });
-});
-clicked("#download", savingWith((options) => saving.save(state.current, options, { download: true })));
-clicked("#into-folder", savingWith((options) => saving.save(state.current, options)));
-clicked("#zip", savingWith(saving.saveZip));
-clicked("#all-into-folder", savingWith(saving.saveAll));
 clicked("[data-close]", (event) => event.target.closest("dialog").close());
 
 // --- begin
@@ -370,6 +345,7 @@ strip.connect(find("#strip"), {
     if (viewer.photo !== state.current) select(state.current);
   },
 });
+saving.connect(tried);
 panel.onChoose((photo, chosenStep, index) => {
   chosenStep.chosen = index;
   photo.saved = false;
@@ -388,7 +364,7 @@ async function begin() {
   panel.connect();
   find("#files").accept = ["image/*", ...state.about.suffixes].join();
   const { own, lost } = await storage.begin().catch(() => ({ own: [], lost: [] }));
-  if (own.length) photos.addStored(own);
+  await photos.addStored(own);
   const known = new Set(own.map(({ key }) => key));
   photos.addServed(state.about.photos.filter(({ id }) => !known.has(`served-${id}`)));
   changed();
@@ -399,13 +375,13 @@ async function begin() {
 function offerLost(lost) {
   banner(S.restore, [
     [S.restoreYes, tried(async () => {
-      await storage.adopt(lost);
-      for (const { key } of lost) {
-        const same = state.photos.findIndex((photo) => photo.key === key);
-        if (same >= 0) state.photos.splice(same, 1);
-      }
-      photos.addStored(lost);
-      await select(state.photos.find(({ key }) => key === lost[0].key));
+      await photos.addStored(lost);
+      const restored = state.photos.find(({ key }) => key === lost[0].key);
+      await select(restored);
+      // From now on they are this tab's.
+      for (const photo of state.photos.filter((each) => each.stored)) await photos.load(photo);
+      for (const record of lost) await storage.remove(record);
+      state.photos.forEach(keep);
     })],
     [S.restoreNo, () => lost.forEach((record) => storage.remove(record))],
   ]);

@@ -56,18 +56,22 @@ export async function addFiles(files) {
   return added;
 }
 
-/** Enters what the browser kept of an earlier visit. */
-export function addStored(records) {
-  for (const record of records) {
-    const photo = entry({ ...record, mask: null, stored: record });
-    for (const step of photo.steps) {
-      for (const candidate of step.candidates) {
-        candidate.url = URL.createObjectURL(candidate.patch);
-      }
+/** Enters what the browser kept, of this tab or of one that is gone. */
+export async function addStored(records) {
+  for (const kept of records) {
+    const record = await storage.whole(kept);
+    const { key, name, file, serverId, saved, running, steps } = record;
+    const photo = entry({ key, name, file, serverId, saved, running, steps, stored: record });
+    for (const candidate of steps.flatMap((step) => step.candidates)) {
+      candidate.url = URL.createObjectURL(candidate.patch);
     }
-    const picture = photo.thumbnailBlob;
-    if (picture) photo.thumbnail = URL.createObjectURL(picture);
-    state.photos.push(photo);
+    const same = state.photos.findIndex((other) => other.key === key);
+    state.photos.splice(same < 0 ? state.photos.length : same, same < 0 ? 0 : 1, photo);
+    const shown = held(photo).then(({ id }) => api.thumbnail(id)).then((blob) => {
+      photo.thumbnail = URL.createObjectURL(blob);
+      changed();
+    });
+    shown.catch(() => {}); // said when the photo itself is opened
   }
   changed();
 }

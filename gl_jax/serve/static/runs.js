@@ -20,7 +20,7 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
     return;
   }
   const methods = [...state.methods];
-  const recipe = again ? again.before : mask;
+  const recipe = again ? again.mask : mask;
   state.lastMask = recipe;
   photo.running = { again: Boolean(again), mask: recipe, jobs: [], total: methods.length };
   changed();
@@ -97,7 +97,7 @@ async function watch(photo, onDone) {
       step.candidates.push(candidate);
       if (step.candidates.length === first + 1) step.chosen = first;
     } else {
-      step = { candidates: [candidate], chosen: 0 };
+      step = { mask: running.mask, candidates: [candidate], chosen: 0 };
       photo.history.complete(step);
       running.again = true; // for a reload: the others belong to this step
     }
@@ -176,7 +176,7 @@ export async function replay(photo) {
       return true;
     });
     if (lost) {
-      const job = await api.start(id, candidate.method, step.before, candidate.options);
+      const job = await api.start(id, candidate.method, step.mask, candidate.options);
       const done = await finished(job.id, () => {});
       if (done.state !== "done") throw new Error(done.error || S.cancelled);
       candidate.result = done.result;

@@ -84,3 +84,37 @@ function offer(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
+
+const FORMATS = ["png", "jpg", "webp", "tif", "avif"];
+
+/** Connects the dialog; `tried(action)` says what goes wrong in an action. */
+export function connect(tried) {
+  const find = (selector) => document.querySelector(selector);
+  find("#save-as").addEventListener("click", () => {
+    const own = new Option(S.formatOwn(state.current.format), "");
+    const others = FORMATS.map((format) => new Option(format.toUpperCase(), format));
+    find("#format").replaceChildren(own, ...others);
+    const { folder } = state.about;
+    const { length } = completed();
+    find("#into-folder").hidden = !folder;
+    find("#into-folder").textContent = S.intoFolder(folder);
+    find("#zip").hidden = length < 2;
+    find("#zip").textContent = S.zip(length);
+    find("#all-into-folder").hidden = !folder || length < 2;
+    find("#all-into-folder").textContent = S.allIntoFolder(length, folder);
+    find("#saving").showModal();
+  });
+  const actions = {
+    "#download": (options) => save(state.current, options, { download: true }),
+    "#into-folder": (options) => save(state.current, options),
+    "#zip": saveZip,
+    "#all-into-folder": saveAll,
+  };
+  for (const [selector, action] of Object.entries(actions)) {
+    find(selector).addEventListener("click", tried(async () => {
+      if (!find("#quality").reportValidity()) return;
+      find("#saving").close();
+      await action({ format: find("#format").value, quality: find("#quality").value });
+    }));
+  }
+}

@@ -37,4 +37,4 @@ export const currentId = (photo) => {
 
 export const isUnsaved = (photo) =>
   !photo.saved && (photo.steps.length > 0 || Boolean(photo.running) ||
-    Boolean(photo.mask?.bounds()));
+    photo.mask?.bits.includes(1));

@@ -12,6 +12,8 @@ function database() {
     const request = indexedDB.open(DATABASE, 1);
     request.onupgradeneeded = () => {
       request.result.createObjectStore("photos", { keyPath: ["session", "key"] });
+      // Files and patches: large, and written only once.
+      request.result.createObjectStore("blobs", { keyPath: ["session", "key", "name"] });
     };
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
@@ -19,14 +21,18 @@ function database() {
   return opened;
 }
 
+/** Does some work on both stores as one transaction, and returns what `work` requested. */
 async function within(mode, work) {
-  const transaction = (await database()).transaction("photos", mode);
-  const request = work(transaction.objectStore("photos"));
+  const transaction = (await database()).transaction(["photos", "blobs"], mode);
+  const request = work(transaction.objectStore("photos"), transaction.objectStore("blobs"));
   return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve(request.result);
+    transaction.oncomplete = () => resolve(request?.result);
     transaction.onabort = transaction.onerror = () => reject(transaction.error);
   });
 }
+
+/** All blobs of a photo. */
+const blobsOf = (session, key) => IDBKeyRange.bound([session, key], [session, key, []]);
 
 /** Begins; returns this tab's own records if it was reloaded, and those of lost tabs. */
 export async function begin() {
@@ -34,7 +40,7 @@ export async function begin() {
   session = before ?? crypto.getRandomValues(new Uint32Array(3)).join("-");
   sessionStorage.setItem("session", session);
   const alive = await claim();
-  const records = await within("readonly", (store) => store.getAll());
+  const records = await within("readonly", (photos) => photos.getAll());
   const old = records.filter((r) => Date.now() - r.time > DAYS * 86_400_000);
   for (const record of old) await remove(record);
   const kept = records.filter((record) => !old.includes(record));
@@ -57,27 +63,46 @@ async function claim() {
 export function keep(photo, order) {
   if (!session || !photo.mask) return Promise.resolve();
   const { key, name, file, serverId, saved, running } = photo;
-  const steps = photo.steps.map(({ before, candidates, chosen }) => ({
+  const blobs = new Map();
+  if (file) blobs.set("file", file);
+  const steps = photo.steps.map(({ before, mask, candidates, chosen }) => ({
     before,
+    mask,
     chosen,
-    candidates: candidates.map(({ url, ...rest }) => rest),
+    candidates: candidates.map(({ url, patch, ...rest }) => {
+      blobs.set(rest.result, patch);
+      return rest;
+    }),
   }));
   const record = {
-    session, key, name, file, serverId, saved, running, steps, order,
+    session, key, name, serverId, saved, running, steps, order,
     mask: photo.mask.packed(), time: Date.now(),
   };
-  return within("readwrite", (store) => store.put(record));
+  photo.kept ??= new Set();
+  const fresh = [...blobs].filter(([blob]) => !photo.kept.has(blob));
+  for (const [blob] of fresh) photo.kept.add(blob);
+  return within("readwrite", (photos, store) => {
+    for (const [blob, content] of fresh) store.put({ session, key, name: blob, content });
+    photos.put(record);
+  });
+}
+
+/** The record with its file and its patches again. */
+export async function whole(record) {
+  const all = await within("readonly", (photos, blobs) =>
+    blobs.getAll(blobsOf(record.session, record.key)));
+  const content = new Map(all.map((blob) => [blob.name, blob.content]));
+  for (const { candidates } of record.steps) {
+    for (const candidate of candidates) candidate.patch = content.get(candidate.result);
+  }
+  return { ...record, file: content.get("file") ?? null };
 }
 
 export const remove = (photo) =>
   session
-    ? within("readwrite", (store) => store.delete([photo.session ?? session, photo.key]))
+    ? within("readwrite", (photos, blobs) => {
+        const of = photo.session ?? session;
+        photos.delete([of, photo.key]);
+        blobs.delete(blobsOf(of, photo.key));
+      })
     : Promise.resolve();
-
-/** Takes over records of a lost tab. */
-export async function adopt(records) {
-  for (const record of records) {
-    await within("readwrite", (store) => store.delete([record.session, record.key]));
-    await within("readwrite", (store) => store.put({ ...record, session }));
-  }
-}
