@@ -136,8 +136,8 @@ def photo(tmp_path_factory) -> Path:
     return saved(tmp_path_factory.mktemp("photos") / "photo.jpg", 0)
 
 
-def saved(path: Path, seed: int) -> Path:
-    noise = np.random.default_rng(seed).uniform(0, 255, (300, 200, 3))
+def saved(path: Path, seed: int, height: int = 300, width: int = 200) -> Path:
+    noise = np.random.default_rng(seed).uniform(0, 255, (height, width, 3))
     smooth = ndimage.gaussian_filter(noise, (6, 6, 0)) * 5 - 500
     exif = Image.Exif()
     exif[0x0112] = 8
@@ -353,7 +353,7 @@ def test_methods_side_by_side(page, photo):
 
 
 def test_one_mask_for_all_photos_into_a_zip_and_the_folder(page, photo, site, tmp_path):
-    other = saved(tmp_path / "other.jpg", 1)
+    other = saved(tmp_path / "other.jpg", 1, 450, 300)
     open_photos(page, photo, other)
     expect(page.locator("#strip .photo")).to_have_count(2)
     stroke(page, (100, 100), (120, 100))
@@ -371,6 +371,10 @@ def test_one_mask_for_all_photos_into_a_zip_and_the_folder(page, photo, site, tm
     assert (site.output / "photo.jpg").exists()
     page.keyboard.press("PageUp")
     expect(page).to_have_title(re.compile(r"^photo\.jpg"))
+    expect(page.locator("#save")).to_be_enabled()
+    method(page, "telea")
+    run(page)  # the same mask again, which was drawn on a larger photo
+    expect(page.locator("#results .cards button")).to_have_count(2)
 
 
 # --- what happens to a page

@@ -92,7 +92,6 @@ export const S = {
   results: "Results",
   enlarge: "Side by side",
   seconds: (seconds) => `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`,
-  keep: "Keep this one",
   original: "Before",
 
   format: "Format",
