@@ -26,7 +26,7 @@ ROWS = (
     "checkpoint",
     "data weights figures",
     "training inpainting",
-    "evaluation planning",
+    "evaluation planning study",
     "options verbs",
     "cli",
     "__main__",
