@@ -1,6 +1,6 @@
 """Options of a command line from a function's signature and a tree of dataclasses.
 
-A parameter before `/` is a word without a name, `*name` are any number, every other one is an
+A parameter before `/` is a word without a name, `*name` are several, every other one is an
 option; the `Args:` of the docstring are their help. Names are in kebab or snake case,
 values follow a space or `=`, `--no-name` turns a switch off.
 """
@@ -61,15 +61,14 @@ def of_function(function: Callable[..., Any], without: type) -> list[Option]:
     types = typing.get_type_hints(function, include_extras=True)
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
-        hint, flag, default = types[name], _flag(name), parameter.default
+        hint, flag = types[name], _flag(name)
         if hint is without:
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
             flag = name.upper()
         elif parameter.kind is parameter.VAR_POSITIONAL:
             hint, flag = tuple[hint, ...], f"{name.upper()}..."  # type: ignore[valid-type]
-            default = ()
-        options.append(Option(name, hint, default, texts.get(name, ""), flag))
+        options.append(Option(name, hint, parameter.default, texts.get(name, ""), flag))
     return options
 
 
@@ -235,7 +234,7 @@ def help_text(
 ) -> str:
     """Returns the help of a verb, at the terminal's width: its options, then the tree's."""
     columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
-    needed = [o for o in own if o.is_word or o.default is REQUIRED]
+    needed = [o for o in own if o.default is REQUIRED]
     usage = [o.flag if o.is_word else f"{o.flag} {o.name.upper()}" for o in needed]
     about = " ".join(docstring.partition("\n\n")[0].split())
     parts = [f"usage: {' '.join([prog, *usage])} ...", "", *_wrapped(about, columns)]

@@ -351,7 +351,9 @@ def complete(
 
 
 def serve(
-    *photos: Path,
+    photos: tuple[Path, ...] = (),
+    /,
+    *,
     model: str | None = None,
     methods: tuple[str, ...] = (),
     host: str = "127.0.0.1",
