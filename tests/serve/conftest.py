@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -160,8 +160,20 @@ def client(classical) -> Iterator[Client]:
         yield client
 
 
-def hole_of(height: int, width: int, *rectangle: int) -> np.ndarray:
-    x, y, w, h = rectangle
-    hole = np.zeros((height, width), bool)
-    hole[y : y + h, x : x + w] = True
-    return hole
+@pytest.fixture(scope="session")
+def connect() -> type[Client]:
+    """Makes the client of a server: a context."""
+    return Client
+
+
+@pytest.fixture(scope="session")
+def hole_of() -> Callable[..., np.ndarray]:
+    """Makes a hole from the height, the width, and x, y, width and height of the missing."""
+
+    def make(height: int, width: int, *rectangle: int) -> np.ndarray:
+        x, y, w, h = rectangle
+        hole = np.zeros((height, width), bool)
+        hole[y : y + h, x : x + w] = True
+        return hole
+
+    return make

@@ -11,9 +11,10 @@ from PIL import Image
 
 from gl_jax.serve.app import Server
 from gl_jax.serve.store import Store
-from tests.serve.conftest import TOKEN, Client, hole_of
 
 ABOUT = "/api/about"
+TOKEN = "a-token"
+"""Of the server that `client` talks to."""
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_only_its_own_page_with_the_token_is_answered(client, headers, status):
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_in_a_network_addresses_and_its_own_names_are_hosts(classical):
-    with Client(Server(classical), local=False, names={"studio"}) as client:
+def test_in_a_network_addresses_and_its_own_names_are_hosts(classical, connect):
+    with connect(Server(classical), local=False, names={"studio"}) as client:
         for host, status in {
             "192.168.0.7:8439": 200, "studio:8439": 200, "STUDIO": 200,
             "studio.evil.example": 400,
@@ -77,13 +78,15 @@ def test_no_path_leads_out_of_the_page(client, path):
     assert client.send("GET", path).status == 404
 
 
-def test_thousands_of_hostile_requests_end_in_a_status_and_cost_no_memory(classical):
+def test_thousands_of_hostile_requests_end_in_a_status_and_cost_no_memory(
+    classical, connect, hole_of
+):
     """Truncated, swollen, wrong and strange ones, from a seed; the server lives on."""
     chance = random.Random(39)
     file = io.BytesIO()
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(file, "PNG")
     whole = file.getvalue()
-    with Client(Server(classical, store=Store(budget=1 << 20))) as client:
+    with connect(Server(classical, store=Store(budget=1 << 20))) as client:
         photo = client.upload(whole, "a.png")["id"]
         done = client.complete(photo, hole_of(40, 50, 5, 5, 9, 9), method="mean")["id"]
         statuses, peak = set[int](), 0

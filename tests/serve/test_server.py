@@ -16,7 +16,6 @@ from gl_jax.serve.methods import Network
 from gl_jax.serve.saving import Folder
 from gl_jax.serve.store import Store, UnknownError, file_name
 from gl_jax.weights import native
-from tests.serve.conftest import Client, hole_of
 
 RNG = np.random.default_rng(0)
 
@@ -64,7 +63,7 @@ def inks() -> bytes:
     ],
 )
 def test_a_saved_file_is_to_the_byte_that_of_complete(
-    name, make, options, save, tmp_path, model, network
+    name, make, options, save, tmp_path, model, network, hole_of
 ):
     photo, mask = tmp_path / name, tmp_path / "mask.png"
     photo.write_bytes(make())
@@ -90,8 +89,8 @@ def model(random_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(model):
-    with Client(Server({"gl": Network(completer.load(str(model)))})) as client:
+def network(model, connect):
+    with connect(Server({"gl": Network(completer.load(str(model)))})) as client:
         yield client
 
 
@@ -120,7 +119,7 @@ def test_what_browsers_do_not_show_comes_as_png(client):
     assert pixels(shown.body).shape == (80, 60, 3)
 
 
-def test_a_result_differs_from_its_photo_inside_the_box_only(client):
+def test_a_result_differs_from_its_photo_inside_the_box_only(client, hole_of):
     image = picture()
     facts = client.upload(encoded(image, "PNG"), "photo.png")
     hole = hole_of(60, 80, 10, 20, 30, 15)
@@ -142,7 +141,7 @@ def test_a_result_differs_from_its_photo_inside_the_box_only(client):
     assert np.array_equal(final[20:35, 10:40], whole[20:35, 10:40])
 
 
-def test_a_mask_of_another_photo_is_resized_as_complete_does(client):
+def test_a_mask_of_another_photo_is_resized_as_complete_does(client, hole_of):
     facts = client.upload(encoded(picture(120, 160), "PNG"), "large.png")
     job = client.complete(facts["id"], hole_of(60, 80, 10, 20, 30, 15), method="mean")
     assert job["box"] == [20, 40, 60, 30]
@@ -151,7 +150,7 @@ def test_a_mask_of_another_photo_is_resized_as_complete_does(client):
     assert "on its side" in client.wait(turned["id"])["error"]
 
 
-def test_a_masks_file_becomes_bits(client):
+def test_a_masks_file_becomes_bits(client, hole_of):
     hole = hole_of(60, 80, 10, 20, 30, 15)
     answer = client.send("POST", "/api/masks", encoded(Image.fromarray(hole), "PNG"))
     assert answer.headers["x-size"] == "80,60"
@@ -184,13 +183,15 @@ class Slow:
 
 
 @pytest.fixture
-def slow(classical):
+def slow(classical, connect):
     method = Slow()
-    with Client(Server({"slow": method, **classical})) as client:
+    with connect(Server({"slow": method, **classical})) as client:
         yield method, client
 
 
-def test_jobs_wait_for_each_other_show_their_progress_and_can_be_cancelled(slow):
+def test_jobs_wait_for_each_other_show_their_progress_and_can_be_cancelled(
+    slow, hole_of
+):
     method, client = slow
     photo = client.upload(encoded(picture(), "PNG"), "photo.png")["id"]
     hole = hole_of(60, 80, 10, 20, 30, 15)
@@ -210,7 +211,7 @@ def test_jobs_wait_for_each_other_show_their_progress_and_can_be_cancelled(slow)
     assert client.wait(second)["state"] == "done"
 
 
-def test_a_classical_method_is_ended_in_the_middle(client):
+def test_a_classical_method_is_ended_in_the_middle(client, hole_of):
     noise = RNG.integers(0, 256, (400, 400, 3)).astype(np.uint8)
     photo = client.upload(encoded(Image.fromarray(noise), "PNG"), "noise.png")["id"]
     job = client.start(photo, hole_of(400, 400, 50, 50, 300, 300), method="criminisi")
@@ -221,7 +222,7 @@ def test_a_classical_method_is_ended_in_the_middle(client):
     assert client.complete(photo, small, method="mean")["box"] == [50, 50, 3, 3]
 
 
-def test_jobs_of_pages_that_are_gone_are_given_up(slow, monkeypatch):
+def test_jobs_of_pages_that_are_gone_are_given_up(slow, monkeypatch, hole_of):
     method, client = slow
     monkeypatch.setattr("gl_jax.serve.jobs.FORGOTTEN_SECONDS", 0.05)
     photo = client.upload(encoded(picture(), "PNG"), "photo.png")["id"]
@@ -265,9 +266,9 @@ def test_the_store_keeps_within_its_budget_and_reads_files_again(tmp_path):
     assert store.get(mine.id).photo is not None
 
 
-def test_a_lost_result_is_404(classical):
+def test_a_lost_result_is_404(classical, connect):
     photo = encoded(picture(), "PNG")
-    with Client(Server(classical, store=Store(budget=1))) as client:
+    with connect(Server(classical, store=Store(budget=1))) as client:
         first = client.upload(photo, "a.png")["id"]
         client.upload(photo, "b.png")
         assert client.send("GET", f"/api/photos/{first}").status == 404
@@ -276,9 +277,11 @@ def test_a_lost_result_is_404(classical):
 # --- results as files
 
 
-def test_the_folder_for_results_replaces_nothing_but_its_own(classical, tmp_path):
+def test_the_folder_for_results_replaces_nothing_but_its_own(
+    classical, tmp_path, connect, hole_of
+):
     (tmp_path / "photo.png").write_bytes(b"mine")
-    with Client(Server(classical, folder=Folder(tmp_path))) as client:
+    with connect(Server(classical, folder=Folder(tmp_path))) as client:
         photo = client.upload(encoded(picture(), "PNG"), "../../photo.png")["id"]
         job = client.complete(photo, hole_of(60, 80, 10, 20, 30, 15), method="mean")
         path = f"/api/photos/{job['result']}/save"
