@@ -24,8 +24,8 @@ from gl_jax.config import UsageError, did_you_mean
 from gl_jax.data.records import Source
 from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
-from gl_jax.evaluation.measures import fingerprint, image_metrics
-from gl_jax.evaluation.memory import peak_above
+from gl_jax.evaluation.measures.memory import peak_above
+from gl_jax.evaluation.measures.scorer import fingerprint, image_metrics
 from gl_jax.evaluation.photographs import (
     READERS,
     Photograph,

@@ -18,10 +18,11 @@ import numpy as np
 
 from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, mask_list, results
+from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
-from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
+from gl_jax.evaluation.measures import distances, inception
+from gl_jax.evaluation.measures.scorer import Scorer, Scores, fingerprint, load_networks
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,

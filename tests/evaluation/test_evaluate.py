@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 
 from gl_jax import cli, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, lpips, mask_list
 from gl_jax.evaluation import evaluate as evaluation
-from gl_jax.evaluation.distances import Moments, frechet_distance
+from gl_jax.evaluation import mask_list
+from gl_jax.evaluation.measures import distances, inception, lpips
+from gl_jax.evaluation.measures.distances import Moments, frechet_distance
 from gl_jax.evaluation.photographs import Selection
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gl_jax.evaluation import distances
-from gl_jax.evaluation.distances import (
+from gl_jax.evaluation.measures import distances
+from gl_jax.evaluation.measures.distances import (
     Moments,
     frechet_distance,
     kernel_distance,

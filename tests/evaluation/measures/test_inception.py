@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception
+from gl_jax.evaluation.measures import inception
 
 
 def test_the_network_has_the_published_arrays() -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from gl_jax import compilation, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception, lpips
+from gl_jax.evaluation.measures import inception, lpips
 from gl_jax.inpainting.regions import bucket, padded
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
