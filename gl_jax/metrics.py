@@ -125,11 +125,10 @@ def vif(images: Images, targets: Images, *, max_value: Range = 1.0) -> Values:
     """Visual information fidelity: the target's information that is left in the image.
 
     1 for equal images, 0 if nothing of the target is seen, above 1 for one of more
-    contrast; NaN for a target of one colour. The pixel domain's version over four scales
-    (Sheikh and Bovik 2006, "Image Information and Visual Quality", equations 6 to 13,
-    and their vifp_mscale.m), of the brightness after BT.601, at positions whose window
-    lies inside the image. Raises ValueError for images below 41 pixels, or with neither
-    1 nor 3 channels.
+    contrast; NaN for a target of one colour. In the pixel domain over four scales, as
+    vifp_mscale.m of Sheikh and Bovik ("Image Information and Visual Quality", 2006), of
+    the brightness after BT.601, at positions whose window lies inside the image. Raises
+    ValueError for images below 41 pixels, or with neither 1 nor 3 channels.
     """
     x, y, _, scale = _prepare(images, targets, None, max_value)
     _require_size(x, VIF_MIN_SIZE, "VIF needs images of at least {} pixels")

@@ -20,7 +20,7 @@ from gl_jax import parallel, texture
 from gl_jax.config import UsageError
 from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.masks import KINDS
+from gl_jax.evaluation.masks import kind
 from gl_jax.evaluation.measures import distances, inception
 from gl_jax.evaluation.measures.scorer import Scorer, Scores, fingerprint, load_networks
 from gl_jax.evaluation.photographs import (
@@ -145,7 +145,7 @@ def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
     files = "folder" if path.is_dir() else "list"
     return {
         "protocol": selection.protocol,
-        "masks": selection.masks if selection.masks in KINDS else files,
+        "masks": selection.masks if kind(selection.masks) else files,
         "seeds": seeds_of(entries),
         "count": len({entry.index for entry in entries}),
         "image_size": entries[0].height,

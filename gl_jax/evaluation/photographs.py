@@ -14,7 +14,7 @@ from gl_jax.data.records import Source, evenly_spaced
 from gl_jax.data.sources import open_source
 from gl_jax.evaluation import Protocol, mask_list
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.masks import KINDS
+from gl_jax.evaluation.masks import kind
 from gl_jax.evaluation.protocol import (
     IMAGE_SIZE,
     PROTOCOLS,
@@ -43,7 +43,7 @@ class Selection:
     """`bundled`, a folder or `tfds:NAME`; a folder without validation photographs is
     taken completely."""
     masks: str
-    """A kind of `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask
+    """A kind of `masks.kind`, a folder of masks (`mask_list.from_folder`), or the mask
     list of another evaluation, which repeats its photographs and holes."""
     protocol: Protocol
     seeds: tuple[int, ...] | None
@@ -95,7 +95,7 @@ class Selection:
     def entries(self, source: Source, side: int) -> list[Entry]:
         """Returns every photograph with its hole; raises UsageError if it cannot."""
         path = Path(self.masks).expanduser()
-        if self.masks not in KINDS and path.is_file():
+        if kind(self.masks) is None and path.is_file():
             return self._listed(mask_list.read(path), source)
         return self.drawn(source, side)
 
@@ -115,7 +115,7 @@ class Selection:
                     "which draws its own boxes, or the mask list of such an evaluation."
                 )
             return mask_list.mmediting(names, positions, self.seeds or SEEDS)
-        fixed = self.masks not in KINDS or self.masks == "center"
+        fixed = kind(self.masks) is None or self.masks == "center"
         if fixed and self.seeds is not None and len(self.seeds) > 1:
             raise UsageError(
                 f"seeds (={_commas(self.seeds)}) make no difference to masks "
@@ -213,7 +213,7 @@ class Reader:
 
 def hole_notes(selection: Selection, entries: Sequence[Entry]) -> list[str]:
     """Returns a line on a folder of masks that may be meant the other way, if it is one."""
-    if not Path(selection.masks).expanduser().is_dir() or selection.masks in KINDS:
+    if not Path(selection.masks).expanduser().is_dir() or kind(selection.masks):
         return []
     doubtful = sum(entry.mask().mean() > 1 / 2 for entry in entries)
     if 2 * doubtful <= len(entries):
