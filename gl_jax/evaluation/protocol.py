@@ -77,8 +77,8 @@ RULES: Mapping[Protocol, Rules] = {
         (64,), ("center", "pattern", "random", "half"), takes_folder=False,
         metrics=("psnr",),
         notes=(
-            f"PSNR is of {COMPOSITE}, over the whole picture as in the authors' "
-            "imgsnr.py, no raw output.",
+            f"All measures are of {COMPOSITE}, no raw output. The PSNR that stands beside "
+            "published figures is over the whole picture, as in the authors' imgsnr.py.",
         ),
     ),
 }  # fmt: skip
