@@ -15,10 +15,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from gl_jax import parallel
-from gl_jax.config import UsageError
-from gl_jax.training.checkpoint import folders, manifest
-from gl_jax.training.checkpoint.folders import StorageUnreachableError
-from gl_jax.training.checkpoint.manifest import (
+from gl_jax.checkpoint import folders, manifest
+from gl_jax.checkpoint.folders import StorageUnreachableError
+from gl_jax.checkpoint.manifest import (
     CheckpointMismatchError,
     DamagedError,
     Leaves,
@@ -27,6 +26,7 @@ from gl_jax.training.checkpoint.manifest import (
     Restored,
     Signatures,
 )
+from gl_jax.config import UsageError
 
 SAVE_TIMEOUT = 1200
 """Seconds after which orbax gives a save up."""
