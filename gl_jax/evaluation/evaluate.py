@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gl_jax.config import UsageError
 from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import kind
-from gl_jax.evaluation.measures import catalogue, distances, inception, separability
+from gl_jax.evaluation.measures import catalogue, distances, inception
 from gl_jax.evaluation.measures.scorer import (
     Networks,
     Scorer,
@@ -29,6 +29,7 @@ from gl_jax.evaluation.measures.scorer import (
     fingerprint,
     load_networks,
 )
+from gl_jax.evaluation.measures.sets import measure_sets
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,
@@ -45,13 +46,6 @@ from gl_jax.figures.sheets import Tile
 from gl_jax.inpainting import completer
 from gl_jax.texture import LEVELS, PATCH, Places
 from gl_jax.weights.native import Model
-
-OF_SETS: Mapping[str, Callable[[np.ndarray], Row]] = {
-    "kid": distances.kernel_of_set,
-    "precision": distances.precision_of_set,
-    "ids": separability.of_set,
-}
-"""Measures of the features of a set, by the names of their metrics."""
 
 LOG_SECONDS = 5
 """Seconds between two lines on the progress."""
@@ -118,7 +112,7 @@ def run(
         *hole_notes(selection, entries),
         *unreadable_notes(unreadable),
     ]
-    sets, frechet, seconds = _of_sets(rows, arrays, chosen, notes)
+    sets, frechet, seconds = measure_sets(rows, arrays, chosen, notes)
     operations = scorer.costs(side)
     nothing = math.nan
     result = Evaluation(
@@ -221,66 +215,6 @@ def _labels(
         "data": selection.data, "masks": selection.masks, "split": selection.split,
         "rerun": shlex.join(words),
     }  # fmt: skip
-
-
-def _of_sets(
-    rows: Mapping[Key, Row],
-    arrays: np.ndarray,
-    metrics: Sequence[str],
-    notes: list[str],
-) -> tuple[dict[int, Row], float | None, dict[str, float]]:
-    """Returns the measures of each seed's set by name, the FID of all, and seconds.
-
-    `arrays` are records of `_Batches.fields`; `notes` says what is left out. The seconds
-    are those of each metric.
-    """
-    newest = {
-        (int(record["seed"]), int(record["index"])): number
-        for number, record in enumerate(arrays)
-    }
-    keys = sorted(rows)
-    arrays = arrays[[newest[key] for key in keys]]
-    sets: dict[int, Row] = {seed: {} for seed in sorted({seed for seed, _ in keys})}
-    seconds: dict[str, float] = {}
-    grids = np.array(
-        [[rows[key].get(n, math.nan) for n in texture.GRIDS] for key in keys]
-    )
-    if "texture" in metrics:
-        notes += texture.left_out(arrays["texture"], grids)
-    for name in metrics:
-        if name != "texture" and name not in OF_SETS:
-            continue
-        start = time.perf_counter()
-        for seed in sets:
-            of_seed = arrays["seed"] == seed
-            chosen = arrays[of_seed]
-            sets[seed] |= (
-                texture.of_set(chosen["texture"], grids[of_seed])
-                if name == "texture"
-                else OF_SETS[name](chosen["features"])
-            )
-        seconds[name] = time.perf_counter() - start
-    if "ids" in metrics:
-        scores = {
-            seed: {name: row[name] for name in row if "_ids_" in name}
-            for seed, row in sets.items()
-        }
-        least = min(int(np.sum(arrays["seed"] == seed)) for seed in sets)
-        notes += separability.notes(scores, least, arrays["features"].shape[-1])
-    if "fid" not in metrics or len(arrays) < distances.FEWEST:
-        return sets, None, seconds
-    features = arrays["features"]
-    count, _, width = features.shape
-    if count < width:
-        notes.append(
-            f"FID over {count} pictures, fewer than its {width} features: it cannot be "
-            "compared with one over another number."
-        )
-    start = time.perf_counter()
-    pair = (distances.Moments.of(features[:, side]) for side in (0, 1))
-    frechet = distances.frechet_distance(*pair)
-    seconds["fid"] = time.perf_counter() - start
-    return sets, frechet, seconds
 
 
 def _measure_share(
