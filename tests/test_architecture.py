@@ -26,7 +26,8 @@ ROWS = (
     "checkpoint",
     "data weights figures",
     "training inpainting",
-    "evaluation planning",
+    "evaluation planning study",
+    "serve",
     "options verbs",
     "cli",
     "__main__",
@@ -55,6 +56,8 @@ HOMES = {
     "cv2": "evaluation.baselines evaluation.protocol inpainting.blending images",
     "patchmatch": "evaluation.baselines",
     "safetensors": "weights",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "pickle": "",
     "torch": "",
 }

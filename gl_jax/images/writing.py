@@ -96,18 +96,31 @@ def write(
 ) -> tuple[str, ...]:
     """Writes the photo atomically; returns one line for each loss in this format.
 
-    `format` is a key of `FORMATS`, by default that of the path's suffix. `quality`, 1 to
-    100, is for lossy formats; it makes a WebP lossy even if the photo was lossless.
-    Without it a JPEG keeps its original quantisation tables. An existing file is
-    replaced.
+    `format` is a key of `FORMATS`, by default that of the path's suffix. `quality` is
+    that of `encode`. An existing file is replaced.
 
     Raises UsageError if the file cannot be written.
     """
     kind = format_of(path.suffix or path.name) if format is None else format
+    data, notices = encode(photo, kind, quality=quality)
+    write_output(path, data)
+    return notices
+
+
+def encode(
+    photo: Photo, kind: str, *, quality: int | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """Returns the bytes of a file with the photo, and one line for each loss.
+
+    `kind` is a key of `FORMATS`. `quality`, 1 to 100, is for lossy formats; it makes a
+    WebP lossy even if the photo was lossless. Without it a JPEG keeps its original
+    quantisation tables.
+
+    Raises UsageError if the photo is too large for the format or cannot be encoded.
+    """
     require_size(kind, *photo.size)
     data, notices = _encoded(photo, kind, quality)
-    write_output(path, data)
-    return tuple(notices)
+    return data, tuple(notices)
 
 
 def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[str]]:
