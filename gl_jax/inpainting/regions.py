@@ -19,8 +19,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy import ndimage
 
-STRIDE = 4
-BEFORE, AFTER = 152, 148
+from gl_jax.models.completion import STRIDE, context
+
+BEFORE, AFTER = context()
 """Pixels of context before a hole's first block, and after its last one."""
 BUCKET = 64
 """Step of programs' sides in pixels, so that few sizes are compiled."""

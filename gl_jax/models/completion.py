@@ -45,9 +45,23 @@ LAYERS = (
 # Sides of the image must be multiples of this, because the network halves them twice.
 STRIDE = 4
 
-# Width in pixels of the area that an output pixel depends on. (The paper counts 307,
-# because it gives each deconv the reach of a 3x3 kernel.)
-RECEPTIVE_FIELD = 303
+
+def context() -> tuple[int, int]:
+    """Returns the pixels of context before and after a block of output pixels.
+
+    A block is STRIDE x STRIDE pixels, aligned to the image; the context is rounded up to
+    whole blocks: (152, 148). One pixel depends on 303 x 303. (The paper counts 307,
+    because it gives each deconv the reach of a 3x3 kernel.)
+    """
+    first, last = 0, STRIDE - 1
+    for row in reversed(LAYERS):
+        if row.kind == "deconv":
+            # Output o has the inputs i with o - 2 <= 2i <= o + 1.
+            first, last = -((2 - first) // 2), (last + 1) // 2
+        else:
+            reach = row.dilation * (row.kernel // 2)
+            first, last = first * row.stride - reach, last * row.stride + reach
+    return -(first // STRIDE) * STRIDE, last // STRIDE * STRIDE
 
 
 def layer_name(index: int) -> str:
