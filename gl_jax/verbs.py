@@ -9,7 +9,7 @@ configuration tree. Nothing heavy is imported before a verb runs.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
@@ -121,8 +121,9 @@ def compare(
 
 def evaluate(
     *,
-    output: Path,
+    output: Path | None = None,
     model: str | None = None,
+    follow: Path | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
     masks: str = "box",
@@ -147,6 +148,9 @@ def evaluate(
             which repeats the holes. The same command goes on after an interruption.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
+        follow: A training run's folder, in place of `model` and `output`: measure each
+            new checkpoint as it lands, until the run ends, into evaluations/ and
+            evaluations.jsonl in that folder.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
@@ -167,18 +171,28 @@ def evaluate(
         process_id: Several hosts: the number of this one, from 0.
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
+    if (output is None) == (follow is None) or (follow and model is not None):
+        raise UsageError(
+            "gl-jax evaluate needs --output, or in its place --follow, which measures a "
+            "run's own checkpoints (no --model) into its folder."
+        )
     _join(coordinator, process_count, process_id, distributed)
     from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation import follow as following
     from gl_jax.evaluation.photographs import Selection
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
     selection = Selection(
         data, masks, protocol, seeds, count, image_size, split, data_dir
     )
-    evaluation.run(
-        model, selection, output, experiment=experiment, fid_weights=fid_weights,
-        lpips_weights=files, batch_size=batch_size,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "experiment": experiment, "fid_weights": fid_weights, "lpips_weights": files,
+        "batch_size": batch_size,
+    }  # fmt: skip
+    if follow is not None:
+        following.run(follow, selection, **options)
+    elif output is not None:
+        evaluation.run(model, selection, output, **options)
 
 
 def convert(
@@ -263,15 +277,21 @@ def export(
 
 
 def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
-    """Print the contents of a weights file, ours or another project's.
+    """Print how a training run stands, or the contents of a weights file of any project.
 
     Args:
-        model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
+        model: Folder of a run; or a .safetensors, .t7 or .pth file, or a folder as for
+            `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
-    from gl_jax.weights import layouts
+    from gl_jax.weights import export, layouts
 
-    print(layouts.describe(model, config))
+    if export.is_run(model):
+        from gl_jax.training import standing
+
+        print(standing.describe(model))
+    else:
+        print(layouts.describe(model, config))
 
 
 def complete(

@@ -66,12 +66,14 @@ def run(
     lpips_weights: tuple[Path, ...] = (),
     batch_size: int = 8,
     sheet_rows: int = 8,
+    loaded: Model | None = None,
     log: Callable[[str], None] = print,
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
     `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
-    are on each device. The sheet shows the first `sheet_rows` photographs.
+    are on each device. The sheet shows the first `sheet_rows` photographs. A model that is
+    `loaded` already is only called `model`.
 
     The same call again goes on after an interruption. Without their weights LPIPS, and
     FID, KID, precision and recall are left out with a note, as are holes that are too
@@ -82,7 +84,7 @@ def run(
     """
     selection.check()
     require_at_least("batch_size", batch_size, 1)
-    loaded = completer.load_model(model, experiment)
+    loaded = loaded or completer.load_model(model, experiment)
     source = selection.open()
     mmediting = selection.protocol == "mmediting"
     size = IMAGE_SIZE if mmediting else _trained_size(loaded)

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from gl_jax import parallel
-from gl_jax.config import UsageError
+from gl_jax.config import LESS_IS_BETTER, UsageError
 from gl_jax.training.checkpoint import folders, manifest
 from gl_jax.training.checkpoint.folders import StorageUnreachableError
 from gl_jax.training.checkpoint.manifest import (
@@ -28,6 +28,9 @@ from gl_jax.training.checkpoint.manifest import (
     Signatures,
 )
 
+Measures = Mapping[str, float | None]
+"""The values of measures by name."""
+
 SAVE_TIMEOUT = 1200
 """Seconds after which orbax gives a save up."""
 
@@ -38,10 +41,12 @@ class SaveFailedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class _Best:
-    """Orbax preservation policy: the `count` steps of highest validation PSNR."""
+    """Orbax preservation policy: the `count` best steps by a measure."""
 
     count: int
-    psnr: Mapping[int, float | None]
+    values: Callable[[], Mapping[int, float]]
+    """The measure's values by step, of those measured."""
+    less_is_better: bool
 
     def should_preserve(
         self,
@@ -50,12 +55,13 @@ class _Best:
         context: policies.PreservationContext,
     ) -> Sequence[bool]:
         del context
-        measured = [
-            (psnr, info.step)
-            for info in checkpoints
-            if (psnr := self.psnr.get(info.step)) is not None
-        ]
-        best = {step for _, step in sorted(measured, reverse=True)[: self.count]}
+        values, present = self.values(), {info.step for info in checkpoints}
+        ranked = sorted(
+            ((value, step) for step, value in values.items() if step in present),
+            key=lambda pair: (-pair[0] if self.less_is_better else pair[0], pair[1]),
+            reverse=True,
+        )
+        best = {step for _, step in ranked[: self.count]}
         return [info.step in best for info in checkpoints]
 
 
@@ -70,8 +76,10 @@ class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
 class Checkpoints:
     """The checkpoints of one run, in a local folder or a bucket (`gs://...` as a str).
 
-    Kept are the `keep_newest` newest, the `keep_best` of highest validation PSNR and
-    all at multiples of `keep_every`; the newest is always among them. Every process of
+    Kept are the `keep_newest` newest, the `keep_best` best by the measure `keep_best_by`
+    and all at multiples of `keep_every`; the newest is always among them. The measure is
+    one of those that are saved with a step, or else of those that `evaluations` returns,
+    by step, when it is called at a save. Every process of
     a run makes one and calls `save` and `restore_newest` at the same steps; `primary`
     is true on process 0 only. Raises UsageError if the folder cannot be written.
     """
@@ -85,12 +93,14 @@ class Checkpoints:
         keep_every: int | None,
         max_failed_saves: int,
         log: Callable[[str], None],
+        keep_best_by: str = "val_psnr",
+        evaluations: Callable[[], Mapping[int, Measures]] = dict,
         primary: bool = True,
     ) -> None:
         self._directory = folders.absolute(directory)
         self._max_failed_saves = max_failed_saves
         self._log = log
-        self._psnr: dict[int, float | None] = {}
+        self._measured: dict[int, Measures] = {}
         self._saving: tuple[int, int] | None = None
         self._seen: list[int] = []
         self._failures = 0
@@ -100,12 +110,25 @@ class Checkpoints:
         folders.require_writable(self._directory)
         for step in folders.steps(self._directory):
             try:
-                self._psnr[step] = manifest.read(self._directory, step)["psnr"]
+                content = manifest.read(self._directory, step)
             except DamagedError:
-                self._psnr[step] = None  # a restore reports it, and sets it aside
+                continue  # a restore reports it, and sets it aside
+            # Older versions kept the PSNR alone.
+            older = {"val_psnr": content["psnr"]} if content["psnr"] is not None else {}
+            self._measured[step] = content.get("measured", older)
+
+        def values() -> dict[int, float]:
+            saved = keep_best_by.startswith("val_")
+            each = (self._measured if saved else evaluations()).items()
+            return {
+                step: value
+                for step, measures in each
+                if (value := measures.get(keep_best_by)) is not None
+            }
+
         preserved: list[policies.PreservationPolicy] = [
             policies.LatestN(keep_newest),
-            _Best(keep_best, self._psnr),
+            _Best(keep_best, values, keep_best_by in LESS_IS_BETTER),
         ]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
@@ -138,15 +161,15 @@ class Checkpoints:
         step: int,
         state: Any,
         *,
-        psnr: float | None,
+        measured: Mapping[str, float],
         config_json: str,
         extra: dict[str, Any],
     ) -> bool:
         """Begins to save `state`, in the background; returns whether it has begun.
 
         The arrays of `state` are copied before this returns, so it may be donated. They
-        are replicated jax arrays or numpy arrays in their natural shapes. `psnr` ranks
-        the checkpoint (None or NaN: not measured); `extra` has to be JSON.
+        are replicated jax arrays or numpy arrays in their natural shapes. `measured` are the
+        values of a validation in this step, if there was one; `extra` has to be JSON.
 
         Returns False if the step, or a later one, is already there, or if the save
         failed; on a process that is not primary always True. A failure, also one of the
@@ -162,11 +185,12 @@ class Checkpoints:
             name: np.asarray(leaf) for name, leaf in jax.device_get(named).items()
         }
         manifest.require_finite(leaves, step)
-        rank = None if psnr is None or math.isnan(psnr) else float(psnr)
+        finite = {k: float(v) for k, v in measured.items() if math.isfinite(v)}
         content = {
             "format": manifest.FORMAT,
             "step": step,
-            "psnr": rank,
+            "psnr": finite.get("val_psnr"),  # for older versions
+            "measured": finite,
             "config_json": config_json,
             "extra": extra,
             "leaves": manifest.describe(leaves),
@@ -179,7 +203,7 @@ class Checkpoints:
             return False
         size = sum(leaf.nbytes for leaf in leaves.values())
         # The policy decides inside orbax's save what goes once this step is on disk.
-        self._psnr[step] = rank
+        self._measured[step] = finite
         try:
             folders.remove_unfinished(self._directory)
             folders.require_room(self._directory, size)
