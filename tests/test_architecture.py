@@ -49,6 +49,7 @@ HOMES = {
     "orbax": "training.checkpoint",
     "optax": "training",
     "tensorboardX": "training.report.tensorboard",
+    "wandb": "training.report.weights_and_biases",
     "rich": "training.report.screen inpainting.progress",
     "matplotlib": "figures",
     "PIL": "images",

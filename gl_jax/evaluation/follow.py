@@ -6,6 +6,7 @@ that folder, and a line for it into evaluations.jsonl, from which curves.png is 
 `run.keep_best_by` is served.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -114,11 +115,23 @@ def _running(workdir: Path) -> Config:
 
 
 def _record(workdir: Path, config: Config, step: int, result: Evaluation) -> None:
+    """Adds a line; UsageError if those before it are of other photographs or holes."""
+    own = ("model", "model_label", "rerun")
+    common = {name: value for name, value in result.settings.items() if name not in own}
+    settings = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()
+    before = {line["settings"] for line in evaluations_by_step(workdir).values()}
+    if before - {settings[:16]}:
+        raise UsageError(
+            f"{workdir / EVALUATIONS} holds measures with other photographs, holes or "
+            "weights, which these cannot be compared with. Give the same options, or "
+            "rename that file to begin anew."
+        )
     line = {
         "step": step,
         "phase": config.phase_at(step - 1),
         **measures_of(result),
         "time": round(time.time(), 3),
+        "settings": settings[:16],
     }
     with writing(workdir / EVALUATIONS):
         append(workdir / EVALUATIONS, (json.dumps(line) + "\n").encode())

@@ -15,7 +15,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gl_jax.config import Config
+from gl_jax.config import Config, UsageError
 from gl_jax.figures.curves import History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_whole
@@ -83,13 +83,10 @@ class Report:
                 self._log.rewind(start_step)
                 tensorboard.forget_from(start_step + 1)
                 self._copies["TensorBoard's events"] = tensorboard
-                if config.run.wandb:
-                    started = self._clock.progress().started
-                    wandb = WeightsAndBiases(workdir, config, started)
-                    closing.callback(wandb.close)
-                    self._copies["Weights & Biases"] = wandb
                 self._screen = open_screen(config.schedule.total_steps, start_step)
                 closing.callback(self._screen.close)
+                if config.run.wandb:
+                    self._open_wandb(closing, begins=start_step == 0)
             self._closing = closing.pop_all()
 
     @contextlib.contextmanager
@@ -202,7 +199,7 @@ class Report:
             write_whole(file, png)
             for product, copy in self._copies.items():
                 with self._tolerated(product):
-                    copy.image(step, "samples", png)
+                    copy.image(step, "samples", file)
 
     def curves(self) -> None:
         """Draws curves.png from metrics.jsonl; before the first line there is none."""
@@ -214,6 +211,19 @@ class Report:
     def close(self) -> None:
         """Takes the bar off the screen and closes the files; twice does no harm."""
         self._closing.close()
+
+    def _open_wandb(self, closing: contextlib.ExitStack, *, begins: bool) -> None:
+        """Opens Weights & Biases; a run that is resumed goes on without it if it must."""
+        started = self._clock.progress().started
+        try:
+            copy = WeightsAndBiases(self._workdir, self._config, started)
+        except UsageError as error:
+            if begins:
+                raise
+            self._screen.message(f"TRAINING GOES ON WITHOUT {error}")
+        else:
+            closing.callback(copy.close)
+            self._copies["Weights & Biases"] = copy
 
     def _record(
         self,

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +46,7 @@ class WeightsAndBiases:
         except (wandb.Error, OSError) as error:
             raise UsageError(
                 f"run.wandb (={config.run.wandb!r}): Weights & Biases cannot begin: "
-                f"{' '.join(str(error).split())[:200]}. Log in (wandb login), set "
+                f"{_one_line(error)}. Log in (wandb login), set "
                 "WANDB_MODE=offline, or leave run.wandb out."
             ) from error
 
@@ -55,11 +54,11 @@ class WeightsAndBiases:
         """Logs the values by their tags; OSError if that fails."""
         self._log({"step": step, **values})
 
-    def image(self, step: int, tag: str, png: bytes) -> None:
-        """Logs an RGB picture; OSError if that fails."""
+    def image(self, step: int, tag: str, png: Path) -> None:
+        """Logs the picture of a file; OSError if that fails."""
         import wandb
 
-        self._log({"step": step, tag: wandb.Image(io.BytesIO(png))})
+        self._log({"step": step, tag: wandb.Image(str(png))})
 
     def close(self) -> None:
         """Sends what is left and ends."""
@@ -78,4 +77,8 @@ def _as_os_error() -> Iterator[None]:
     try:
         yield
     except wandb.Error as error:
-        raise OSError(" ".join(str(error).split())[:200]) from error
+        raise OSError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
