@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,6 @@ from gl_jax.training.checkpoint.manifest import (
 
 Measures = Mapping[str, float | None]
 """The values of measures by name."""
-
-SAVE_TIMEOUT = 1200
-"""Seconds after which orbax gives a save up."""
 
 
 class SaveFailedError(RuntimeError):
@@ -101,7 +99,8 @@ class Checkpoints:
         self._max_failed_saves = max_failed_saves
         self._log = log
         self._measured: dict[int, Measures] = {}
-        self._saving: tuple[int, int] | None = None
+        self._saving: tuple[int, int, Future[None]] | None = None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._seen: list[int] = []
         self._failures = 0
         self._manager: _Manager | None = None
@@ -147,12 +146,8 @@ class Checkpoints:
                 lightweight_initialize=True,
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
                 multiprocessing_options=here,
-                # Made in the background, a folder that cannot be made would leave threads
-                # waiting for it, and the process could not exit, until the timeout.
-                async_options=ocp.options.AsyncOptions(
-                    timeout_secs=SAVE_TIMEOUT,
-                    create_directories_asynchronously=False,
-                ),
+                # A save is written by a thread of ours, checksums included.
+                enable_async_checkpointing=False,
             ),
         )
 
@@ -167,7 +162,8 @@ class Checkpoints:
     ) -> bool:
         """Begins to save `state`, in the background; returns whether it has begun.
 
-        The arrays of `state` are copied before this returns, so it may be donated. They
+        The arrays of `state` are copied to the host before this returns, so it may be
+        donated; nothing else that takes long is waited for, but the save before. They
         are replicated jax arrays or numpy arrays in their natural shapes. `measured` are the
         values of a validation in this step, if there was one; `extra` has to be JSON.
 
@@ -178,13 +174,10 @@ class Checkpoints:
         the state holds NaN or infinity.
         """
         named = manifest.named(state)
+        manifest.require_finite(named, step)
         if self._manager is None:
-            manifest.require_finite(named, step)
             return True
-        leaves = {
-            name: np.asarray(leaf) for name, leaf in jax.device_get(named).items()
-        }
-        manifest.require_finite(leaves, step)
+        leaves = _on_host(named)
         finite = {k: float(v) for k, v in measured.items() if math.isfinite(v)}
         content = {
             "format": manifest.FORMAT,
@@ -193,11 +186,7 @@ class Checkpoints:
             "measured": finite,
             "config_json": config_json,
             "extra": extra,
-            "leaves": manifest.describe(leaves),
         }
-        # Through JSON once, so that the digest is of what will be read.
-        content = json.loads(json.dumps(content))
-        content["sha256"] = manifest.digest(content)
         self.wait()
         if not self._manager.should_save(step):
             return False
@@ -207,18 +196,27 @@ class Checkpoints:
         try:
             folders.remove_unfinished(self._directory)
             folders.require_room(self._directory, size)
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(leaves),
-                    manifest=ocp.args.JsonSave(content),
-                ),
-            )
         except Exception as error:
             self._failed(step, size, error)
             return False
-        self._saving = (step, size)
+        begun = self._writer.submit(self._write, step, leaves, content)
+        self._saving = (step, size, begun)
         return True
+
+    def _write(self, step: int, leaves: Leaves, content: Manifest) -> None:
+        """Takes the checksums and writes: work of seconds, beside the steps."""
+        assert self._manager is not None
+        # Through JSON once, so that the digest is of what will be read.
+        content = json.loads(
+            json.dumps(content | {"leaves": manifest.describe(leaves)})
+        )
+        content["sha256"] = manifest.digest(content)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(leaves), manifest=ocp.args.JsonSave(content)
+            ),
+        )
 
     def wait(self) -> bool:
         """Blocks until the save under way is on disk; returns False if it has failed.
@@ -228,9 +226,9 @@ class Checkpoints:
         """
         if self._manager is None or self._saving is None:
             return True
-        (step, size), self._saving = self._saving, None
+        (step, size, begun), self._saving = self._saving, None
         try:
-            self._manager.wait_until_finished()
+            begun.result()
             content = manifest.read(self._directory, step)
             manifest.read_leaves(self._directory, content, [*content["leaves"]][:1])
         except Exception as error:
@@ -302,6 +300,7 @@ class Checkpoints:
             try:
                 self.wait()
             finally:
+                self._writer.shutdown()
                 self._manager.close()
 
     def _read_newest(self, expected: Signatures) -> tuple[Manifest, Leaves] | None:
@@ -369,3 +368,18 @@ class Checkpoints:
             f"saves again at the next interval (failure {self._failures} of {limit})."
         )
         return False
+
+
+def _on_host(named: Mapping[str, jax.Array | np.ndarray]) -> Leaves:
+    """Returns copies of arrays, which stay as they are if the arrays are donated."""
+
+    def shared(leaf: jax.Array | np.ndarray) -> bool:
+        """On processors an array and its numpy array are one memory."""
+        return isinstance(leaf, np.ndarray) or any(
+            device.platform == "cpu" for device in leaf.devices()
+        )
+
+    return {
+        name: np.array(host, copy=shared(named[name]) or None)
+        for name, host in jax.device_get(named).items()
+    }
