@@ -163,9 +163,9 @@ class Checkpoints:
         """Begins to save `state`, in the background; returns whether it has begun.
 
         The arrays of `state` are copied to the host before this returns, so it may be
-        donated; nothing else that takes long is waited for, but the save before. They
-        are replicated jax arrays or numpy arrays in their natural shapes. `measured` are the
-        values of a validation in this step, if there was one; `extra` has to be JSON.
+        donated; what takes longer happens beside the steps. They are replicated jax
+        arrays or numpy arrays in their natural shapes. `measured` are the values of a
+        validation in this step, if there was one; `extra` has to be JSON.
 
         Returns False if the step, or a later one, is already there, or if the save
         failed; on a process that is not primary always True. A failure, also one of the
@@ -174,10 +174,11 @@ class Checkpoints:
         the state holds NaN or infinity.
         """
         named = manifest.named(state)
-        manifest.require_finite(named, step)
         if self._manager is None:
+            manifest.require_finite(named, step)
             return True
-        leaves = _on_host(named)
+        leaves = on_host(named)
+        manifest.require_finite(leaves, step)
         finite = {k: float(v) for k, v in measured.items() if math.isfinite(v)}
         content = {
             "format": manifest.FORMAT,
@@ -370,16 +371,17 @@ class Checkpoints:
         return False
 
 
-def _on_host(named: Mapping[str, jax.Array | np.ndarray]) -> Leaves:
+def on_host(named: Mapping[str, jax.Array | np.ndarray]) -> Leaves:
     """Returns copies of arrays, which stay as they are if the arrays are donated."""
+    fetched = jax.device_get(named)
 
-    def shared(leaf: jax.Array | np.ndarray) -> bool:
-        """On processors an array and its numpy array are one memory."""
-        return isinstance(leaf, np.ndarray) or any(
+    def copied(name: str) -> np.ndarray:
+        # On processors an array and its numpy array are one memory.
+        leaf = named[name]
+        shared = isinstance(leaf, np.ndarray) or any(
             device.platform == "cpu" for device in leaf.devices()
         )
+        return np.array(fetched[name], copy=shared or None)
 
-    return {
-        name: np.array(host, copy=shared(named[name]) or None)
-        for name, host in jax.device_get(named).items()
-    }
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(named, pool.map(copied, named), strict=True))
