@@ -21,8 +21,8 @@ from typing import Any
 import jax
 
 from gl_jax import parallel
+from gl_jax.checkpoint import Checkpoints, manager, manifest
 from gl_jax.config import Config, ModelConfig
-from gl_jax.training.checkpoint import Checkpoints, manager, manifest
 from gl_jax.training.parts import default_parts
 from gl_jax.training.state import create_state, state_shapes
 

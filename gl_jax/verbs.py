@@ -14,6 +14,7 @@ from typing import Any, Literal
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
+from gl_jax.study import Kind
 
 
 def train(
@@ -213,10 +214,10 @@ def convert(
             contain it; by default config.json beside them.
         dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
     """
-    from gl_jax.weights import layouts, native
+    from gl_jax.weights import conversion, native
 
     _require_other(source, target)
-    native.save(layouts.convert(source, config), target, dtype)
+    native.save(conversion.convert(source, config), target, dtype)
     print(native.describe(native.load(target)))
 
 
@@ -284,14 +285,14 @@ def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
             `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
-    from gl_jax.weights import export, layouts
+    from gl_jax.weights import conversion, export
 
     if export.is_run(model):
         from gl_jax.training import standing
 
         print(standing.describe(model))
     else:
-        print(layouts.describe(model, config))
+        print(conversion.describe(model, config))
 
 
 def complete(
@@ -388,6 +389,64 @@ def report(*runs: Path, output: Path) -> None:
     page.report(runs, output)
 
 
+def study(
+    results: tuple[Path, ...] = (),
+    /,
+    *,
+    truth: Path | None = None,
+    output: Path = Path("study"),
+    kind: Kind = "single",
+    participants: int = 40,
+    checks: int = 4,
+    seconds: float | None = None,
+    seed: int = 0,
+    resize_to: int | None = None,
+    evaluate: Path | None = None,
+    may_fail: int = 0,
+) -> None:
+    """Ask people which pictures are photographs: make the page, and evaluate the answers.
+
+    Args:
+        results: Folders of completed pictures, as `complete` writes them, or `compare` its
+            pictures/METHOD; each is a method, which goes by the folder's name.
+        truth: Folder of the photographs, under the same names; of `compare` it is truth/.
+        output: Folder of the study. Hand out `page/` in it, which works from disk and
+            offline; keep key.json, which says which picture is which.
+        kind: `single`, one picture, real or completed? as in the paper, half of them
+            real; `pair`, two pictures, which is the photograph?
+        participants: Orders to prepare, one for each; rounded up so that each method and
+            each photograph come equally often.
+        checks: Attention checks for each participant, with known answers.
+        seconds: Show each picture for so long, then hide it; by default without limit.
+        seed: Seed of the orders: the same seed gives the same page.
+        resize_to: Pixels of the longer side, at most; larger pictures are made smaller.
+        evaluate: Folder of the answers that were sent back. Writes into `output` the
+            shares judged real for each method and photograph, with intervals, the
+            agreement between people, and a figure with the paper's own shares.
+        may_fail: Attention checks that a participant may fail and still count.
+    """
+    if evaluate is not None:
+        if results or truth is not None:
+            raise UsageError(
+                "--evaluate takes the pictures from the study in --output; leave out "
+                "RESULTS and --truth."
+            )
+        from gl_jax.study import evaluation
+
+        evaluation.evaluate(evaluate, output, may_fail=may_fail)
+        return
+    if truth is None:
+        raise UsageError(
+            "gl-jax study needs RESULTS... and --truth PHOTOS, or --evaluate ANSWERS."
+        )
+    from gl_jax.study import make
+
+    make.make(
+        results, truth, output, kind, participants=participants, checks=checks,
+        seconds=seconds, seed=seed, resize_to=resize_to,
+    )  # fmt: skip
+
+
 def _require_other(source: Path, target: Path) -> None:
     if source.exists() and source.resolve() == target.resolve():
         raise UsageError(f"{target} would overwrite its source; name another file.")
@@ -414,6 +473,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "evaluate": evaluate,
     "report": report,
+    "study": study,
     "convert": convert,
     "export": export,
     "inspect": inspect_model,

@@ -18,7 +18,9 @@ FILES = sorted(FOLDER.glob("*.py"))
 ABLATION = ("mse", "global", "local", "both")
 REFERENCES = [str(file) for file in FILES if file.stem != "ablation"]
 REFERENCES += [f"{FOLDER / 'ablation.py'}:{name}" for name in ABLATION]
-REFERENCES += [f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "joint")]
+REFERENCES += [
+    f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "larger", "joint")
+]
 
 
 @pytest.fixture(params=REFERENCES, ids=lambda reference: Path(reference).name)

@@ -61,7 +61,8 @@ def run(
     `model` and `experiment` are those of `gl_jax.load`; they matter if `gl` is among the
     methods. A further model is a method by its path, and goes by the path's stem.
     `selection` has one seed, and no mask list. The sheet shows the first `sheet_rows`
-    photographs; their pictures are kept in `pictures/`.
+    photographs; their pictures are kept in `pictures/METHOD/`, and the photographs under
+    the same names in `truth/`, as `gl-jax study` takes them.
 
     If a method fails on a photograph, the failure is named below the table and the rest
     goes on. A method whose library is missing and a photograph that cannot be read are
@@ -187,7 +188,7 @@ class _Outcomes:
         self._journal = journal
         self._photographs = photographs
         self._shown = photographs[:sheet_rows]
-        self._folder = output / "pictures"
+        self._folder = output
         self._fingerprints = fingerprints
         self._patches = texture.patches_each(len(photographs))
         self._textures: dict[tuple[str, int], Float[np.ndarray, "2 levels n d"]] = {}
@@ -222,6 +223,9 @@ class _Outcomes:
         if kept:
             log(f"{kept} results of an earlier session are kept.")
         for number, photograph in enumerate(self._photographs):
+            if number < len(self._shown):
+                truth = images.from_array(photograph.image, photograph.entry.photograph)
+                images.write(truth, self._folder / "truth" / f"{number:04d}.png")
             for name in names:
                 if (name, number) not in self._outcomes:
                     self._run(name, methods[name], number)
@@ -276,7 +280,7 @@ class _Outcomes:
         return rows
 
     def _picture(self, method: str, number: int) -> Path:
-        return self._folder / f"{number:04d}-{method}.png"
+        return self._folder / "pictures" / method / f"{number:04d}.png"
 
     def _run(self, name: str, method: Baseline, number: int) -> None:
         """Runs one method on one photograph; a failure is tried again next time."""

@@ -16,13 +16,13 @@ from typing import Any
 
 import jax
 
+from gl_jax.checkpoint import NoWholeCheckpointError, saved_steps
 from gl_jax.config import Config, UsageError
 from gl_jax.evaluation import evaluate
 from gl_jax.evaluation.photographs import Selection
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.experiment import load_experiment, read_config
 from gl_jax.files import writing
-from gl_jax.training.checkpoint import NoWholeCheckpointError, saved_steps
 from gl_jax.training.report import evaluations_by_step, write_curves
 from gl_jax.training.report.log import EVALUATIONS, append
 from gl_jax.training.workdir import read_status

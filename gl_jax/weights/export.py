@@ -62,7 +62,7 @@ def from_run(
     that trained it.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
-    from gl_jax.training.checkpoint import restore_subtree
+    from gl_jax.checkpoint import restore_subtree
 
     root = str(workdir).rstrip("/")
     if is_bucket(root):

@@ -62,7 +62,7 @@ def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comp
 @pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
 def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
     """A run's folder with one checkpoint, its configuration and its variables."""
-    from gl_jax.training.checkpoint import Checkpoints
+    from gl_jax.checkpoint import Checkpoints
     from gl_jax.training.parts import default_parts
     from gl_jax.training.state import create_state, inference_variables
 
@@ -143,6 +143,12 @@ def test_the_sheet_has_a_row_a_photograph_and_a_column_a_method(
     mask = box(COUNT, SIDE, SIDE, 0)[0]
     np.testing.assert_array_equal(truth, pixels(0))
     np.testing.assert_array_equal(inputs, np.where(mask[..., None], 255, pixels(0)))
+    # Each method's pictures and the photographs have the same names, as a study takes them.
+    for kept in ("pictures/mean", "pictures/ns", "truth"):
+        names = [path.name for path in sorted((tmp_path / kept).iterdir())]
+        assert names == ["0000.png", "0001.png"]
+    with Image.open(tmp_path / "truth" / "0000.png") as photograph:
+        np.testing.assert_array_equal(np.asarray(photograph), pixels(0))
 
 
 def test_the_same_call_gives_the_same_scores(folder: Path, tmp_path: Path) -> None:

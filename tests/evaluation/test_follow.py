@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gl_jax import cli
+from gl_jax.checkpoint import Checkpoints
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -21,7 +22,6 @@ from gl_jax.config import (
 from gl_jax.evaluation import follow
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.evaluation.tables import Column
-from gl_jax.training.checkpoint import Checkpoints
 from gl_jax.training.parts import default_parts
 from gl_jax.training.report import evaluations_by_step
 from gl_jax.training.state import create_state

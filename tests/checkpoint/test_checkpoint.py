@@ -1,4 +1,4 @@
-"""Saving, verifying and restoring: gl_jax/training/checkpoint/."""
+"""Saving, verifying and restoring: gl_jax/checkpoint/."""
 
 import errno
 import itertools
@@ -22,8 +22,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from gl_jax.config import UsageError
-from gl_jax.training.checkpoint import (
+from gl_jax.checkpoint import (
     CheckpointMismatchError,
     Checkpoints,
     NonFiniteStateError,
@@ -33,7 +32,8 @@ from gl_jax.training.checkpoint import (
     peek,
     restore_subtree,
 )
-from gl_jax.training.checkpoint import manifest as manifests
+from gl_jax.checkpoint import manifest as manifests
+from gl_jax.config import UsageError
 
 
 @flax.struct.dataclass
@@ -626,7 +626,7 @@ process, port, root = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 jax.config.update("jax_num_cpu_devices", 1)
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, process, initialization_timeout=60)
 from gl_jax import parallel
-from gl_jax.training.checkpoint import (
+from gl_jax.checkpoint import (
     Checkpoints,
     NonFiniteStateError,
     NoWholeCheckpointError,

@@ -16,10 +16,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from gl_jax import parallel
-from gl_jax.config import LESS_IS_BETTER, UsageError
-from gl_jax.training.checkpoint import folders, manifest
-from gl_jax.training.checkpoint.folders import StorageUnreachableError
-from gl_jax.training.checkpoint.manifest import (
+from gl_jax.checkpoint import folders, manifest
+from gl_jax.checkpoint.folders import StorageUnreachableError
+from gl_jax.checkpoint.manifest import (
     CheckpointMismatchError,
     DamagedError,
     Leaves,
@@ -28,6 +27,7 @@ from gl_jax.training.checkpoint.manifest import (
     Restored,
     Signatures,
 )
+from gl_jax.config import LESS_IS_BETTER, UsageError
 
 Measures = Mapping[str, float | None]
 """The values of measures by name."""

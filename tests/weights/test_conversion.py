@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.weights import layouts, native
+from gl_jax.weights import conversion, layouts, native
 from gl_jax.weights.native import Discriminator, Model
 
 # Of the value range, which is 1.
@@ -53,7 +53,7 @@ def write(path: Path, data: bytes) -> Path:
 
 def refused(path: Path, **options: Any) -> str:
     with pytest.raises(UsageError) as caught:
-        layouts.convert(path, **options)
+        conversion.convert(path, **options)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -73,7 +73,7 @@ def test_mmediting_completes_as_at_home(container, tmp_path, foreign, archives, 
     path = write(
         tmp_path / "gl_places-52a040a8.pth", getattr(archives, container)(tree)
     )
-    model = layouts.convert(path)
+    model = conversion.convert(path)
     expected = golden["mmediting"]
     # A picture that is all clamped would prove nothing.
     assert np.mean((expected > 0) & (expected < 1)) > 0.6
@@ -85,7 +85,7 @@ def test_glcic_pytorch_completes_as_at_home(
     tmp_path, foreign, archives, golden, config
 ):
     path = write(tmp_path / "model_cn", archives.stream(foreign.glcic_completion()))
-    model = layouts.convert(path, config)
+    model = conversion.convert(path, config)
     error = np.abs(completed(model, foreign) - golden["glcic_pytorch"]).max()
     assert error < TOLERANCE
     assert model.mean_color == foreign.MEAN
@@ -96,7 +96,7 @@ def test_the_config_beside_the_weights_has_the_mean(
 ):
     config.rename(tmp_path / "config.json")
     path = write(tmp_path / "model_cn", archives.stream(foreign.glcic_completion()))
-    assert layouts.convert(path).mean_color == foreign.MEAN
+    assert conversion.convert(path).mean_color == foreign.MEAN
 
 
 @pytest.mark.parametrize("layout", ["sequential", "nested_sequential"])
@@ -105,7 +105,7 @@ def test_the_authors_network_converted_to_pytorch(
 ):
     arrays = getattr(foreign, layout)()
     tree = {"model": arrays} if layout == "nested_sequential" else arrays
-    model = layouts.convert(
+    model = conversion.convert(
         write(tmp_path / "w.pth", archives.zip_archive(tree)), config
     )
     assert np.abs(completed(model, foreign) - golden[layout]).max() < TOLERANCE
@@ -131,7 +131,7 @@ def test_the_authors_torch7_file_completes_as_at_home(
         key: settings.pop(key) for key in ("long_size", "prefix") if key in settings
     }
     tree = archives.authors(foreign.sequential(), foreign.MEAN, **settings)
-    model = layouts.convert(write(tmp_path / "net.t7", archives.t7(tree, **kind)))
+    model = conversion.convert(write(tmp_path / "net.t7", archives.t7(tree, **kind)))
     assert np.abs(completed(model, foreign) - golden["sequential"]).max() < TOLERANCE
     np.testing.assert_allclose(model.mean_color, foreign.MEAN, rtol=1e-6)
 
@@ -147,7 +147,7 @@ def test_another_epsilon_is_folded_into_the_variance(
     for module in tree["model"].fields["modules"]:
         if "eps" in module.fields:
             module.fields["eps"] = 1e-3
-    model = layouts.convert(write(tmp_path / "net.t7", archives.t7(tree)))
+    model = conversion.convert(write(tmp_path / "net.t7", archives.t7(tree)))
     assert np.abs(completed(model, foreign) - golden["sequential"]).max() < TOLERANCE
 
 
@@ -155,7 +155,7 @@ def test_the_discriminators_of_mmediting_give_their_own_logits(
     tmp_path, foreign, archives, golden
 ):
     tree = {"state_dict": foreign.mmediting()}
-    model = layouts.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
+    model = conversion.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
     discriminator = model.discriminator
     made = discriminator.architecture
     logits = logits_of(discriminator, *foreign.shown("places2"))
@@ -172,7 +172,7 @@ def test_the_networks_of_glcic_pytorch_compute_as_at_home(
     config.rename(folder / "config.json")
     write(folder / "model_cn", archives.stream(foreign.glcic_completion()))
     write(folder / "model_cd", archives.stream(foreign.glcic_discriminator(arch)))
-    model = layouts.convert(folder)
+    model = conversion.convert(folder)
     made = model.discriminator.architecture
     assert (made.image_size, made.local_size) == foreign.ARCHES[arch][:2]
     logits = logits_of(model.discriminator, *foreign.shown(arch))
@@ -186,7 +186,7 @@ def test_a_converted_model_is_the_same_after_a_file_of_ours(
     tmp_path, foreign, archives
 ):
     tree = {"state_dict": foreign.mmediting()}
-    model = layouts.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
+    model = conversion.convert(write(tmp_path / "w.pth", archives.zip_archive(tree)))
     native.save(model, tmp_path / "ours.safetensors")
     again = native.load(tmp_path / "ours.safetensors")
     np.testing.assert_array_equal(completed(again, foreign), completed(model, foreign))
@@ -202,7 +202,7 @@ def test_names_of_parallel_training_are_understood(tmp_path, foreign, archives):
         for name, a in foreign.mmediting().items()
     }
     path = write(tmp_path / "w.pth", archives.zip_archive({"state_dict": arrays}))
-    assert layouts.convert(path).source == "mmediting"
+    assert conversion.convert(path).source == "mmediting"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_names_of_parallel_training_are_understood(tmp_path, foreign, archives):
     ],
 )
 def test_a_layout_is_recognised_by_its_content(make, layout, foreign):
-    assert layouts.recognise({"a": {"b": getattr(foreign, make)()}}) == layout
+    assert layouts.recognise({"a": {"b": getattr(foreign, make)()}})[0] == layout
 
 
 def test_missing_unexpected_and_misshaped_arrays_are_all_listed(
@@ -255,7 +255,7 @@ def test_discriminators_alone_are_no_model(tmp_path, foreign, archives):
     arrays = foreign.glcic_discriminator("celeba")
     path = write(tmp_path / "model_cd", archives.stream(arrays))
     assert "without a completion network" in refused(path)
-    assert "image 160, window 96" in layouts.describe(path)
+    assert "image 160, window 96" in conversion.describe(path)
 
 
 def test_the_mean_in_the_weights_goes_before_a_file_beside(tmp_path, foreign, archives):
@@ -263,7 +263,7 @@ def test_the_mean_in_the_weights_goes_before_a_file_beside(tmp_path, foreign, ar
     tree = archives.authors(foreign.sequential(), foreign.MEAN)
     path = write(tmp_path / "net.t7", archives.t7(tree))
     np.testing.assert_allclose(
-        layouts.convert(path).mean_color, foreign.MEAN, rtol=1e-6
+        conversion.convert(path).mean_color, foreign.MEAN, rtol=1e-6
     )
 
 
@@ -319,7 +319,7 @@ def test_a_file_of_ours_is_not_converted_again(tmp_path, tiny):
 
 def test_inspect_tells_what_a_foreign_file_holds(tmp_path, foreign, archives):
     path = write(tmp_path / "cn", archives.stream(foreign.glcic_completion()))
-    text = layouts.describe(path)
+    text = conversion.describe(path)
     assert "glcic_pytorch" in text and "conv-ReLU-BN" in text
     assert "mean colour unknown" in text
 

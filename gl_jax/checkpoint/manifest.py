@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
+from gl_jax.checkpoint import folders
 from gl_jax.config import UsageError
-from gl_jax.training.checkpoint import folders
 
 FORMAT = 1
 """Version of the manifest; a reader refuses the versions it does not know."""

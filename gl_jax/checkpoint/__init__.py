@@ -24,12 +24,12 @@ failing disk on one host can therefore not make the hosts disagree, and the host
 not share a file system.
 """
 
-from gl_jax.training.checkpoint.folders import (
+from gl_jax.checkpoint.folders import (
     StorageUnreachableError,
     require_writable,
 )
-from gl_jax.training.checkpoint.manager import Checkpoints, SaveFailedError
-from gl_jax.training.checkpoint.manifest import (
+from gl_jax.checkpoint.manager import Checkpoints, SaveFailedError
+from gl_jax.checkpoint.manifest import (
     CheckpointMismatchError,
     NonFiniteStateError,
     NoWholeCheckpointError,
