@@ -70,7 +70,7 @@ class Report:
         self._workdir = workdir
         self._config = config
         self._log = Log(workdir / METRICS)
-        self._clock = Clock(progress)
+        progress = progress or Progress(time.time())
         self._failures: set[str] = set()
         self._last_step = start_step
         self._pace_start: tuple[str, int, float] | None = None
@@ -86,8 +86,10 @@ class Report:
                 self._screen = open_screen(config.schedule.total_steps, start_step)
                 closing.callback(self._screen.close)
                 if config.run.wandb:
-                    self._open_wandb(closing, begins=start_step == 0)
+                    self._open_wandb(closing, progress, begins=start_step == 0)
             self._closing = closing.pop_all()
+        # Opening all of this takes seconds, which are none of training.
+        self._clock = Clock(progress)
 
     @contextlib.contextmanager
     def pause(self, *, steps: int = 0) -> Iterator[None]:
@@ -212,11 +214,12 @@ class Report:
         """Takes the bar off the screen and closes the files; twice does no harm."""
         self._closing.close()
 
-    def _open_wandb(self, closing: contextlib.ExitStack, *, begins: bool) -> None:
+    def _open_wandb(
+        self, closing: contextlib.ExitStack, progress: Progress, *, begins: bool
+    ) -> None:
         """Opens Weights & Biases; a run that is resumed goes on without it if it must."""
-        started = self._clock.progress().started
         try:
-            copy = WeightsAndBiases(self._workdir, self._config, started)
+            copy = WeightsAndBiases(self._workdir, self._config, progress.started)
         except UsageError as error:
             if begins:
                 raise
