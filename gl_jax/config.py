@@ -394,8 +394,8 @@ class ScheduleConfig(Section, prefix="schedule."):
 Measure = Literal[
     "val_psnr", "val_l1", "val_swd_fine", "val_swd_coarse",
     "hole_psnr_db", "hole_ssim", "hole_ms_ssim", "hole_l1_percent",
-    "psnr_db", "ssim", "ms_ssim", "l1_percent",
-    "lpips", "fid", "kid", "precision", "recall", "swd_fine", "swd_coarse",
+    "psnr_db", "ssim", "ms_ssim", "l1_percent", "vif", "lpips", "swd_fine", "swd_coarse",
+    "fid", "kid", "precision", "recall", "p_ids_percent", "u_ids_percent",
 ]  # fmt: skip
 """Measures of a checkpoint: `val_*` of a validation, the others of `gl-jax evaluate`."""
 LESS_IS_BETTER = frozenset(

@@ -9,12 +9,16 @@ configuration tree. Nothing heavy is imported before a verb runs.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.study import Kind
+
+if TYPE_CHECKING:
+    from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.results import Evaluation
 
 
 def train(
@@ -81,8 +85,10 @@ def compare(
     model: str | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
-    masks: str = "box",
+    masks: str | None = None,
     methods: tuple[str, ...] = ("gl", "mean", "telea"),
+    metrics: tuple[str, ...] | None = None,
+    protocol: Literal["own", "yeh"] = "own",
     count: int = 8,
     image_size: int | None = None,
     seed: int = 0,
@@ -98,11 +104,17 @@ def compare(
             name of a shipped model; by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
-            square in the middle; `freeform`, brush strokes; or a folder with a mask for
-            each photograph, of its name, white = missing.
+        masks: `box`, the default, one rectangle as in the paper's training; `center`, a
+            square in the middle; `freeform`, brush strokes; `half`; `pattern`, blobs;
+            `random`, single pixels, 80 % or as in `random:0.25`; `lama-thin`,
+            `lama-medium`, `lama-thick`, `mat-small`, `mat-large`, at 256 or 512 pixels;
+            or a folder with a mask for each photograph, of its name, white = missing.
         methods: Names, separated by spaces or commas: `gl` is the network of `model`, the
             path of a further model is a method, too; a wrong name prints all baselines.
+        metrics: Names, separated by spaces or commas, by default all without weights: l1,
+            psnr, ssim, ms_ssim, vif, sharpness, texture.
+        protocol: `yeh` prints PSNR at 64 pixels under four kinds of masks beside the
+            published table of semantic inpainting.
         count: Number of photographs, spread evenly over the set.
         image_size: Side of the squares in pixels; by default that of the model's
             training, and 256 without a model.
@@ -111,13 +123,24 @@ def compare(
         data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
     """
     from gl_jax.evaluation import compare as comparison
+    from gl_jax.evaluation import yeh
     from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.results import Comparison
 
-    names = tuple(name for word in methods for name in word.split(",") if name)
     selection = Selection(
-        data, masks, "own", (seed,), count, image_size, split, data_dir
+        data, masks or "box", protocol, (seed,), count, image_size, split, data_dir
     )
-    comparison.run(model, selection, names, output, experiment=experiment)
+
+    def measure(selection: Selection, output: Path) -> Comparison:
+        return comparison.run(
+            model, selection, _names(methods), output, experiment=experiment,
+            metrics=None if metrics is None else _names(metrics),
+        )  # fmt: skip
+
+    if protocol == "yeh" and masks is None:
+        yeh.run(measure, selection, output)
+    else:
+        measure(selection, output)
 
 
 def evaluate(
@@ -127,8 +150,9 @@ def evaluate(
     follow: Path | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
-    masks: str = "box",
+    masks: str | None = None,
     protocol: Protocol = "own",
+    metrics: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
     count: int | None = None,
     image_size: int | None = None,
@@ -154,14 +178,19 @@ def evaluate(
             evaluations.jsonl in that folder.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
-            (of its name, white = missing), or the masks.jsonl of another evaluation.
-        protocol: `mmediting` crops and masks like that project's published table.
+        masks: A kind as in `compare`, by default the protocol's or `box`; a folder with a
+            mask for each photograph (of its name, white = missing); or the masks.jsonl of
+            another evaluation.
+        protocol: Squares, masks and metrics as in published tables: `mmediting`, `lama`,
+            `mat`, and `yeh`, which prints PSNR under four kinds of masks beside its own.
+        metrics: Names, separated by spaces or commas, by default the protocol's or all
+            whose weights are given: l1, psnr, ssim, ms_ssim, vif, sharpness, texture;
+            lpips; fid, kid, precision, ids (P-IDS, U-IDS). evaluation.md says their cost.
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
         image_size: Side of the squares in pixels; by default that of the training.
-        fid_weights: Inception's weights for FID, KID, precision and recall:
-            pytorch-fid's .pth, or as safetensors.
+        fid_weights: Inception's weights for FID, KID, precision, recall, P-IDS and U-IDS,
+            which share its features: pytorch-fid's .pth, or as safetensors.
         lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
             VGG-16) and its heads.
         split: Split of a bundled or TFDS source; all of a folder is taken.
@@ -178,22 +207,51 @@ def evaluate(
             "run's own checkpoints (no --model) into its folder."
         )
     _join(coordinator, process_count, process_id, distributed)
-    from gl_jax.evaluation import evaluate as evaluation
-    from gl_jax.evaluation import follow as following
     from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.protocol import default_masks
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
     selection = Selection(
-        data, masks, protocol, seeds, count, image_size, split, data_dir
-    )
+        data, masks or default_masks(protocol), protocol, seeds, count, image_size,
+        split, data_dir,
+    )  # fmt: skip
     options: dict[str, Any] = {
-        "experiment": experiment, "fid_weights": fid_weights, "lpips_weights": files,
-        "batch_size": batch_size,
+        "experiment": experiment,
+        "metrics": None if metrics is None else _names(metrics),
+        "fid_weights": fid_weights, "lpips_weights": files, "batch_size": batch_size,
     }  # fmt: skip
-    if follow is not None:
+    by_yeh = protocol == "yeh" and masks is None
+    _evaluate(selection, output, model, follow, by_yeh=by_yeh, **options)
+
+
+def _evaluate(
+    selection: "Selection",
+    output: Path | None,
+    model: str | None,
+    follow: Path | None,
+    *,
+    by_yeh: bool,
+    **options: Any,
+) -> None:
+    from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation import follow as following
+    from gl_jax.evaluation import yeh
+
+    def measure(selection: "Selection", output: Path) -> "Evaluation":
+        return evaluation.run(model, selection, output, **options)
+
+    if output is None:
+        assert follow is not None
         following.run(follow, selection, **options)
-    elif output is not None:
-        evaluation.run(model, selection, output, **options)
+    elif by_yeh:
+        yeh.run(measure, selection, output)
+    else:
+        measure(selection, output)
+
+
+def _names(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names that are separated by spaces or commas."""
+    return tuple(name for word in words for name in word.split(",") if name)
 
 
 def convert(
@@ -370,6 +428,49 @@ def complete(
     )  # fmt: skip
 
 
+def serve(
+    photos: tuple[Path, ...] = (),
+    /,
+    *,
+    model: str | None = None,
+    methods: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 8439,
+    output: Path | None = None,
+    browser: bool = True,
+    max_pixels: int | None = None,
+) -> None:
+    """Open a page in the browser: paint over what should go, and see it gone.
+
+    Args:
+        photos: Photos to begin with, or folders of them; the page opens others, too.
+        model: A weights file, a training run's folder, or the name of a shipped model;
+            by default the shipped one.
+        methods: Other methods that the page offers, separated by commas: further models
+            by their paths, and the names of classical methods; by default all of these.
+        host: Address to listen on. By default only this machine reaches it; 0.0.0.0 lets
+            every machine in its networks open the page with the token.
+        port: Port to listen on; 0 takes one that is free.
+        output: Folder into which the page can save results; no file that is there
+            already is replaced.
+        browser: Open the page in a browser.
+        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+    """
+    try:
+        from gl_jax.serve import server
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"gl-jax serve needs the package {error.name}, which is not installed: "
+            "pip install 'gl-jax[serve]'"
+        ) from error
+    server.run(
+        photos, model=model, methods=methods, host=host, port=port, output=output,
+        browser=browser, max_pixels=max_pixels,
+    )  # fmt: skip
+
+
 def models() -> None:
     """List the models that are shipped, and say how to get others."""
     from gl_jax.inpainting import completer
@@ -478,5 +579,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export,
     "inspect": inspect_model,
     "complete": complete,
+    "serve": serve,
     "models": models,
 }

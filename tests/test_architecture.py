@@ -27,6 +27,7 @@ ROWS = (
     "data weights figures",
     "training inpainting",
     "evaluation planning study",
+    "serve",
     "options verbs",
     "cli",
     "__main__",
@@ -56,6 +57,8 @@ HOMES = {
     "cv2": "evaluation.baselines evaluation.protocol inpainting.blending images",
     "patchmatch": "evaluation.baselines",
     "safetensors": "weights",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "pickle": "",
     "torch": "",
 }

@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,18 @@ import numpy as np
 
 from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, mask_list, results
+from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.masks import KINDS
-from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
+from gl_jax.evaluation.masks import kind
+from gl_jax.evaluation.measures import catalogue, distances, inception
+from gl_jax.evaluation.measures.scorer import (
+    Networks,
+    Scorer,
+    Scores,
+    fingerprint,
+    load_networks,
+)
+from gl_jax.evaluation.measures.sets import measure_sets
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,
@@ -31,17 +39,8 @@ from gl_jax.evaluation.photographs import (
     require_at_least,
     unreadable_notes,
 )
-from gl_jax.evaluation.protocol import IMAGE_SIZE
-from gl_jax.evaluation.results import (
-    EVALUATION_COLUMNS,
-    FEATURE_COLUMNS,
-    LPIPS_COLUMN,
-    SET_COLUMNS,
-    Evaluation,
-    Key,
-    Row,
-    seeds_of,
-)
+from gl_jax.evaluation.protocol import IMAGE_SIZE, Rules
+from gl_jax.evaluation.results import Cost, Evaluation, Key, Row, seeds_of
 from gl_jax.evaluation.resume import ArrayRecords, Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.inpainting import completer
@@ -62,6 +61,7 @@ def run(
     output: Path,
     *,
     experiment: Path | None = None,
+    metrics: Sequence[str] | None = None,
     fid_weights: Path | None = None,
     lpips_weights: tuple[Path, ...] = (),
     batch_size: int = 8,
@@ -75,32 +75,29 @@ def run(
     are on each device. The sheet shows the first `sheet_rows` photographs. A model that is
     `loaded` already is only called `model`.
 
-    The same call again goes on after an interruption. Without their weights LPIPS, and
-    FID, KID, precision and recall are left out with a note, as are holes that are too
-    small for SWD and grid energy. A photograph that cannot be read is left out and named.
+    `metrics` are names of `catalogue.METRICS`; by default those of the protocol, or all
+    whose weights are given. PSNR is always among them.
+
+    The same call again goes on after an interruption. A photograph that cannot be read is
+    left out and named, as are holes too small for SWD and grid energy.
 
     Raises UsageError for mistakes of the caller, also if `output` holds results with other
     settings, and NotFiniteError if the model's output is not finite.
     """
     selection.check()
     require_at_least("batch_size", batch_size, 1)
+    rules = selection.rules
+    chosen = _chosen(selection, metrics, fid_weights, lpips_weights)
     loaded = loaded or completer.load_model(model, experiment)
     source = selection.open()
-    mmediting = selection.protocol == "mmediting"
-    size = IMAGE_SIZE if mmediting else _trained_size(loaded)
-    entries = selection.entries(source, selection.image_size or size)
+    entries = selection.entries(source, selection.side(_trained_size(loaded)))
     side, count = entries[0].height, len({entry.index for entry in entries})
-    if fid_weights is not None and count < distances.FEWEST:
-        raise UsageError(
-            f"FID, KID, precision and recall need at least {distances.FEWEST} "
-            f"photographs, there are {count}; leave out --fid-weights."
-        )
-    networks = load_networks(fid_weights, lpips_weights, side)
+    networks = _networks(chosen, fid_weights, lpips_weights, side, count, rules)
     settings = {
         "model": fingerprint(loaded), "photographs": source.fingerprint(),
-        **_settings(selection, entries), **networks.hashes,
+        **_settings(selection, entries), "metrics": list(chosen), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(loaded, networks, raw_l1=mmediting)
+    scorer = Scorer(loaded, networks, metrics=chosen, raw_l1=rules.raw_l1)
     reader = Reader(source, side)
     batches = _Batches(scorer, reader, batch_size, texture.patches_each(count), log)
     rows, arrays = _measure_share(batches, entries, settings, output)
@@ -110,18 +107,25 @@ def run(
             f"no photograph can be read; {next(iter(unreadable.values()))}"
         )
     notes = [
+        *rules.notes,
         *networks.notes,
+        *(catalogue.skipped(chosen) if (metrics or rules.metrics) is None else []),
         *selection.left_out(source),
         *hole_notes(selection, entries),
         *unreadable_notes(unreadable),
     ]
-    sets, distance = _of_sets(rows, arrays, notes)
+    sets, frechet, seconds = measure_sets(rows, arrays, chosen, notes)
+    operations = scorer.costs(side)
+    nothing = math.nan
     result = Evaluation(
-        settings | _labels(selection, output, model, loaded.name),
+        settings | _labels(selection, output, model, loaded.name, metrics),
         tuple(entries), rows,
-        EVALUATION_COLUMNS | (LPIPS_COLUMN if "lpips" in settings else {}),
-        sets, SET_COLUMNS | (FEATURE_COLUMNS if "fid" in settings else {}),
-        distance, tuple(notes),
+        catalogue.columns(chosen), sets, catalogue.set_columns(chosen), frechet,
+        {
+            name: Cost(operations.get(name, nothing), seconds.get(name, nothing))
+            for name in [*operations, *(n for n in seconds if n not in operations)]
+        },
+        tuple(notes),
     )  # fmt: skip
     if jax.process_index() == 0:
         tiles = batches.tiles(result, sheet_rows)
@@ -130,6 +134,46 @@ def run(
         log(result.to_markdown())
         log(f"Written to {output}: evaluation.md, .json and .png, per_image.csv.")
     return result
+
+
+def _chosen(
+    selection: Selection,
+    metrics: Sequence[str] | None,
+    fid_weights: Path | None,
+    lpips_weights: tuple[Path, ...],
+) -> tuple[str, ...]:
+    """Returns the metrics of the user, else of the protocol, else of the weights."""
+    weights = [catalogue.INCEPTION] if fid_weights is not None else []
+    weights += [catalogue.LPIPS] if lpips_weights else []
+    if metrics is None and selection.rules.metrics is not None:
+        return catalogue.choose(
+            selection.rules.metrics, weights, protocol=selection.protocol
+        )
+    return catalogue.choose(metrics, weights)
+
+
+def _networks(
+    metrics: tuple[str, ...],
+    fid_weights: Path | None,
+    lpips_weights: tuple[Path, ...],
+    side: int,
+    count: int,
+    rules: Rules,
+) -> Networks:
+    """Loads the networks of the metrics; raises UsageError if they do not fit."""
+    if set(metrics) & set(catalogue.OF_FEATURES) and count < distances.FEWEST:
+        raise UsageError(
+            f"{catalogue.FEATURE_METRICS} need at least {distances.FEWEST} "
+            f"photographs, there are {count}; leave out --fid-weights."
+        )
+    networks = load_networks(fid_weights, lpips_weights, side, rules.resize)
+    distance = networks.lpips
+    if distance is not None and rules.lpips not in (None, distance.name):
+        raise UsageError(
+            f"--lpips-weights are of {distance.name}, and LPIPS of this protocol is by "
+            f"{rules.lpips}."
+        )
+    return networks
 
 
 def _trained_size(model: Model) -> int:
@@ -146,7 +190,7 @@ def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
     files = "folder" if path.is_dir() else "list"
     return {
         "protocol": selection.protocol,
-        "masks": selection.masks if selection.masks in KINDS else files,
+        "masks": selection.masks if kind(selection.masks) else files,
         "seeds": seeds_of(entries),
         "count": len({entry.index for entry in entries}),
         "image_size": entries[0].height,
@@ -155,54 +199,24 @@ def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _labels(
-    selection: Selection, output: Path, model: str | Path | None, name: str
+    selection: Selection,
+    output: Path,
+    model: str | Path | None,
+    name: str,
+    metrics: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Returns the settings that only explain, among them the command of a rerun."""
     label = "the shipped model" if model is None else f"model {model}"
     words = ["gl-jax", "evaluate", "--model", "MODEL", "--data", selection.data]
     words += ["--masks", str(output / "masks.jsonl"), "--output", "FOLDER"]
-    words += ["--protocol", "mmediting"] if selection.protocol == "mmediting" else []
+    words += ["--protocol", selection.protocol] if selection.protocol != "own" else []
+    words += ["--metrics", ",".join(metrics)] if metrics is not None else []
     words += ["--split", selection.split] if selection.split != "validation" else []
     return {
         "model_label": f"{label} ({name})" if name else label,
         "data": selection.data, "masks": selection.masks, "split": selection.split,
         "rerun": shlex.join(words),
     }  # fmt: skip
-
-
-def _of_sets(
-    rows: Mapping[Key, Row], arrays: np.ndarray, notes: list[str]
-) -> tuple[dict[int, Row], float | None]:
-    """Returns the measures of each seed's set by name, and the FID of all together.
-
-    `arrays` are records of `_Batches.fields`; `notes` says what is left out.
-    """
-    newest = {
-        (int(record["seed"]), int(record["index"])): number
-        for number, record in enumerate(arrays)
-    }
-    keys = sorted(rows)
-    arrays = arrays[[newest[key] for key in keys]]
-    grids = np.array([[rows[key][name] for name in texture.GRIDS] for key in keys])
-    notes += texture.left_out(arrays["texture"], grids)
-    sets, has_features = {}, "features" in (arrays.dtype.names or ())
-    for seed in sorted({seed for seed, _ in keys}):
-        of_seed = arrays["seed"] == seed
-        chosen = arrays[of_seed]
-        sets[seed] = texture.of_set(chosen["texture"], grids[of_seed])
-        if has_features:
-            sets[seed] |= distances.of_set(chosen["features"])
-    if not has_features or len(arrays) < distances.FEWEST:
-        return sets, None
-    features = arrays["features"]
-    count, _, width = features.shape
-    if count < width:
-        notes.append(
-            f"FID over {count} pictures, fewer than its {width} features: it cannot be "
-            "compared with one over another number."
-        )
-    pair = (distances.Moments.of(features[:, side]) for side in (0, 1))
-    return sets, distances.frechet_distance(*pair)
 
 
 def _measure_share(
@@ -247,9 +261,9 @@ class _Batches:
         self._patches = patches
         self._log = log
         texture_shape = (2, LEVELS, patches, 3 * PATCH**2)
-        fields: list[Any] = [
-            ("seed", "<i8"), ("index", "<i8"), ("texture", "<f2", texture_shape),
-        ]  # fmt: skip
+        fields: list[Any] = [("seed", "<i8"), ("index", "<i8")]
+        if scorer.measures_texture:
+            fields.append(("texture", "<f2", texture_shape))
         if scorer.measures_features:
             fields.append(("features", "<f4", (2, inception.FEATURES)))
         self.fields = np.dtype(fields)
@@ -299,7 +313,8 @@ class _Batches:
                 )
         arrays = np.zeros(count, self.fields)
         arrays["seed"], arrays["index"] = zip(*measured, strict=True)
-        arrays["texture"] = scores.textures[:count]
+        if scores.textures is not None:
+            arrays["texture"] = scores.textures[:count]
         if scores.features is not None:
             arrays["features"] = scores.features[:count]
         # First what an entry of the journal promises.

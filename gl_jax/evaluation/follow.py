@@ -77,25 +77,6 @@ def run(
     log(f"The run has ended: {read_status(workdir).get('status')}.")
 
 
-def measures_of(result: Evaluation) -> dict[str, float]:
-    """Returns an evaluation in a value for each measure: means over all holes.
-
-    The names are those of its columns, and `fid`; a measure without a value is left out.
-    """
-    values = {}
-    for rows, names in (
-        (result.rows.values(), result.columns),
-        (result.sets.values(), result.set_columns),
-    ):
-        for name in names:
-            known = [
-                row[name] for row in rows if not math.isnan(row.get(name, math.nan))
-            ]
-            if known:
-                values[name] = sum(known) / len(known)
-    return values | ({} if result.fid is None else {"fid": result.fid})
-
-
 def _running(workdir: Path) -> Config:
     """Returns the configuration of the run in a folder, which has not ended."""
     status = read_status(workdir).get("status")
@@ -129,7 +110,7 @@ def _record(workdir: Path, config: Config, step: int, result: Evaluation) -> Non
     line = {
         "step": step,
         "phase": config.phase_at(step - 1),
-        **measures_of(result),
+        **{k: v for k, v in result.means().items() if math.isfinite(v)},
         "time": round(time.time(), 3),
         "settings": settings[:16],
     }

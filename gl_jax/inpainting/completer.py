@@ -283,7 +283,7 @@ class Completer:
         void = inputs.transparent(photo) & ~hole
         weight = np.where(void, 0, masks.feathered(hole, feather))
         region = weight > 0
-        box = _around(region, margin=8)
+        box = masks.around(region, margin=8)
         colors = photo.unit(box)
         completed = self._completed(
             photo, hole | void, region, resize_to, notify, progress
@@ -471,14 +471,6 @@ def _far_larger(region: Mask, limit: int, resize_to: int) -> list[_Large]:
             inside = labels[box] == number
             found.append(_Large(box, inside, height, width, f"{wide}x{tall}"))
     return found
-
-
-def _around(region: Mask, margin: int) -> images.Box:
-    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
-    return (
-        _wider(slice(int(rows[0]), int(rows[-1]) + 1), margin),
-        _wider(slice(int(columns[0]), int(columns[-1]) + 1), margin),
-    )
 
 
 def _wider(span: slice, margin: int, limit: int | None = None) -> slice:

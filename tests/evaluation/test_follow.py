@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from gl_jax.config import (
     Config,
     DataConfig,
     HolesConfig,
+    Measure,
     ModelConfig,
     RunConfig,
     UsageError,
 )
 from gl_jax.evaluation import follow
-from gl_jax.evaluation.results import Evaluation
-from gl_jax.evaluation.tables import Column
+from gl_jax.evaluation.measures import catalogue
 from gl_jax.training.parts import default_parts
 from gl_jax.training.report import evaluations_by_step
 from gl_jax.training.state import create_state
@@ -97,16 +98,6 @@ def test_each_checkpoint_is_measured_as_it_lands_until_the_run_ends(
     assert "the run has ended (finished)" in capsys.readouterr().err
 
 
-def result_of(psnr: float, masks: str) -> Evaluation:
-    """An evaluation of two seeds whose PSNR is this on average."""
-    rows = {(seed, 0): {"hole_psnr_db": psnr + 2 * seed - 1} for seed in (0, 1)}
-    sets = {seed: {"swd_fine": math.nan} for seed in (0, 1)}
-    settings = {"model": psnr, "masks": masks}
-    columns = {"hole_psnr_db": Column("PSNR", 3)}
-    sets_columns = {"swd_fine": Column("SWD", 3)}
-    return Evaluation(settings, (), rows, columns, sets, sets_columns, 7.5, ())
-
-
 def test_a_step_is_measured_once_if_it_stays_and_never_with_other_holes(
     save, tmp_path, monkeypatch
 ):
@@ -119,9 +110,12 @@ def test_a_step_is_measured_once_if_it_stays_and_never_with_other_holes(
             save(5)  # Of the two newest, step 3 is none any more.
         return from_run(workdir, step=step, **options)
 
-    def evaluate(model: str, masks: str, output: Path, **options: Any) -> Evaluation:
+    def evaluate(model: str, masks: str, output: Path, **options: Any) -> Any:
         measured.append(int(model.rpartition(" ")[2]))
-        return result_of(20.0, masks)
+        means = {"hole_psnr_db": 20.0, "fid": 7.5, "swd_fine": math.nan}
+        return SimpleNamespace(
+            settings={"model": output.name, "masks": masks}, means=lambda: means
+        )
 
     def stop(seconds: float) -> None:
         write_status(run, "failed", 5)
@@ -144,6 +138,13 @@ def test_a_step_is_measured_once_if_it_stays_and_never_with_other_holes(
     with pytest.raises(UsageError, match="other photographs, holes or weights"):
         follow.run(run, "box", log=said.append)
     assert measured == [2, 4, 5, 6]
+
+
+def test_a_run_is_ranked_by_measures_that_there_are():
+    metrics = catalogue.METRICS
+    known = {*catalogue.columns(metrics), *catalogue.set_columns(metrics), "fid"}
+    beside = {name for name in get_args(Measure) if not name.startswith("val_")}
+    assert beside <= known
 
 
 @pytest.mark.parametrize(

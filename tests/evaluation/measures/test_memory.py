@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gl_jax.evaluation import memory
+from gl_jax.evaluation.measures import memory
 
 MIB = 2**20
 

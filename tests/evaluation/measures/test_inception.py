@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception
+from gl_jax.data.tfds import tensorflow
+from gl_jax.evaluation.measures import inception
 
 
 def test_the_network_has_the_published_arrays() -> None:
@@ -84,3 +85,16 @@ def test_files_that_are_none_are_refused_in_one_line(
     with pytest.raises(UsageError, match=rule) as caught:
         inception.load(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [64, 512])
+def test_tensorflows_resize_is_that_of_its_first_version(side: int) -> None:
+    # The graph of inception-2015-12-05: ResizeBilinear, Sub 128, Mul 1 / 128.
+    levels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3))
+    images = levels.astype(np.float32)
+    tf = tensorflow()
+    resize = tf.compat.v1.image.resize_bilinear
+    expected = resize(images, (299, 299), half_pixel_centers=False).numpy() / 128 - 1
+    result = inception.resized(images / 255, "tensorflow")
+    # TensorFlow's places are float32: a hundredth of a level.
+    np.testing.assert_allclose(result, expected, atol=1e-4)

@@ -1,17 +1,12 @@
-"""The fixed holes of an evaluation, the same for every method and at every call.
-
-A kind of mask is a function (count, height, width, seed) to bool [count, height, width],
-true where pixels are missing. Mask i follows from (seed, i) and the size alone, so a
-longer list begins with the shorter one.
-"""
+"""The project's own kinds of masks: middle, rectangle, brush strokes."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
+from gl_jax.evaluation.masks.lines import line
 from gl_jax.inpainting.masks import random_rectangle
 
 Masks = Bool[np.ndarray, "n h w"]
@@ -97,49 +92,13 @@ def _stroke(
         length = generator.uniform(*LENGTH) * side
         angle += generator.normal(0, TURN)
         end = position + length * np.array([math.sin(angle), math.cos(angle)])
-        painted = mask | _line(mask.shape, position, end, width)
+        painted = mask | line(mask.shape, position, end, width)
         while np.count_nonzero(painted) > most:
             # Too much for the class: a shorter and thinner piece, a pixel at last.
             end, width = (position + end) / 2, width / 2
-            painted = mask | _line(mask.shape, position, end, width)
+            painted = mask | line(mask.shape, position, end, width)
         mask[:] = painted
         outside = (end < 0).any() or (end > mask.shape).any()
         if outside or np.count_nonzero(mask) >= enough:
             return
         position = end
-
-
-def _line(
-    shape: tuple[int, ...],
-    start: Float[np.ndarray, " 2"],
-    end: Float[np.ndarray, " 2"],
-    width: float,
-) -> Bool[np.ndarray, "h w"]:
-    """Returns the pixels with centres within half a width of a line, so round ends.
-
-    The pixel in which it starts is always among them. A library is not used, because
-    its next version may draw another line.
-    """
-    line = np.zeros(shape, bool)
-    # Only the rectangle that it can reach is computed.
-    ends = np.sort([start, end], axis=0)
-    top, left = np.maximum(np.floor(ends[0] - width / 2).astype(int), 0)
-    bottom, right = np.ceil(ends[1] + width / 2).astype(int)
-    reach = line[top:bottom, left:right]
-    y, x = np.ogrid[: reach.shape[0], : reach.shape[1]]
-    y, x = y + (top + 0.5 - start[0]), x + (left + 0.5 - start[1])
-    step_y, step_x = end - start
-    square = max(step_y**2 + step_x**2, np.finfo(float).tiny)
-    along = np.clip((y * step_y + x * step_x) / square, 0, 1)
-    reach[:] = np.hypot(y - along * step_y, x - along * step_x) <= width / 2
-    first_y, first_x = np.minimum(start.astype(int), np.subtract(shape, 1))
-    line[first_y, first_x] = True
-    return line
-
-
-KINDS: dict[str, Callable[[int, int, int, int], Masks]] = {
-    "center": center,
-    "box": box,
-    "freeform": freeform,
-}
-"""The kinds by their names in `--masks`."""

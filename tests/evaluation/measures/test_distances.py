@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gl_jax.evaluation import distances
-from gl_jax.evaluation.distances import (
+from gl_jax.evaluation.measures import distances
+from gl_jax.evaluation.measures.distances import (
     Moments,
     frechet_distance,
     kernel_distance,
@@ -187,5 +187,6 @@ def test_fewer_pictures_than_neighbours_are_refused_by_the_name_of_the_measure()
         kernel_distance(x, sets(5)[1])
     with pytest.raises(ValueError, match=r"precision and recall need at least 4"):
         precision_recall(x, y)
-    of_set = distances.of_set(np.stack([x, y], axis=1))
+    pairs = np.stack([x, y], axis=1)
+    of_set = distances.kernel_of_set(pairs) | distances.precision_of_set(pairs)
     assert np.isnan(list(of_set.values())).all()

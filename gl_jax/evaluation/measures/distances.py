@@ -17,6 +17,8 @@ from jaxtyping import Float, Float64
 Features = Float[np.ndarray, "n d"]
 Others = Float[np.ndarray, "m d"]
 """Features of another set, of perhaps another number of pictures."""
+Pairs = Float[np.ndarray, "n 2 d"]
+"""Features of photographs and, second, of their completions."""
 
 SUBSETS = 100
 """Subsets over which KID is averaged, the number of the authors' code."""
@@ -89,17 +91,19 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     return max(0.0, apart + float(np.trace(first) + np.trace(second) - 2 * cross))
 
 
-def of_set(features: Float[np.ndarray, "n 2 d"]) -> dict[str, float]:
-    """Returns KID, precision and recall by name, NaN for fewer than FEWEST pictures.
-
-    `features` are of photographs and, second, of their completions.
-    """
-    names = ("kid", "kid_deviation", "precision", "recall")
+def kernel_of_set(features: Pairs) -> dict[str, float]:
+    """Returns KID and its deviation by name, NaN for fewer than FEWEST pictures."""
     if len(features) < FEWEST:
-        return dict.fromkeys(names, math.nan)
-    pair = features[:, 0], features[:, 1]
-    values = (*kernel_distance(*pair), *precision_recall(*pair))
-    return dict(zip(names, values, strict=True))
+        return {"kid": math.nan, "kid_deviation": math.nan}
+    kid = kernel_distance(features[:, 0], features[:, 1])
+    return {"kid": kid.mean, "kid_deviation": kid.deviation}
+
+
+def precision_of_set(features: Pairs) -> dict[str, float]:
+    """Returns precision and recall by name, NaN for fewer than FEWEST pictures."""
+    if len(features) < FEWEST:
+        return {"precision": math.nan, "recall": math.nan}
+    return precision_recall(features[:, 0], features[:, 1])._asdict()
 
 
 class KernelDistance(NamedTuple):

@@ -1,7 +1,8 @@
-"""Every metric of completed pictures, and the program that completes and measures them."""
+"""The program that completes and measures pictures, a batch over all devices at a time."""
 
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from gl_jax import compilation, metrics, texture
+from gl_jax import compilation, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import inception, lpips
+from gl_jax.evaluation.measures import catalogue, inception, lpips
+from gl_jax.evaluation.measures.catalogue import FEATURE_METRICS
 from gl_jax.inpainting.regions import bucket, padded
+from gl_jax.metrics import l1
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
 from gl_jax.texture import Places
@@ -26,28 +29,6 @@ Images = UInt8[np.ndarray, "b h w 3"]
 Masks = Bool[np.ndarray, "b h w"]
 
 
-def image_metrics(
-    images: Shaped[Array, "b h w 3"],
-    targets: Shaped[Array, "b h w 3"],
-    mask: Bool[Array, "b h w 1"] | None = None,
-) -> dict[str, Float[Array, " b"]]:
-    """Returns L1 in percent, PSNR, SSIM and MS-SSIM of images with levels 0 to 255.
-
-    Each is over the hole only if there is a `mask`. MS-SSIM is NaN for images that are
-    too small for it.
-    """
-    pair = (images, targets, mask)
-    ms_ssim = jnp.full(len(images), jnp.nan, jnp.float32)
-    if min(images.shape[1:3]) >= metrics.MS_SSIM_MIN_SIZE:
-        ms_ssim = metrics.ms_ssim(*pair, max_value=255.0)
-    return {
-        "l1_percent": 100 * metrics.l1(*pair, max_value=255.0),
-        "psnr_db": metrics.psnr(*pair, max_value=255.0),
-        "ssim": metrics.ssim(*pair, max_value=255.0),
-        "ms_ssim": ms_ssim,
-    }
-
-
 class Networks(NamedTuple):
     """The networks that measure, and notes on the files they come from."""
 
@@ -56,14 +37,19 @@ class Networks(NamedTuple):
     hashes: dict[str, Any]
     """SHA-256 of the files, as settings of an evaluation."""
     notes: list[str]
+    resize: inception.Resize
 
 
 def load_networks(
-    fid_file: Path | None, lpips_files: tuple[Path, ...], side: int
+    fid_file: Path | None,
+    lpips_files: tuple[Path, ...],
+    side: int,
+    resize: inception.Resize = "pytorch-fid",
 ) -> Networks:
-    """Loads Inception and LPIPS, each left out with a note if it has no file.
+    """Loads Inception and LPIPS, each left out if it has no file.
 
-    Raises UsageError if a file does not fit, or squares of `side` pixels are too small.
+    Images are resized for Inception by `resize`. Raises UsageError if a file does not fit,
+    or squares of `side` pixels are too small.
     """
     hashes: dict[str, Any] = {}
     notes = []
@@ -81,34 +67,31 @@ def load_networks(
             f"LPIPS by {distance.name}: "
             + ", ".join(f"{path.name} (SHA-256 {digest})" for path, digest in files)
         )
-    else:
-        notes.append("LPIPS skipped: give --lpips-weights FILE.")
     if fid_file is not None:
         network = inception.load(fid_file)
         hashes["fid"] = tensors.sha256(fid_file)
         notes.append(
-            f"FID, KID, precision and recall by {fid_file.name} (SHA-256 "
-            f"{hashes['fid']}). Published precision and recall are by VGG-16."
+            f"{FEATURE_METRICS} by {fid_file.name} (SHA-256 {hashes['fid']}), images "
+            f"resized to {inception.SIDE} pixels as {resize} does. Published precision and "
+            "recall are by VGG-16."
         )
         if not network.published:
             notes.append(
                 f"{fid_file.name} is not pytorch-fid's file (its fc has not 1008 "
                 "outputs), so these cannot be compared with published ones."
             )
-    else:
-        notes.append("FID, KID, precision and recall skipped: give --fid-weights FILE.")
-    return Networks(distance, network, hashes, notes)
+    return Networks(distance, network, hashes, notes, resize)
 
 
 class Scores(NamedTuple):
     """A measured batch, arrays on the host for the caller."""
 
     values: dict[str, Float[np.ndarray, " b"]]
-    """By the names of `results.EVALUATION_COLUMNS` and the grid energies."""
+    """By the names of `catalogue.columns` and the grid energies."""
     composite: Images
     """The completed pictures in 8 bits, the known pixels as they were."""
-    textures: Float[np.ndarray, "b 2 levels patches d"]
-    """See `texture.measure`."""
+    textures: Float[np.ndarray, "b 2 levels patches d"] | None
+    """See `texture.measure`; None unless that is measured."""
     features: Float[np.ndarray, "b 2 d"] | None
     """Inception's, of the photographs and of the composites."""
 
@@ -122,9 +105,17 @@ class _Weights(NamedTuple):
 class Scorer:
     """Completes batches with a model and measures them, on all devices of this host."""
 
-    def __init__(self, model: Model, networks: Networks, *, raw_l1: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        networks: Networks,
+        *,
+        metrics: tuple[str, ...],
+        raw_l1: bool,
+    ) -> None:
         """Puts the weights onto every device of this host.
 
+        `metrics` are names of `catalogue.METRICS`; `networks` has what they need.
         With `raw_l1` the L1 in the hole is that of the network's own output in [0, 1],
         before it is rounded to 8 bits.
         """
@@ -132,6 +123,7 @@ class Scorer:
         self.devices = len(self._devices.local)
         """Batches are multiples of this."""
         self.measures_features = networks.inception is not None
+        self.measures_texture = "texture" in metrics
         distance = networks.lpips
         network = model.network(compilation.ops())
         network, variables = inference.fold(network, model.variables)
@@ -142,8 +134,13 @@ class Scorer:
                 networks.inception.arrays if networks.inception else {},
             )
         )
+        self._completed = functools.partial(_completed, network, model.convention)
+        self._networks = networks
+        self._metrics = metrics
         self._score = jax.jit(
-            functools.partial(_score, network, model.convention, raw_l1, distance)
+            functools.partial(
+                _score, self._completed, metrics, raw_l1, distance, networks.resize
+            )
         )
 
     def __call__(self, images: Images, masks: Masks, places: Places) -> Scores:
@@ -152,42 +149,73 @@ class Scorer:
         sharded = [self._devices.shard(np.asarray(array)) for array in batch]
         return Scores(*jax.device_get(self._score(self._weights, *sharded)))
 
+    def costs(self, side: int) -> dict[str, float]:
+        """Returns floating-point operations per picture of `side` pixels, by name.
+
+        Those of completing it, of each metric of pictures, and of the features.
+        """
+        shape = (1, side, side, 3)
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        mask = jax.ShapeDtypeStruct((*shape[:3], 1), jnp.bool_)
+        costs = {
+            "completing": catalogue.count(
+                self._completed, self._weights.network, image, mask
+            )
+        }
+        for name in self._metrics:
+            if name in catalogue.PICTURES:
+                costs[name] = catalogue.operations(name, side)
+        weights, distance = self._weights, self._networks.lpips
+        if distance is not None:
+            costs["lpips"] = catalogue.count(distance, weights.lpips, image, image)
+        if self.measures_features:
+            # Of the photograph and of its completion.
+            costs["features"] = 2 * catalogue.count(
+                functools.partial(inception.features, resize=self._networks.resize),
+                weights.inception, image,
+            )  # fmt: skip
+        return costs
+
 
 def _score(
-    network: nn.Module,
-    convention: Convention,
+    complete: Callable[..., Float[Array, "b h w 3"]],
+    metrics: tuple[str, ...],
     raw_l1: bool,
     distance: lpips.Lpips | None,
+    resize: inception.Resize,
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
     patches: Int[Array, "devices n levels patches 2"],
     squares: Int[Array, "devices n 2"],
-) -> tuple[dict[str, Array], Array, Array, Array | None]:
+) -> tuple[dict[str, Array], Array, Array | None, Array | None]:
     """Returns the arrays of `Scores`."""
     batch = (images, masks, patches, squares)
     images, masks, patches, squares = (x.reshape(-1, *x.shape[2:]) for x in batch)
     truth = images.astype(jnp.float32)
-    completed = _completed(network, convention, weights.network, truth / 255, masks)
+    completed = complete(weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
-    values = image_metrics(levels, truth) | {
-        f"hole_{name}": value
-        for name, value in image_metrics(levels, truth, masks).items()
-    }
-    if raw_l1:
-        values["hole_l1_percent"] = 100 * metrics.l1(completed, truth / 255, masks)
+    values = catalogue.of_pictures(metrics, levels, truth, masks)
+    if raw_l1 and "l1" in metrics:
+        values["hole_l1_percent"] = 100 * l1(completed, truth / 255, masks)
     if distance is not None:
         values["lpips"] = distance(weights.lpips, levels / 255, truth / 255)
-    grids, textures = texture.measure(
-        levels / 255, truth / 255, Places(patches, squares)
-    )
+    textures = None
+    if "texture" in metrics:
+        grids, textures = texture.measure(
+            levels / 255, truth / 255, Places(patches, squares)
+        )
+        values |= grids
     features = None
     if weights.inception:
         features = jnp.stack(
-            [inception.features(weights.inception, x / 255) for x in (truth, levels)],
+            [
+                inception.features(weights.inception, x / 255, resize)
+                for x in (truth, levels)
+            ],
             axis=1,
         )
-    return values | grids, levels.astype(jnp.uint8), textures, features
+    return values, levels.astype(jnp.uint8), textures, features
 
 
 def _completed(

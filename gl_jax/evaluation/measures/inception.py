@@ -15,9 +15,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gl_jax.weights import tensors
+
+Resize = Literal["pytorch-fid", "tensorflow"]
+"""The ways of resizing by which published FIDs differ; see `resized`."""
 
 SIDE = 299
 """Pixels that images are resized to."""
@@ -181,14 +185,15 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def features(
-    arrays: tensors.Arrays, images: Float[Array, "b h w 3"]
+    arrays: tensors.Arrays,
+    images: Float[Array, "b h w 3"],
+    resize: Resize = "pytorch-fid",
 ) -> Float[Array, "b 2048"]:
-    """Returns the 2048 features of images in [0, 1], resized to 299x299 as pytorch-fid.
+    """Returns the 2048 features of images in [0, 1], resized to 299x299.
 
-    Bilinear without averaging at any size: an image larger than 299 is sampled.
+    Either `resize` is bilinear without averaging: an image larger than 299 is sampled.
     """
-    shape = (images.shape[0], SIDE, SIDE, 3)
-    outputs = jax.image.resize(images, shape, "linear", antialias=False) * 2 - 1
+    outputs = resized(images, resize)
     for block in (Block("", (STEM,)), *BLOCKS):
         results = []
         for branch in block.branches:
@@ -200,6 +205,30 @@ def features(
             results.append(result)
         outputs = jnp.concatenate(results, axis=3)
     return jnp.mean(outputs, axis=(1, 2))
+
+
+def resized(
+    images: Float[Array, "b h w 3"], resize: Resize
+) -> Float[Array, "b 299 299 3"]:
+    """Returns images in [0, 1] at the side and in the range of the network's input.
+
+    `pytorch-fid` aligns the middles of pixels and maps to [-1, 1]. `tensorflow` is of the
+    graph that FID was published with, and of StyleGAN's and MAT's programs: only the
+    first pixels stay aligned, and a level v of 255 becomes (v - 128) / 128.
+    """
+    if resize == "pytorch-fid":
+        shape = (images.shape[0], SIDE, SIDE, 3)
+        return jax.image.resize(images, shape, "linear", antialias=False) * 2 - 1
+    for axis in (1, 2):
+        length = images.shape[axis]
+        places = np.arange(SIDE) * (length / SIDE)
+        first = places.astype(int)
+        share = jnp.asarray(places - first, jnp.float32)
+        share = share.reshape((1, -1, 1, 1) if axis == 1 else (1, 1, -1, 1))
+        before = jnp.take(images, first, axis)
+        after = jnp.take(images, np.minimum(first + 1, length - 1), axis)
+        images = before + (after - before) * share
+    return (images * 255 - 128) / 128
 
 
 def _place(block: Block, conv: Conv) -> str:

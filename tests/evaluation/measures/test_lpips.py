@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from gl_jax.config import UsageError
-from gl_jax.evaluation import lpips
-from gl_jax.evaluation.lpips import ALEXNET, VGG16, Lpips, Trunk
+from gl_jax.evaluation.measures import lpips
+from gl_jax.evaluation.measures.lpips import ALEXNET, VGG16, Lpips, Trunk
 
 TRUNKS = pytest.mark.parametrize("trunk", [ALEXNET, VGG16], ids=lambda t: t.name)
 
