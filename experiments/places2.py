@@ -4,9 +4,9 @@ r"""The paper's run on Places2, exactly: the defaults of the configuration tree.
         --data.data-dir /where/tfds/keeps/data
 
 Hardware: the paper used one machine with four K80 for about two months. Expected here
-(from arithmetic, not measured): 0.26 TFLOP for one photograph in the joint phase, 0.20
-before it, so 1.2e19 for 500,000 steps of 96. A GPU that sustains 55 TFLOP/s needs two
-and a half days, eight of them eight hours. Activations take about 0.3 GB a photograph:
+(`gl-jax plan`, not measured): 0.24 TFLOP for one photograph in the joint phase, 0.18 in
+the first, so 1.1e19 for 500,000 steps of 96. A GPU that sustains 55 TFLOP/s needs two
+and a third days, eight of them seven hours. Activations take about 0.3 GB a photograph:
 28 GB for 96; where that is too much, --run.accumulate 2 halves it, and
 --model.rematerialize or --model.compute-dtype bfloat16 reduce it further.
 

@@ -391,6 +391,19 @@ class ScheduleConfig(Section, prefix="schedule."):
         return phase
 
 
+Measure = Literal[
+    "val_psnr", "val_l1", "val_swd_fine", "val_swd_coarse",
+    "hole_psnr_db", "hole_ssim", "hole_ms_ssim", "hole_l1_percent",
+    "psnr_db", "ssim", "ms_ssim", "l1_percent", "vif", "lpips", "swd_fine", "swd_coarse",
+    "fid", "kid", "precision", "recall", "p_ids_percent", "u_ids_percent",
+]  # fmt: skip
+"""Measures of a checkpoint: `val_*` of a validation, the others of `gl-jax evaluate`."""
+LESS_IS_BETTER = frozenset(
+    "val_l1 val_swd_fine val_swd_coarse hole_l1_percent l1_percent lpips fid kid swd_fine "
+    "swd_coarse".split()
+)
+
+
 @dataclass(frozen=True)
 class RunConfig(Section, prefix="run."):
     """The run itself: seed, devices, and what is written when."""
@@ -435,7 +448,11 @@ class RunConfig(Section, prefix="run."):
     keep_newest: Annotated[Count, MAY_CHANGE] = 3
     """How many of the newest checkpoints are kept."""
     keep_best: Annotated[Amount, MAY_CHANGE] = 1
-    """How many checkpoints are kept for their validation PSNR, beside the newest."""
+    """How many checkpoints are kept for being the best, beside the newest."""
+    keep_best_by: Annotated[Measure, MAY_CHANGE] = "val_psnr"
+    """The measure that says which are the best.
+    Those called `val_` are of a validation in the same step, all others of `gl-jax evaluate
+    --follow`, which has to come to a checkpoint while that is among the newest."""
     keep_every: Annotated[Count | None, MAY_CHANGE] = None
     """Checkpoints at multiples of this many steps are kept for good."""
     max_failed_saves: Annotated[Count, MAY_CHANGE] = 3
@@ -447,6 +464,9 @@ class RunConfig(Section, prefix="run."):
     """Rollbacks allowed in one run."""
     hang_limit: Annotated[float, above(0), MAY_CHANGE] = 1800.0
     """Seconds after which a step or a save that does not end is reported."""
+    wandb: Annotated[str | None, MAY_CHANGE] = None
+    """A project of Weights & Biases that gets what TensorBoard gets; by default none.
+    Needs pip install '.[wandb]'. WANDB_MODE=offline keeps it on this machine."""
     profile_steps: Annotated[
         tuple[int, int] | None,
         Rule(lambda steps: 0 <= steps[0] <= steps[1], "two steps in order"),

@@ -239,6 +239,17 @@ class Devices:
         """Returns the first device's copy of a replicated tree, without a transfer."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
+    def peak_memory(self) -> int | None:
+        """The most bytes that one of this host's devices has held at once.
+
+        None if the platform does not tell, as that of processors.
+        """
+        stats = [device.memory_stats() or {} for device in self.local]
+        peaks = [
+            one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one
+        ]
+        return max(peaks, default=None)
+
     def pmap(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Maps a step over all devices of the run; see `over_devices`."""
         mapped = over_devices(step, self.local if jax.process_count() == 1 else None)

@@ -9,12 +9,16 @@ configuration tree. Nothing heavy is imported before a verb runs.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.study import Kind
+
+if TYPE_CHECKING:
+    from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.results import Evaluation
 
 
 def train(
@@ -141,8 +145,9 @@ def compare(
 
 def evaluate(
     *,
-    output: Path,
+    output: Path | None = None,
     model: str | None = None,
+    follow: Path | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
     masks: str | None = None,
@@ -168,6 +173,9 @@ def evaluate(
             which repeats the holes. The same command goes on after an interruption.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
+        follow: A training run's folder, in place of `model` and `output`: measure each
+            new checkpoint as it lands, until the run ends, into evaluations/ and
+            evaluations.jsonl in that folder.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
         masks: A kind as in `compare`, by default the protocol's or `box`; a folder with a
@@ -193,27 +201,49 @@ def evaluate(
         process_id: Several hosts: the number of this one, from 0.
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
+    if (output is None) == (follow is None) or (follow and model is not None):
+        raise UsageError(
+            "gl-jax evaluate needs --output, or in its place --follow, which measures a "
+            "run's own checkpoints (no --model) into its folder."
+        )
     _join(coordinator, process_count, process_id, distributed)
-    from gl_jax.evaluation import evaluate as evaluation
-    from gl_jax.evaluation import yeh
     from gl_jax.evaluation.photographs import Selection
     from gl_jax.evaluation.protocol import default_masks
-    from gl_jax.evaluation.results import Evaluation
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
     selection = Selection(
         data, masks or default_masks(protocol), protocol, seeds, count, image_size,
         split, data_dir,
     )  # fmt: skip
+    options: dict[str, Any] = {
+        "experiment": experiment,
+        "metrics": None if metrics is None else _names(metrics),
+        "fid_weights": fid_weights, "lpips_weights": files, "batch_size": batch_size,
+    }  # fmt: skip
+    by_yeh = protocol == "yeh" and masks is None
+    _evaluate(selection, output, model, follow, by_yeh=by_yeh, **options)
 
-    def measure(selection: Selection, output: Path) -> Evaluation:
-        return evaluation.run(
-            model, selection, output, experiment=experiment,
-            metrics=None if metrics is None else _names(metrics),
-            fid_weights=fid_weights, lpips_weights=files, batch_size=batch_size,
-        )  # fmt: skip
 
-    if protocol == "yeh" and masks is None:
+def _evaluate(
+    selection: "Selection",
+    output: Path | None,
+    model: str | None,
+    follow: Path | None,
+    *,
+    by_yeh: bool,
+    **options: Any,
+) -> None:
+    from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation import follow as following
+    from gl_jax.evaluation import yeh
+
+    def measure(selection: "Selection", output: Path) -> "Evaluation":
+        return evaluation.run(model, selection, output, **options)
+
+    if output is None:
+        assert follow is not None
+        following.run(follow, selection, **options)
+    elif by_yeh:
         yeh.run(measure, selection, output)
     else:
         measure(selection, output)
@@ -306,15 +336,21 @@ def export(
 
 
 def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
-    """Print the contents of a weights file, ours or another project's.
+    """Print how a training run stands, or the contents of a weights file of any project.
 
     Args:
-        model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
+        model: Folder of a run; or a .safetensors, .t7 or .pth file, or a folder as for
+            `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
-    from gl_jax.weights import conversion
+    from gl_jax.weights import conversion, export
 
-    print(conversion.describe(model, config))
+    if export.is_run(model):
+        from gl_jax.training import standing
+
+        print(standing.describe(model))
+    else:
+        print(conversion.describe(model, config))
 
 
 def complete(

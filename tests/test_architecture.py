@@ -16,10 +16,10 @@ PACKAGE = Path(gl_jax.__file__).parent
 
 # A room may import only from rooms of the lines above its own, and from its own package.
 ROWS = (
-    "fields version",
+    "fields version chips",
     "config files",
     "images",
-    "experiment holes models metrics texture",
+    "experiment holes models metrics texture arithmetic",
     "cpu",
     "compilation",
     "parallel",
@@ -49,6 +49,7 @@ HOMES = {
     "orbax": "checkpoint",
     "optax": "training",
     "tensorboardX": "training.report.tensorboard",
+    "wandb": "training.report.weights_and_biases",
     "rich": "training.report.screen inpainting.progress",
     "matplotlib": "figures",
     "PIL": "images",

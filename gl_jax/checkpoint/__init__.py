@@ -36,6 +36,7 @@ from gl_jax.checkpoint.manifest import (
     Restored,
     peek,
     restore_subtree,
+    saved_steps,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "peek",
     "require_writable",
     "restore_subtree",
+    "saved_steps",
 ]

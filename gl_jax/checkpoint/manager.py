@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from gl_jax.checkpoint.manifest import (
     Restored,
     Signatures,
 )
-from gl_jax.config import UsageError
+from gl_jax.config import LESS_IS_BETTER, UsageError
 
-SAVE_TIMEOUT = 1200
-"""Seconds after which orbax gives up a save."""
+Measures = Mapping[str, float | None]
+"""The values of measures by name."""
 
 
 class SaveFailedError(RuntimeError):
@@ -38,10 +39,12 @@ class SaveFailedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class _Best:
-    """Orbax preservation policy: the `count` steps of highest validation PSNR."""
+    """Orbax preservation policy: the `count` best steps by a measure."""
 
     count: int
-    psnr: Mapping[int, float | None]
+    values: Callable[[], Mapping[int, float]]
+    """The measure's values by step, of those measured."""
+    less_is_better: bool
 
     def should_preserve(
         self,
@@ -50,12 +53,13 @@ class _Best:
         context: policies.PreservationContext,
     ) -> Sequence[bool]:
         del context
-        measured = [
-            (psnr, info.step)
-            for info in checkpoints
-            if (psnr := self.psnr.get(info.step)) is not None
-        ]
-        best = {step for _, step in sorted(measured, reverse=True)[: self.count]}
+        values, present = self.values(), {info.step for info in checkpoints}
+        ranked = sorted(
+            ((value, step) for step, value in values.items() if step in present),
+            key=lambda pair: (-pair[0] if self.less_is_better else pair[0], pair[1]),
+            reverse=True,
+        )
+        best = {step for _, step in ranked[: self.count]}
         return [info.step in best for info in checkpoints]
 
 
@@ -70,10 +74,12 @@ class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
 class Checkpoints:
     """The checkpoints of one run, in a local folder or a bucket (`gs://...` as a str).
 
-    It keeps the `keep_newest` newest, the `keep_best` with the highest validation PSNR
-    and all at multiples of `keep_every`; the newest is never deleted. Every process of a
-    run makes one and calls `save` and `restore_newest` at the same steps; `primary` is
-    True on process 0 only. Raises UsageError if the folder cannot be written.
+    It keeps the `keep_newest` newest, the `keep_best` best by the measure `keep_best_by`
+    and all at multiples of `keep_every`; the newest is never deleted. The measure is
+    saved with a step, or is one of those that `evaluations` returns by step at a save.
+    Every process of a run makes one and calls `save` and `restore_newest` at the same
+    steps; `primary` is True on process 0 only. Raises UsageError if the folder cannot be
+    written.
     """
 
     def __init__(
@@ -85,13 +91,16 @@ class Checkpoints:
         keep_every: int | None,
         max_failed_saves: int,
         log: Callable[[str], None],
+        keep_best_by: str = "val_psnr",
+        evaluations: Callable[[], Mapping[int, Measures]] = dict,
         primary: bool = True,
     ) -> None:
         self._directory = folders.absolute(directory)
         self._max_failed_saves = max_failed_saves
         self._log = log
-        self._psnr: dict[int, float | None] = {}
-        self._saving: tuple[int, int] | None = None
+        self._measured: dict[int, Measures] = {}
+        self._saving: tuple[int, int, Future[None]] | None = None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._seen: list[int] = []
         self._failures = 0
         self._manager: _Manager | None = None
@@ -100,12 +109,25 @@ class Checkpoints:
         folders.require_writable(self._directory)
         for step in folders.steps(self._directory):
             try:
-                self._psnr[step] = manifest.read(self._directory, step)["psnr"]
+                content = manifest.read(self._directory, step)
             except DamagedError:
-                self._psnr[step] = None  # a restore reports it and sets it aside
+                continue  # a restore reports it and sets it aside
+            # Older versions kept the PSNR alone.
+            older = {"val_psnr": content["psnr"]} if content["psnr"] is not None else {}
+            self._measured[step] = content.get("measured", older)
+
+        def values() -> dict[int, float]:
+            saved = keep_best_by.startswith("val_")
+            each = (self._measured if saved else evaluations()).items()
+            return {
+                step: value
+                for step, measures in each
+                if (value := measures.get(keep_best_by)) is not None
+            }
+
         preserved: list[policies.PreservationPolicy] = [
             policies.LatestN(keep_newest),
-            _Best(keep_best, self._psnr),
+            _Best(keep_best, values, keep_best_by in LESS_IS_BETTER),
         ]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
@@ -124,12 +146,8 @@ class Checkpoints:
                 lightweight_initialize=True,
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
                 multiprocessing_options=here,
-                # In the background, a folder that cannot be made would keep threads
-                # waiting, and the process from exiting, until the timeout.
-                async_options=ocp.options.AsyncOptions(
-                    timeout_secs=SAVE_TIMEOUT,
-                    create_directories_asynchronously=False,
-                ),
+                # A save is written by a thread of ours, checksums included.
+                enable_async_checkpointing=False,
             ),
         )
 
@@ -138,15 +156,16 @@ class Checkpoints:
         step: int,
         state: Any,
         *,
-        psnr: float | None,
+        measured: Mapping[str, float],
         config_json: str,
         extra: dict[str, Any],
     ) -> bool:
         """Starts saving `state` in the background; returns whether it has started.
 
-        `state` holds replicated jax arrays or numpy arrays. They are copied before this
-        returns, so it may be donated. `psnr` ranks the checkpoint (None or NaN: not
-        measured); `extra` must be JSON.
+        `state` holds replicated jax arrays or numpy arrays. They are copied to the host
+        before this returns, so it may be donated; checksums and writing run beside the
+        steps. `measured` are the values of a validation in this step, if there was one;
+        `extra` must be JSON.
 
         Returns False if this step or a later one is already saved, or if the save
         failed; always True on a process that is not primary. Failures, including one of
@@ -158,43 +177,47 @@ class Checkpoints:
         if self._manager is None:
             manifest.require_finite(named, step)
             return True
-        leaves = {
-            name: np.asarray(leaf) for name, leaf in jax.device_get(named).items()
-        }
+        leaves = on_host(named)
         manifest.require_finite(leaves, step)
-        rank = None if psnr is None or math.isnan(psnr) else float(psnr)
+        finite = {k: float(v) for k, v in measured.items() if math.isfinite(v)}
         content = {
             "format": manifest.FORMAT,
             "step": step,
-            "psnr": rank,
+            "psnr": finite.get("val_psnr"),  # for older versions
+            "measured": finite,
             "config_json": config_json,
             "extra": extra,
-            "leaves": manifest.describe(leaves),
         }
-        # A round trip through JSON, because the digest is checked on the parsed JSON.
-        content = json.loads(json.dumps(content))
-        content["sha256"] = manifest.digest(content)
         self.wait()
         if not self._manager.should_save(step):
             return False
         size = sum(leaf.nbytes for leaf in leaves.values())
         # Orbax's save asks `_Best` which older steps to delete.
-        self._psnr[step] = rank
+        self._measured[step] = finite
         try:
             folders.remove_unfinished(self._directory)
             folders.require_room(self._directory, size)
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(leaves),
-                    manifest=ocp.args.JsonSave(content),
-                ),
-            )
         except Exception as error:
             self._failed(step, size, error)
             return False
-        self._saving = (step, size)
+        begun = self._writer.submit(self._write, step, leaves, content)
+        self._saving = (step, size, begun)
         return True
+
+    def _write(self, step: int, leaves: Leaves, content: Manifest) -> None:
+        """Computes the checksums and writes, in the thread of saves."""
+        assert self._manager is not None
+        # A round trip through JSON, because the digest is checked on the parsed JSON.
+        content = json.loads(
+            json.dumps(content | {"leaves": manifest.describe(leaves)})
+        )
+        content["sha256"] = manifest.digest(content)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(leaves), manifest=ocp.args.JsonSave(content)
+            ),
+        )
 
     def wait(self) -> bool:
         """Waits until the running save is on disk; returns False if it failed.
@@ -204,9 +227,9 @@ class Checkpoints:
         """
         if self._manager is None or self._saving is None:
             return True
-        (step, size), self._saving = self._saving, None
+        (step, size, begun), self._saving = self._saving, None
         try:
-            self._manager.wait_until_finished()
+            begun.result()
             content = manifest.read(self._directory, step)
             manifest.read_leaves(self._directory, content, [*content["leaves"]][:1])
         except Exception as error:
@@ -278,6 +301,7 @@ class Checkpoints:
             try:
                 self.wait()
             finally:
+                self._writer.shutdown()
                 self._manager.close()
 
     def _read_newest(self, expected: Signatures) -> tuple[Manifest, Leaves] | None:
@@ -345,3 +369,19 @@ class Checkpoints:
             f"saves again at the next interval (failure {self._failures} of {limit})."
         )
         return False
+
+
+def on_host(named: Mapping[str, jax.Array | np.ndarray]) -> Leaves:
+    """Returns copies of arrays, which stay as they are if the arrays are donated."""
+    fetched = jax.device_get(named)
+
+    def copied(name: str) -> np.ndarray:
+        # On processors an array and its numpy array are one memory.
+        leaf = named[name]
+        shared = isinstance(leaf, np.ndarray) or any(
+            device.platform == "cpu" for device in leaf.devices()
+        )
+        return np.array(fetched[name], copy=shared or None)
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(named, pool.map(copied, named), strict=True))

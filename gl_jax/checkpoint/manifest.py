@@ -73,6 +73,11 @@ def peek(directory: str | Path) -> Restored | None:
     return None
 
 
+def saved_steps(directory: str | Path) -> list[int]:
+    """Returns the complete checkpoints of a folder or bucket, in ascending order."""
+    return folders.steps(folders.absolute(directory))
+
+
 def restore_subtree(
     directory: str | Path,
     names: Sequence[str] = ("completion/params", "completion/batch_stats", "ema"),

@@ -66,12 +66,14 @@ def run(
     lpips_weights: tuple[Path, ...] = (),
     batch_size: int = 8,
     sheet_rows: int = 8,
+    loaded: Model | None = None,
     log: Callable[[str], None] = print,
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
     `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
-    are on each device. The sheet shows the first `sheet_rows` photographs.
+    are on each device. The sheet shows the first `sheet_rows` photographs. A model that is
+    `loaded` already is only called `model`.
 
     `metrics` are names of `catalogue.METRICS`; by default those of the protocol, or all
     whose weights are given. PSNR is always among them.
@@ -86,7 +88,7 @@ def run(
     require_at_least("batch_size", batch_size, 1)
     rules = selection.rules
     chosen = _chosen(selection, metrics, fid_weights, lpips_weights)
-    loaded = completer.load_model(model, experiment)
+    loaded = loaded or completer.load_model(model, experiment)
     source = selection.open()
     entries = selection.entries(source, selection.side(_trained_size(loaded)))
     side, count = entries[0].height, len({entry.index for entry in entries})

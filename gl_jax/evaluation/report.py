@@ -18,10 +18,10 @@ from jaxtyping import UInt8
 from gl_jax.config import UsageError
 from gl_jax.experiment import read_config
 from gl_jax.fields import values_by_name
-from gl_jax.figures.curves import TRAINING, VALIDATION, History, draw_curves
+from gl_jax.figures.curves import EVALUATION, TRAINING, VALIDATION, History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
-from gl_jax.training.report.log import read_metrics
+from gl_jax.training.report.log import read_history
 from gl_jax.training.workdir import read_status
 
 FRAMES = 8
@@ -117,7 +117,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 f"{folder} is no folder of a training run: it has no config.json."
             )
         config = read_config(config_file)
-        metrics = read_metrics(folder / "metrics.jsonl")
+        metrics = read_history(folder)
         if not metrics:
             raise UsageError(
                 f"{folder} has no line in metrics.jsonl yet; wait for "
@@ -147,6 +147,7 @@ def _curves(runs: Sequence[Run]) -> list[Picture]:
     for name, panels, words in (
         ("curves.png", TRAINING, "Training"),
         ("validation.png", VALIDATION, "Validation"),
+        ("evaluation.png", EVALUATION, "Evaluation of the checkpoints"),
     ):
         metrics = [metric for panel in panels for metric in panel.series]
         if any(np.isfinite(run.values(m)[1]).any() for run in runs for m in metrics):

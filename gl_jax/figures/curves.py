@@ -68,6 +68,21 @@ TRAINING = (
         log=True,
     ),
     Panel("Speed", {"images_per_second": "images per second"}, from_zero=True),
+    Panel(
+        "Seconds of a step",
+        {
+            "data_seconds": "waiting for photographs",
+            "device_seconds": "devices",
+            "host_seconds": "host",
+        },
+        from_zero=True,
+    ),
+    Panel(
+        "Use of the time and of the devices",
+        {"goodput": "goodput", "mfu": "model FLOP utilisation"},
+        from_zero=True,
+        unbroken=True,
+    ),
 )
 VALIDATION = (
     Panel("Validation", {"val_psnr": "PSNR of the hole, dB"}, unbroken=True),
@@ -94,6 +109,17 @@ VALIDATION = (
         unbroken=True,
     ),
 )
+EVALUATION = tuple(
+    Panel(f"Evaluation: {title}", {metric: title}, unbroken=True)
+    for metric, title in (
+        ("hole_psnr_db", "PSNR in the hole, dB"),
+        ("hole_ssim", "SSIM in the hole"),
+        ("lpips", "LPIPS"),
+        ("fid", "FID"),
+        ("kid", "KID"),
+    )
+)
+"""Of `gl-jax evaluate --follow`."""
 
 HELD_OUT = "held out"
 """Legend of metrics on photographs outside the training set."""
@@ -173,7 +199,8 @@ class _Line(NamedTuple):
 
 
 def draw_curves(
-    runs: Sequence[History], panels: Sequence[Panel] = (*TRAINING, *VALIDATION)
+    runs: Sequence[History],
+    panels: Sequence[Panel] = (*TRAINING, *VALIDATION, *EVALUATION),
 ) -> bytes:
     """Draws a PNG of the metrics over the steps, with a strip of phases for each run.
 

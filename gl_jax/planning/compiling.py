@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
+from gl_jax.chips import GIB
 from gl_jax.config import UsageError
 from gl_jax.parallel import over_devices
 from gl_jax.planning import hlo
-from gl_jax.planning.topologies import GIB, Topology
+from gl_jax.planning.topologies import Topology
 
 # Without the first three libtpu queries the network about its machine. The last one lets
 # it load while another process trains.

@@ -1,21 +1,21 @@
 """The memory and work of a step on one chip: from a TPU's compiler, or by arithmetic."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from gl_jax import compilation
+from gl_jax import arithmetic, compilation
 from gl_jax.config import GREY, Config, Phase
 from gl_jax.experiment import Experiment
 from gl_jax.parallel import AXIS, PREFETCH
-from gl_jax.planning import arithmetic, compiling
+from gl_jax.planning import compiling
 from gl_jax.planning.topologies import Topology
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.state import TrainState, state_shapes
 from gl_jax.training.steps import make_steps
+from gl_jax.training.work import operations_of
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,9 @@ def need_of(
         parts = parts_of(config, experiment)
         state = state_shapes(parts, size, ema=config.run.ema_decay is not None)
 
-        def step(axis_name: str | None) -> Callable[..., Any]:
-            return make_steps(
-                parts,
-                config.data.hole_color or GREY,
-                accumulate=config.run.accumulate,
-                ema_decay=config.run.ema_decay,
-                ema_ramp=config.run.ema_ramp,
-                axis_name=axis_name,
-            )[phase]
-
         images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
         arguments = (state, images, jax.eval_shape(lambda: jax.random.key(0)))
-        operations = arithmetic.traced(step(None), *arguments)
+        operations = operations_of(parts, config, phase, count)
         work = arithmetic.work_of(operations)
         batch = float(images.size)
         need = Need(
@@ -81,8 +71,16 @@ def need_of(
         if least > topology.chip.memory:
             return replace(need, memory=least)
         try:
+            steps = make_steps(
+                parts,
+                config.data.hole_color or GREY,
+                accumulate=config.run.accumulate,
+                ema_decay=config.run.ema_decay,
+                ema_ramp=config.run.ema_ramp,
+                axis_name=AXIS,
+            )
             made = compiling.compiled(
-                step(AXIS), topology, *arguments, pieces=config.run.accumulate
+                steps[phase], topology, *arguments, pieces=config.run.accumulate
             )
         except compiling.TooLargeError as error:
             # The compiler's message rounds the bytes, maybe below the chip's memory.

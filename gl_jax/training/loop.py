@@ -21,7 +21,7 @@ from gl_jax.files import reason
 from gl_jax.training import initial
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.preparation import Run, prepare
-from gl_jax.training.report import FULL, Report, say
+from gl_jax.training.report import FULL, Progress, Report, say
 from gl_jax.training.state import (
     TrainState,
     create_state,
@@ -53,6 +53,8 @@ class Start(NamedTuple):
     """The number of rollbacks before it."""
     order: str
     """Hash of all photographs shown until there, in their order."""
+    progress: Progress
+    """The training until there, of all lives of the run."""
 
 
 def run(
@@ -89,7 +91,7 @@ def _run(run: Run) -> None:
             rollbacks = start.rollbacks
             # Not before, so that a command that is refused leaves the folder as it is.
             run.write_config()
-            run.write_status("running")
+            run.write_status("running", started=start.progress.started)
             begun = True
             try:
                 last_step = _train(run, start)
@@ -133,7 +135,8 @@ def _restored_or_new(run: Run, rollbacks: int) -> Start:
             state = initial.begin_with(state, run.initial)
             beginning = f"with {settings.initial_weights}"
         run.log(f"Starting {run.config.name} in {run.workdir}, {beginning}.")
-        return Start(run.devices.replicate(state), rollbacks, "")
+        state = run.devices.replicate(state)
+        return Start(state, rollbacks, "", Progress(run.started))
     address = run.config.checkpoints_of(run.workdir)
     stored, extra = Config.from_json(restored.config_json), restored.extra
     require_same_run(run.config, stored, address)
@@ -149,14 +152,20 @@ def _restored_or_new(run: Run, rollbacks: int) -> Start:
     run.log(
         f"Resuming {run.config.name} in {run.workdir} at step {restored.step} of {total}."
     )
-    state = run.devices.replicate(restored.state)
-    return Start(state, max(rollbacks, extra["rollbacks"]), extra.get("order", ""))
+    # A checkpoint of an older version does not say.
+    progress = Progress(**extra.get("progress", {"started": run.started}))
+    return Start(
+        run.devices.replicate(restored.state),
+        max(rollbacks, extra["rollbacks"]),
+        extra.get("order", ""),
+        progress,
+    )
 
 
 def _train(run: Run, begin: Start) -> int:
     """Trains from the state's own step to the last one, and returns that."""
     config, devices = run.config, run.devices
-    state, rollbacks, order = begin
+    state, rollbacks, order, progress = begin
     shown: deque[np.ndarray] = deque()
     start = int(jax.device_get(devices.first(state.step)))
     total = config.schedule.total_steps
@@ -173,15 +182,13 @@ def _train(run: Run, begin: Start) -> int:
     left_at_once = partial(
         run.write_status, "failed", None, "left at once, on a second Ctrl-C"
     )
-    compiled: set[Phase] = set()
+    # Each update that is compiled, with its seconds at the devices' peak.
+    compiled: dict[Phase, float] = {}
     previous: Any = None
     # The newest value of each metric since the last line of the log.
     newest: dict[Phase, dict[str, Any]] = {phase: {} for phase in Phase}
-    primary = jax.process_index() == 0
     with (
-        closing(
-            Report(run.workdir, config=config, start_step=start, enabled=primary)
-        ) as report,
+        closing(_open_report(run, start, progress)) as report,
         Interruption(left_at_once) as interruption,
         Watchdog(config.run.hang_limit) as watchdog,
     ):
@@ -192,13 +199,16 @@ def _train(run: Run, begin: Start) -> int:
             _profile(run, step, "first")
             first = update not in compiled
             with _compiling(report, update) if first else contextlib.nullcontext():
-                images = next(batches)
+                if first:
+                    compiled[update] = run.seconds_at_peak(update)
+                with report.part("data"):
+                    images = next(batches)
                 order = _order(order, run.photographs.fingerprint(), shown.popleft())
-                state, metrics = run.steps[update](state, images, key)
-                # At most one step runs ahead of the host, on CPU none (see Devices).
-                wait = first or devices.wait_each_step
-                jax.block_until_ready(metrics if wait else previous)
-            compiled.add(update)
+                with report.part("device", at_peak=compiled[update]):
+                    state, metrics = run.steps[update](state, images, key)
+                    # At most one step runs ahead of the host, on CPU none (see Devices).
+                    wait = first or devices.wait_each_step
+                    jax.block_until_ready(metrics if wait else previous)
             previous = metrics
             newest[phase] |= _measured(run, step, metrics)
             _profile(run, step, "last", metrics)
@@ -207,32 +217,67 @@ def _train(run: Run, begin: Start) -> int:
             stop = interruption.requested(step)
             last = step == total or stop
             if step % config.run.log_every == 0 or last:
-                scalars = jax.device_get(newest[phase])
-                values = {name: float(value) for name, value in scalars.items()}
-                newest[phase].clear()
-                _require_finite(run, step, values)
-                report.scalars(step, phase, values, order_hash=order[:16])
-            psnr = None
+                _log(run, report, step, phase, newest[phase], order)
+            measured: dict[str, float] = {}
             if step % config.run.eval_every == 0 or step == total:
                 with report.pause():
-                    values = run.validation.metrics(devices.first(state), phase)
-                    report.validation(step, phase, values)
-                    psnr = values["val_psnr"]
+                    measured = run.validation.metrics(devices.first(state), phase)
+                    report.validation(step, phase, measured)
             if step % config.run.sample_every == 0 or step == total:
-                with report.pause():
-                    variables = devices.first(inference_variables(state))
-                    samples = run.validation.samples(
-                        variables, config.run.sample_images
-                    )
-                    report.samples(step, *samples)
-                    report.curves()
+                _sample(run, report, step, state)
             if step % config.run.save_every == 0 or last:
+                passed = {
+                    "rollbacks": rollbacks,
+                    "order": order,
+                    "progress": report.progress_made()._asdict(),
+                }
                 with report.pause():
-                    passed = {"rollbacks": rollbacks, "order": order}
-                    _save(run, step, state, psnr, passed, last=last)
+                    _save(run, step, state, measured, passed, last=last)
             if stop:
                 raise Interrupted(step)
     return max(start, total)
+
+
+def _open_report(run: Run, start: int, progress: Progress) -> Report:
+    return Report(
+        run.workdir,
+        config=run.config,
+        start_step=start,
+        progress=progress,
+        enabled=jax.process_index() == 0,
+    )
+
+
+def _log(
+    run: Run,
+    report: Report,
+    step: int,
+    phase: Phase,
+    newest: dict[str, Any],
+    order: str,
+) -> None:
+    """Logs the newest value of each metric, and forgets them."""
+    with report.part("device"):
+        scalars = jax.device_get(newest)
+    values = {name: float(value) for name, value in scalars.items()}
+    newest.clear()
+    _require_finite(run, step, values)
+    report.scalars(
+        step,
+        phase,
+        values,
+        peak_memory=run.devices.peak_memory(),
+        order_hash=order[:16],
+    )
+
+
+def _sample(run: Run, report: Report, step: int, state: TrainState) -> None:
+    """Draws completed validation photographs and the curves."""
+    with report.pause():
+        variables = run.devices.first(inference_variables(state))
+        samples = run.validation.samples(variables, run.config.run.sample_images)
+        report.samples(step, *samples)
+        report.curves()
 
 
 def _measured(run: Run, step: int, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +311,7 @@ def _save(
     run: Run,
     step: int,
     state: TrainState,
-    psnr: float | None,
+    measured: dict[str, float],
     passed: dict[str, Any],
     *,
     last: bool,
@@ -284,7 +329,7 @@ def _save(
         run.checkpoints.save(
             step,
             run.devices.first(state),
-            psnr=psnr,
+            measured=measured,
             config_json=run.config.to_json(),
             extra=extra,
         )

@@ -1,8 +1,10 @@
 """The pieces of a run, opened and checked before its first step."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +23,17 @@ from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.parts import Parts
+from gl_jax.training.report import evaluations_by_step, require_wandb
 from gl_jax.training.state import state_shapes
 from gl_jax.training.steps import Step, make_steps
 from gl_jax.training.validation import Validation
+from gl_jax.training.work import seconds_at_peak
 from gl_jax.training.workdir import (
     Status,
     claim,
     last_saved_step,
     locked,
+    read_status,
     remembered_of,
     require_workdir,
     shared_facts,
@@ -54,6 +59,9 @@ class Run(NamedTuple):
     """Weights to begin with instead of random ones."""
     remembered: dict[str, Any]
     """The architectures and the experiment's text, for its checkpoints."""
+    experiment: Experiment | None
+    started: float
+    """Unix time of the run's first start, as far as its folder tells."""
     log: Callable[[str], None]
 
     def write_config(self) -> None:
@@ -62,7 +70,12 @@ class Run(NamedTuple):
             write_config(self.workdir, self.config, self.remembered)
 
     def write_status(
-        self, status: Status, step: int | None = None, explanation: str = ""
+        self,
+        status: Status,
+        step: int | None = None,
+        explanation: str = "",
+        *,
+        started: float | None = None,
     ) -> None:
         """Writes run_status.json on the first host, by default with the newest step saved."""
         if jax.process_index() != 0:
@@ -70,7 +83,13 @@ class Run(NamedTuple):
         if step is None:
             with contextlib.suppress(OSError):
                 step = max(self.checkpoints.steps(), default=None)
-        write_status(self.workdir, status, step, explanation)
+        write_status(self.workdir, status, step, explanation, started=started)
+
+    def seconds_at_peak(self, update: Phase) -> float:
+        """Returns the seconds of an update at the devices' peak; 0 if that is not known."""
+        count = self.config.data.batch_size // self.devices.count
+        device = self.devices.local[0]
+        return seconds_at_peak(self.config, self.experiment, update, device, count)
 
 
 def prepare(
@@ -85,8 +104,10 @@ def prepare(
     `at_end` lets go of the run's folder. Raises UsageError, on every host the same.
     """
     facts: dict[str, Any] = {}
-    fault = None
+    fault, now = None, time.time()
     try:
+        if config.run.wandb:
+            require_wandb()
         devices = Devices(config.run.device_count)
         devices.check_batch(config.data.batch_size, config.run.accumulate)
         parts = parts_of(config, experiment)
@@ -139,7 +160,7 @@ def prepare(
     pmapped = {phase: devices.pmap(step) for phase, step in steps.items()}
     return Run(
         config, workdir, devices, photographs, parts, pmapped, validation, checkpoints,
-        model, remembered, log,
+        model, remembered, experiment, read_status(workdir).get("started") or now, log,
     )  # fmt: skip
 
 
@@ -159,6 +180,8 @@ def _checkpoints(
         address,
         keep_newest=config.run.keep_newest,
         keep_best=config.run.keep_best,
+        keep_best_by=config.run.keep_best_by,
+        evaluations=partial(evaluations_by_step, workdir),
         keep_every=config.run.keep_every,
         max_failed_saves=config.run.max_failed_saves,
         log=log,

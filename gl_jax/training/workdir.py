@@ -322,13 +322,26 @@ def read_status(workdir: Path) -> dict[str, Any]:
 
 
 def write_status(
-    workdir: Path, status: Status, step: int | None, explanation: str = ""
+    workdir: Path,
+    status: Status,
+    step: int | None,
+    explanation: str = "",
+    *,
+    started: float | None = None,
 ) -> None:
     """Writes run_status.json, which tells an operator or a scheduler how a run stands.
 
-    `step` is the newest one on disk, from which the same command goes on.
+    `step` is the newest one on disk, from which the same command goes on. `started` is
+    the Unix time of the run's first start, by default the one that the file has.
     """
-    record = {"status": status, "last_step": step, "reason": explanation[:500]}
+    if started is None:
+        started = read_status(workdir).get("started")
+    record = {
+        "status": status,
+        "last_step": step,
+        "reason": explanation[:500],
+        "started": started,
+    }
     content = (json.dumps(record) + "\n").encode()
     file = workdir / RUN_STATUS
     try:

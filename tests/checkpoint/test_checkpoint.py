@@ -100,7 +100,7 @@ def save(
     checkpoints: Checkpoints, step: int, state: Any = None, **options: Any
 ) -> bool:
     defaults: dict[str, Any] = {
-        "psnr": None,
+        "measured": {},
         "config_json": f'{{"of": {step}}}',
         "extra": {"rollbacks": step},
     }
@@ -147,7 +147,7 @@ def test_a_state_comes_back_bit_exact_with_its_node_types(open_checkpoints, ema)
 def test_a_state_may_change_as_soon_as_save_returns(open_checkpoints):
     numbers = np.arange(50_000, dtype=np.float32)
     checkpoints = open_checkpoints()
-    checkpoints.save(1, {"w": numbers}, psnr=None, config_json="{}", extra={})
+    checkpoints.save(1, {"w": numbers}, measured={}, config_json="{}", extra={})
     numbers += 1
     restored = checkpoints.restore_newest({"w": numbers}).state["w"]
     np.testing.assert_array_equal(restored, np.arange(50_000))
@@ -156,7 +156,7 @@ def test_a_state_may_change_as_soon_as_save_returns(open_checkpoints):
 def test_a_donated_state_is_saved_as_it_was(open_checkpoints):
     numbers = jnp.arange(50_000, dtype=jnp.float32)
     checkpoints = open_checkpoints()
-    checkpoints.save(1, {"w": numbers}, psnr=None, config_json="{}", extra={})
+    checkpoints.save(1, {"w": numbers}, measured={}, config_json="{}", extra={})
     jax.jit(lambda x: x + 1, donate_argnums=0)(numbers).block_until_ready()
     restored = checkpoints.restore_newest(abstract({"w": np.zeros(50_000, np.float32)}))
     np.testing.assert_array_equal(restored.state["w"], np.arange(50_000))
@@ -189,33 +189,50 @@ def test_newest_best_and_every_nth_are_kept(open_checkpoints):
     options = {"keep_newest": 2, "keep_best": 1, "keep_every": 4}
     checkpoints = open_checkpoints(**options)
     for step, psnr in [(1, 20.0), (2, 31.0), (3, 25.0), (4, 24.0)]:
-        assert save(checkpoints, step, {"w": np.ones(2)}, psnr=psnr)
+        assert save(checkpoints, step, {"w": np.ones(2)}, measured={"val_psnr": psnr})
     assert checkpoints.steps() == [2, 3, 4]
     checkpoints.close()
     # A later process knows the best one from its manifest.
     later = open_checkpoints(**options)
-    for step, psnr in [(5, 22.0), (6, None), (7, float("nan"))]:
-        assert save(later, step, {"w": np.ones(2)}, psnr=psnr)
+    for step, measured in [(5, {"val_psnr": 22.0}), (6, {}), (7, {"val_psnr": np.nan})]:
+        assert save(later, step, {"w": np.ones(2)}, measured=measured)
     assert later.steps() == [2, 4, 6, 7]
-    assert save(later, 8, {"w": np.ones(2)}, psnr=33.0)
+    assert save(later, 8, {"w": np.ones(2)}, measured={"val_psnr": 33.0})
     assert later.steps() == [4, 7, 8]
+
+
+def test_the_best_are_by_the_measure_that_is_asked_for(open_checkpoints):
+    options = {"keep_newest": 1, "keep_best": 1}
+    nearest = open_checkpoints("nearest", **options, keep_best_by="val_l1")
+    for step, l1 in [(1, 0.3), (2, 0.1), (3, 0.2), (4, 0.2)]:
+        measured = {"val_l1": l1, "val_psnr": 100 * l1}
+        assert save(nearest, step, {"w": np.ones(2)}, measured=measured)
+    assert nearest.steps() == [2, 4]
+    # Measured beside the run, after the save, and step 3 not at all.
+    beside: dict[int, dict[str, float]] = {}
+    options |= {"keep_best_by": "fid", "evaluations": lambda: beside}
+    followed = open_checkpoints("followed", **options)
+    for step, fid in [(1, 30.0), (2, 20.0), (3, None), (4, 25.0), (5, 40.0)]:
+        assert save(followed, step, {"w": np.ones(2)}, measured={"val_psnr": 1.0})
+        beside |= {step: {"fid": fid}} if fid else {}
+    assert followed.steps() == [2, 5]
 
 
 def test_the_newest_stays_where_the_best_are_old(open_checkpoints):
     checkpoints = open_checkpoints(keep_newest=1, keep_best=2)
     for step in (1, 2, 3, 4):
-        save(checkpoints, step, {"w": np.ones(2)}, psnr=-float(step))
+        save(checkpoints, step, {"w": np.ones(2)}, measured={"val_psnr": -float(step)})
     assert checkpoints.steps() == [1, 2, 4]
 
 
 def test_a_step_that_is_there_is_not_saved_again(open_checkpoints, messages):
     checkpoints = open_checkpoints(keep_newest=1, keep_best=1)
-    assert save(checkpoints, 3, psnr=30.0)
-    assert not save(checkpoints, 3, psnr=None)
+    assert save(checkpoints, 3, measured={"val_psnr": 30.0})
+    assert not save(checkpoints, 3, measured={})
     assert not save(checkpoints, 2)
     assert messages == []
     for step in (4, 5):
-        assert save(checkpoints, step, psnr=20.0)
+        assert save(checkpoints, step, measured={"val_psnr": 20.0})
     assert checkpoints.steps() == [3, 5]
 
 
@@ -389,7 +406,7 @@ def test_a_failed_save_is_reported_and_can_be_repeated(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     files_limited()
     assert checkpoints.save(
-        2, big_state(2), psnr=None, config_json="{}", extra={}
+        2, big_state(2), measured={}, config_json="{}", extra={}
     )  # it fails in the background ...
     assert not checkpoints.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -406,7 +423,7 @@ def test_a_background_failure_surfaces_at_the_next_save(
     open_checkpoints, messages, files_limited
 ):
     checkpoints = open_checkpoints(max_failed_saves=2)
-    arguments: dict[str, Any] = {"psnr": None, "config_json": "{}", "extra": {}}
+    arguments: dict[str, Any] = {"measured": {}, "config_json": "{}", "extra": {}}
     files_limited()
     assert checkpoints.save(1, big_state(1), **arguments)
     assert checkpoints.save(2, big_state(2), **arguments)
@@ -631,11 +648,11 @@ template = {"w": np.zeros((3, 2), jax.numpy.bfloat16), "none": None}
 assert checkpoints.restore_newest(template) is None
 for step in (1, 2):
     state = {"w": np.full((3, 2), -0.0 * step, jax.numpy.bfloat16), "none": None}
-    checkpoints.save(step, state, psnr=None, config_json="{}", extra={"of": step})
+    checkpoints.save(step, state, measured={}, config_json="{}", extra={"of": step})
 checkpoints.wait()
 try:
     state["w"] = jax.numpy.full((3, 2), jax.numpy.nan)
-    checkpoints.save(3, state, psnr=None, config_json="{}", extra={})
+    checkpoints.save(3, state, measured={}, config_json="{}", extra={})
 except NonFiniteStateError as error:
     print("refused:", error)
 if process == 0:

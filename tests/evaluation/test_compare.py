@@ -93,7 +93,7 @@ def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
         max_failed_saves=1,
         log=print,
     )
-    checkpoints.save(7, state, psnr=None, config_json=config.to_json(), extra={})
+    checkpoints.save(7, state, measured={}, config_json=config.to_json(), extra={})
     checkpoints.close()
     return workdir, config, inference_variables(state)
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gl_jax import arithmetic
 from gl_jax.config import Config, Phase, RunConfig, ScheduleConfig, UsageError
-from gl_jax.planning import arithmetic, hlo, search, table
+from gl_jax.planning import hlo, search, table
 from gl_jax.planning.bounds import PhasePlan, Plan, bounds_of, updates_of
 from gl_jax.planning.compiling import needed_of
 from gl_jax.planning.needs import Need

@@ -22,6 +22,7 @@ from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config, DataConfig, HolesConfig, OptimizerConfig
 from gl_jax.models.layers import BatchNorm
 from gl_jax.training import Parts, default_parts
+from gl_jax.training.report.log import MEASURED
 
 EXPERIMENT = """
 from gl_jax.config import *
@@ -127,7 +128,7 @@ class SmallRun:
         lines = (self.folder / workdir / "metrics.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in lines]
         return [
-            {k: v for k, v in record.items() if k != "images_per_second"}
+            {k: v for k, v in record.items() if k not in MEASURED}
             for record in records
             if "val_psnr" not in record
         ]

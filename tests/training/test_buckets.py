@@ -157,6 +157,7 @@ def test_a_run_lives_in_a_bucket(bucket, tmp_path):
     assert first.returncode == 0, first.stderr
     assert not (tmp_path / "first" / "checkpoints").exists()
     status = json.loads((tmp_path / "first" / "run_status.json").read_text())
+    assert status.pop("started") > 0
     assert status == {"status": "finished", "last_step": 2, "reason": ""}
 
     # The machine is lost, and with it the workdir.

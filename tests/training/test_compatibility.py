@@ -21,6 +21,7 @@ from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config
 from gl_jax.experiment import load_experiment
 from gl_jax.training import initial
+from gl_jax.training.report.log import MEASURED
 from gl_jax.weights import architectures
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0"
@@ -50,7 +51,7 @@ def logged(workdir: str) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without the speed."""
     lines = Path(workdir, "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
 
 
 @pytest.mark.slow

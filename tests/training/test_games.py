@@ -42,6 +42,7 @@ from gl_jax.training import (
     state_shapes,
 )
 from gl_jax.training.augment import Adaptive, color
+from gl_jax.training.report.log import MEASURED
 
 MEAN, KEY = (0.5, 0.4, 0.3), jax.random.key(7)
 
@@ -417,7 +418,7 @@ def logged(workdir: Path) -> list[dict[str, Any]]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return [
-        {key: value for key, value in record.items() if key != "images_per_second"}
+        {key: value for key, value in record.items() if key not in MEASURED}
         for record in records
         if "val_psnr" not in record
     ]

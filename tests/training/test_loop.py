@@ -40,6 +40,7 @@ from gl_jax.parallel import Devices
 from gl_jax.training import initial, loop, workdir
 from gl_jax.training.interruption import Interrupted
 from gl_jax.training.parts import default_parts
+from gl_jax.training.report.log import MEASURED
 from gl_jax.training.state import create_state, state_shapes
 from gl_jax.weights import architectures, native
 
@@ -103,7 +104,7 @@ def status(workdir: Path) -> dict:
 def log(workdir: Path) -> list[dict]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
 
 
 def training(workdir: Path) -> list[dict]:
@@ -127,7 +128,7 @@ def test_a_run_leaves_what_the_readme_promises(unbroken):
     )
     assert names >= {*promised.split(), "tensorboard"}
     finished = {"status": "finished", "last_step": TOTAL, "reason": ""}
-    assert status(unbroken) == finished
+    assert status(unbroken).items() >= finished.items()
     sheets = sorted(path.name for path in (unbroken / "samples").iterdir())
     assert sheets == [
         f"step_{step:08d}.{kind}" for step in (3, 6) for kind in ("npz", "png")

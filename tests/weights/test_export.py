@@ -52,7 +52,7 @@ def run(
         "step": np.asarray(12), "completion": filled(native.Architecture(1 / 16).shapes(), 1)
     } | parts  # fmt: skip
     checkpoints.save(
-        12, state, psnr=None, config_json=config.to_json(), extra=extra or {}
+        12, state, measured={}, config_json=config.to_json(), extra=extra or {}
     )
     checkpoints.close()
     return folder

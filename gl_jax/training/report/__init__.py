@@ -9,22 +9,39 @@ import contextlib
 import io
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gl_jax.config import Config
+from gl_jax.config import Config, UsageError
 from gl_jax.figures.curves import History, draw_curves
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_whole
-from gl_jax.training.report.log import Log, read_metrics
+from gl_jax.training.report.clock import Clock, Part, Progress
+from gl_jax.training.report.log import (
+    METRICS,
+    Log,
+    evaluations_by_step,
+    read_history,
+    read_metrics,
+)
 from gl_jax.training.report.screen import FULL, duration, open_screen, say
 from gl_jax.training.report.tensorboard import TensorBoard
+from gl_jax.training.report.weights_and_biases import WeightsAndBiases, require_wandb
 
-__all__ = ["FULL", "Report", "read_metrics", "say"]
+__all__ = [
+    "FULL",
+    "Progress",
+    "Report",
+    "evaluations_by_step",
+    "read_history",
+    "read_metrics",
+    "require_wandb",
+    "say",
+    "write_curves",
+]
 
 SHEET_COLUMNS = "photo", "hole", "raw output", "composite"
 
@@ -34,51 +51,66 @@ class Report:
 
     A run resumed at `start_step` continues the log as if it had never been broken:
     lines beyond that step are dropped. At 0 the log starts afresh. Log a step before
-    saving it, so that a resumed log misses no line. `enabled` is false on all hosts but
-    the first: every method is silent there.
+    saving it, so that a resumed log misses no line. `progress` is that of the checkpoint.
+    `enabled` is false on all hosts but the first: every method is silent there.
+
+    Raises OSError if metrics.jsonl cannot be written: a run should not start so.
     """
 
     def __init__(
-        self, workdir: Path, *, config: Config, start_step: int, enabled: bool = True
+        self,
+        workdir: Path,
+        *,
+        config: Config,
+        start_step: int,
+        progress: Progress | None = None,
+        enabled: bool = True,
     ) -> None:
         self.enabled = enabled
         self._workdir = workdir
         self._config = config
-        self._log = Log(workdir / "metrics.jsonl")
-        self._stopwatch = _Stopwatch()
+        self._log = Log(workdir / METRICS)
+        progress = progress or Progress(time.time())
         self._failures: set[str] = set()
         self._last_step = start_step
+        self._pace_start: tuple[str, int, float] | None = None
+        # Beside the log, by the names under which a failure to write is reported.
+        self._copies: dict[str, TensorBoard | WeightsAndBiases] = {}
         with contextlib.ExitStack() as closing:
             if enabled:
-                self._tensorboard = TensorBoard(workdir / "tensorboard")
-                closing.callback(self._tensorboard.close)
-                self.rewind(start_step)
+                tensorboard = TensorBoard(workdir / "tensorboard")
+                closing.callback(tensorboard.close)
+                self._log.rewind(start_step)
+                tensorboard.forget_from(start_step + 1)
+                self._copies["TensorBoard's events"] = tensorboard
                 self._screen = open_screen(config.schedule.total_steps, start_step)
                 closing.callback(self._screen.close)
+                if config.run.wandb:
+                    self._open_wandb(closing, progress, begins=start_step == 0)
             self._closing = closing.pop_all()
-
-    def rewind(self, step: int) -> None:
-        """Forgets the log after `step`, as the run goes on from its checkpoint there.
-
-        Raises OSError if metrics.jsonl cannot be written: a run should not start so.
-        """
-        if not self.enabled:
-            return
-        self._log.rewind(step)
-        self._tensorboard.forget_from(step + 1)
-        self._last_step, self._last_seconds = step, self._stopwatch.seconds()
-        self._pace_start: tuple[str, int, float] | None = None
+        # Opening all of this takes seconds, which are none of training.
+        self._clock = Clock(progress)
 
     @contextlib.contextmanager
     def pause(self, *, steps: int = 0) -> Iterator[None]:
-        """Leaves time out of images_per_second: compiling, evaluating, saving.
+        """Leaves time out of training: compiling, evaluating, saving.
 
         `steps` of training done meanwhile are left out too. Devices work on while the
         host goes ahead, so fetch the last metrics before.
         """
-        with self._stopwatch.pause():
+        with self._clock.pause():
             yield
         self._last_step += steps
+
+    def part(
+        self, name: Part, *, at_peak: float = 0.0
+    ) -> contextlib.AbstractContextManager[None]:
+        """Counts the time inside for a part of the step, see `Clock.part`."""
+        return self._clock.part(name, at_peak=at_peak)
+
+    def progress_made(self) -> Progress:
+        """Returns the training so far that counts if this step is saved."""
+        return self._clock.progress()
 
     def message(self, text: str) -> None:
         """Shows one line to the user, above the progress bar."""
@@ -96,25 +128,31 @@ class Report:
         phase: str,
         metrics: Mapping[str, SupportsFloat],
         *,
+        peak_memory: int | None = None,
         order_hash: str | None = None,
     ) -> None:
-        """Logs training metrics, and the images per second since the previous call."""
+        """Logs training metrics, and where the time since the previous call went."""
         if not self.enabled:
             return
         values = {name: float(value) for name, value in metrics.items()}
-        seconds = self._stopwatch.seconds()
-        steps, elapsed = step - self._last_step, seconds - self._last_seconds
         facts = [f"{k} {v:.4g}" for k, v in values.items() if k.endswith("_loss")]
-        if steps > 0 and elapsed > 0:
-            rate = steps * self._config.data.batch_size / elapsed
-            values["images_per_second"] = round(rate, 3)
-            left = self._time_left(step, phase, pace=elapsed / steps)
+        pace = self._clock.pace(step - self._last_step)
+        self._last_step = step
+        left = []
+        if pace is not None:
+            rate = self._config.data.batch_size / pace.total
+            values |= {"images_per_second": round(rate, 3), **pace.values()}
+            left = [f"{duration(self._time_left(step, phase, pace=pace.total))} left"]
             digits = 0 if rate >= 100 else 2
-            facts += [f"{rate:,.{digits}f} images/s", f"{duration(left)} left"]
-        self._last_step, self._last_seconds = step, seconds
+            facts += [f"{rate:,.{digits}f} images/s", *pace.facts()]
+        values["goodput"] = self._clock.goodput()
+        facts.append(f"goodput {values['goodput']:.0%}")
+        if peak_memory is not None:
+            values["peak_memory_bytes"] = peak_memory
+            facts.append(f"peak {peak_memory / 1e9:.3g} GB")
         marks = {} if order_hash is None else {"order_hash": order_hash}
         self._record(step, phase, values, "train", marks)
-        self._screen.training(step, phase, facts)
+        self._screen.training(step, phase, [*facts, *left])
 
     def validation(
         self, step: int, phase: str, metrics: Mapping[str, SupportsFloat]
@@ -161,21 +199,34 @@ class Report:
             file = self._workdir / "samples" / f"step_{step:08d}.png"
             write_whole(file.with_suffix(".npz"), npz.getvalue())
             write_whole(file, png)
-            self._tensorboard.image(step, "samples", png)
+            for product, copy in self._copies.items():
+                with self._tolerated(product):
+                    copy.image(step, "samples", file)
 
     def curves(self) -> None:
         """Draws curves.png from metrics.jsonl; before the first line there is none."""
         if not self.enabled:
             return
         with self.pause(), self._tolerated("curves"):
-            metrics = read_metrics(self._workdir / "metrics.jsonl")
-            if metrics:
-                history = History(self._config.name, self._config, metrics)
-                write_whole(self._workdir / "curves.png", draw_curves([history]))
+            write_curves(self._workdir, self._config)
 
     def close(self) -> None:
         """Takes the bar off the screen and closes the files; twice does no harm."""
         self._closing.close()
+
+    def _open_wandb(
+        self, closing: contextlib.ExitStack, progress: Progress, *, begins: bool
+    ) -> None:
+        """Opens Weights & Biases; a run that is resumed goes on without it if it must."""
+        try:
+            copy = WeightsAndBiases(self._workdir, self._config, progress.started)
+        except UsageError as error:
+            if begins:
+                raise
+            self._screen.message(f"TRAINING GOES ON WITHOUT {error}")
+        else:
+            closing.callback(copy.close)
+            self._copies["Weights & Biases"] = copy
 
     def _record(
         self,
@@ -186,10 +237,11 @@ class Report:
         marks: Mapping[str, str],
     ) -> None:
         with self._tolerated("metrics.jsonl"):
-            self._log.append(step, phase, values, **marks)
-        with self._tolerated("TensorBoard's events"):
-            tagged = {f"{group}/{k}": v for k, v in values.items()}
-            self._tensorboard.scalars(step, tagged)
+            self._log.append(step, phase, values, time=round(time.time(), 3), **marks)
+        tagged = {f"{group}/{k}": v for k, v in values.items()}
+        for product, copy in self._copies.items():
+            with self._tolerated(product):
+                copy.scalars(step, tagged)
 
     @contextlib.contextmanager
     def _tolerated(self, product: str) -> Iterator[None]:
@@ -222,28 +274,12 @@ class Report:
         return max(0, self._config.schedule.total_steps - step) * pace
 
 
-@dataclass
-class _Stopwatch:
-    """Seconds of training: a clock that stands still during a pause."""
-
-    paused: float = field(default=0.0, init=False)
-    stopped_at: float | None = field(default=None, init=False)
-
-    def seconds(self) -> float:
-        now = time.perf_counter() if self.stopped_at is None else self.stopped_at
-        return now - self.paused
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        if self.stopped_at is not None:  # a pause within a pause
-            yield
-            return
-        began = self.stopped_at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.paused += time.perf_counter() - began
-            self.stopped_at = None
+def write_curves(workdir: Path, config: Config) -> None:
+    """Draws a run's curves.png, its evaluations included, if anything is logged."""
+    lines = read_history(workdir)
+    if lines:
+        png = draw_curves([History(config.name, config, lines)])
+        write_whole(workdir / "curves.png", png)
 
 
 def _to_uint8(images: Any) -> np.ndarray:

@@ -40,13 +40,14 @@ class TensorBoard:
             step, [{"tag": k, "simple_value": v} for k, v in values.items()]
         )
 
-    def image(self, step: int, tag: str, png: bytes) -> None:
-        """Writes an RGB picture."""
+    def image(self, step: int, tag: str, png: Path) -> None:
+        """Writes the RGB picture of a file."""
         from tensorboardX.proto.summary_pb2 import Summary
 
-        width, height = struct.unpack(">2I", png[16:24])  # of the header, IHDR
+        content = png.read_bytes()
+        width, height = struct.unpack(">2I", content[16:24])  # of the header, IHDR
         image = Summary.Image(
-            width=width, height=height, colorspace=3, encoded_image_string=png
+            width=width, height=height, colorspace=3, encoded_image_string=content
         )
         self._summarize(step, [{"tag": tag, "image": image}])
 
