@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gl_jax.config import Config, UsageError
+from gl_jax.config import GREY, Config, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.holes import Holes
 from gl_jax.training.parts import Parts, default_parts
@@ -69,9 +69,13 @@ def _require_shapes(parts: Parts, config: Config, say: str) -> None:
             f"{say}: sample_holes returned {_kind(holes)} and must return Holes of a "
             f"mask {_shape(wanted.mask)} and a corner {_shape(wanted.corner)}."
         )
-    inputs = jnp.zeros((COUNT, size, size, 4))
+    inputs = _traced(
+        f"{say}: sample_codes(keys)",
+        lambda: parts.inputs(keys, images, jnp.zeros((COUNT, size, size, 1)), GREY),
+    )
     completed = _traced(
-        f"{say}: the completion network", lambda: _outputs(parts.completion, inputs)
+        f"{say}: the completion network",
+        lambda: _outputs(parts.completion, jnp.zeros(inputs.shape)),
     )
     if not _alike(completed, jax.eval_shape(lambda: images)):
         raise UsageError(

@@ -18,6 +18,8 @@ from gl_jax.config import Config, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
+from gl_jax.models.context_encoder import ContextEncoder
+from gl_jax.models.dcgan import Discriminator, Generator
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
@@ -147,7 +149,85 @@ class OwnArchitecture(_Shaped):
         return self.source.parts(self.config)
 
 
-AnyArchitecture = Architecture | DiscriminatorArchitecture | OwnArchitecture
+@dataclass(frozen=True)
+class ContextEncoderArchitecture(_Shaped):
+    """The numbers a context encoder is built from."""
+
+    size: int = 128
+    predicted: int = 128
+    bottleneck: int = 4000
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    module: Literal["ContextEncoder"] = "ContextEncoder"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width, self.size, self.predicted, self.bottleneck)
+        return ContextEncoder(
+            self.size, self.predicted, self.bottleneck, self.width, self.norm_order,
+            ops=ops,
+        )  # fmt: skip
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        return _tree(self.network(), jnp.zeros((1, self.size, self.size, 4)))
+
+
+@dataclass(frozen=True)
+class GeneratorArchitecture(_Shaped):
+    """The numbers DCGAN's generator is built from."""
+
+    size: int = 64
+    codes: int = 100
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    module: Literal["Generator"] = "Generator"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width, self.size, self.codes)
+        return Generator(self.size, self.codes, self.width, self.norm_order, ops=ops)
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        return _tree(self.network(), jnp.zeros((1, self.codes)))
+
+
+@dataclass(frozen=True)
+class PlainDiscriminatorArchitecture(_Shaped):
+    """The numbers DCGAN's discriminator is built from, and how it sees photographs."""
+
+    size: int = 64
+    width: float = 1.0
+    norm_order: NormOrder = "norm_activation"
+    convention: Convention = field(default_factory=Convention)
+    module: Literal["Discriminator"] = "Discriminator"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width, self.size)
+        return Discriminator(self.size, self.width, self.norm_order, ops=ops)
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        shown = {"images": jnp.zeros((1, self.size, self.size, 3))}
+        return _tree(self.network(), shown)
+
+
+OfDiscriminator = (
+    DiscriminatorArchitecture | PlainDiscriminatorArchitecture | OwnArchitecture
+)
+OfCompletion = (
+    Architecture | ContextEncoderArchitecture | GeneratorArchitecture | OwnArchitecture
+)
+AnyArchitecture = OfCompletion | OfDiscriminator
+
+
+MADE: dict[Role, tuple[Any, ...]] = {
+    "completion": (Architecture, ContextEncoderArchitecture, GeneratorArchitecture),
+    "discriminator": (DiscriminatorArchitecture, PlainDiscriminatorArchitecture),
+}
+"""The architectures of gl_jax's own networks; a file that names no module has the first."""
 
 
 def of_network(
@@ -161,6 +241,7 @@ def of_network(
 
     The `encoding` is by default that of `config`.
     """
+    encoding = encoding or ENCODINGS[config.data.encoding]
     if type(network) is CompletionNetwork and network.norm_order != "none":
         return Architecture(
             network.width, network.norm_order, network.output_activation
@@ -174,9 +255,22 @@ def of_network(
                     variant,
                     network.width,
                     network.norm_order,
-                    (encoding or ENCODINGS[config.data.encoding]).discriminator,
+                    encoding.discriminator,
                     spectral_norm=network.spectral_norm,
                 )
+    if type(network) is ContextEncoder and network.norm_order != "none":
+        return ContextEncoderArchitecture(
+            network.size, network.predicted, network.bottleneck, network.width,
+            network.norm_order,
+        )  # fmt: skip
+    if type(network) is Generator and network.norm_order != "none":
+        return GeneratorArchitecture(
+            network.size, network.codes, network.width, network.norm_order
+        )
+    if type(network) is Discriminator:
+        return PlainDiscriminatorArchitecture(
+            network.size, network.width, network.norm_order, encoding.discriminator
+        )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
 
@@ -231,8 +325,10 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
 
     Files of version 0.1 do not name the module, which is ours.
     """
-    ours = Architecture if role == "completion" else DiscriminatorArchitecture
+    first, *others = MADE[role]
     if not isinstance(values, dict) or "experiment" not in values:
+        named = values.get("module") if isinstance(values, dict) else None
+        ours = {made.module: made for made in others}.get(named, first)
         found = build(ours, values, "")
     else:
         own = {key: values[key] for key in ("module", "experiment", "role")}
