@@ -9,7 +9,7 @@ configuration tree. Nothing heavy is imported before a verb runs.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
@@ -100,8 +100,9 @@ def compare(
         masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
             square in the middle; `freeform`, brush strokes; or a folder with a mask for
             each photograph, of its name, white = missing.
-        methods: Names, separated by spaces or commas: `gl` is the network of `model`, the
-            path of a further model is a method, too; a wrong name prints all baselines.
+        methods: Names, separated by spaces or commas: `gl` is the network of `model`,
+            `context_encoder=FILE` and `semantic=FILE` are other networks, the path of a
+            further model is a method, too; a wrong name prints all.
         count: Number of photographs, spread evenly over the set.
         image_size: Side of the squares in pixels; by default that of the model's
             training, and 256 without a model.
@@ -122,6 +123,7 @@ def compare(
 def evaluate(
     *,
     output: Path,
+    method: str = "gl",
     model: str | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
@@ -145,6 +147,8 @@ def evaluate(
     Args:
         output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
             which repeats the holes. The same command goes on after an interruption.
+        method: `gl` is the network of `model`; another method is measured by its name in
+            `compare`, `context_encoder=FILE` and `semantic=FILE` with their weights.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
@@ -176,7 +180,8 @@ def evaluate(
         data, masks, protocol, seeds, count, image_size, split, data_dir
     )
     evaluation.run(
-        model, selection, output, experiment=experiment, fid_weights=fid_weights,
+        model, selection, output, experiment=experiment, method=method,
+        fid_weights=fid_weights,
         lpips_weights=files, batch_size=batch_size,
     )  # fmt: skip
 
@@ -279,6 +284,7 @@ def complete(
     image: Path,
     output: str,
     mask: Path | None = None,
+    method: str = "gl",
     model: str | None = None,
     experiment: Path | None = None,
     mask_from: Literal["white", "alpha"] = "white",
@@ -289,7 +295,7 @@ def complete(
     invert_mask: bool = False,
     dilate: int = 0,
     feather: int = 0,
-    blend: Literal["poisson", "none"] = "poisson",
+    blend: Literal["poisson", "none"] | None = None,
     resize_to: int | None = None,
     concat: bool = False,
     patch_only: bool = False,
@@ -307,6 +313,10 @@ def complete(
             with a slash at its end).
         mask: White = missing. One file for all photos, or a folder with one for each: of
             the same name, or NAME_mask*.png.
+        method: `gl` is the network of `model`. `patchmatch`, `shift_map`, `criminisi`
+            copy patches of the photo, `telea`, `ns`, `biharmonic`, `mean` continue it;
+            `context_encoder=FILE` and `semantic=FILE` are other networks, trained by
+            their experiments.
         model: A weights file, a training run's folder, or the name of a shipped model
             (`gl-jax models`); by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
@@ -319,7 +329,8 @@ def complete(
         invert_mask: Complete the pixels that are not marked, and keep the marked ones.
         dilate: Widen the hole by this many pixels.
         feather: Fade the completion into the photo over this many pixels around the hole.
-        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it.
+        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it, the
+            default of methods whose pictures have no seam.
         resize_to: Pixels of the longer side at which holes far larger than the trained
             ones are completed, then enlarged; 0 keeps their size. By default the
             training's.
@@ -334,6 +345,7 @@ def complete(
     """
     from gl_jax.inpainting import batch
 
+    filler = _filler(method, model, experiment, resize_to)
     holes = batch.Holes(
         mask=mask, source=mask_from, color=mask_color, tolerance=mask_tolerance,
         rectangles=rect, seed=random_mask, invert=invert_mask, dilate=dilate,
@@ -344,9 +356,32 @@ def complete(
         patch_only=patch_only, format=format, quality=quality,
     )  # fmt: skip
     batch.run(
-        image, output, holes, look, model=model, experiment=experiment,
+        image, output, holes, look, model=model, experiment=experiment, method=filler,
         skip_existing=skip_existing, max_pixels=max_pixels,
     )  # fmt: skip
+
+
+def _filler(method: str, *of_ours: Any) -> Callable[[], Any] | None:
+    """Returns what loads a method beside ours, which takes none of our options."""
+    if method == "gl":
+        return None
+    from gl_jax.evaluation import methods
+
+    methods.parse(method)
+    if any(option is not None for option in of_ours):
+        raise UsageError(
+            f"--model, --experiment and --resize-to are of the method gl, not of {method}; "
+            "leave them out."
+        )
+
+    def filler() -> Any:
+        from gl_jax.inpainting.filling import Filler
+
+        loaded = methods.load(method)
+        blend: Any = "none" if loaded.seamless else "poisson"
+        return Filler(loaded.name, loaded.fill, blend)
+
+    return filler
 
 
 def models() -> None:

@@ -17,7 +17,9 @@ from gl_jax.holes import (
     composite,
     crop,
     example_keys,
+    sample_centered,
     sample_holes,
+    sample_regions,
 )
 
 
@@ -298,6 +300,26 @@ def photographs(seed: int, setting: Setting) -> np.ndarray:
 @EVERY
 @many
 @given(seed=keys)
+def test_regions_are_one_for_the_batch_and_a_fifth_to_three_tenths_of_the_image():
+    keys = jax.random.split(jax.random.key(0), 2)
+    sample = jax.jit(lambda key: sample_regions(keys, (128, 128), key, local_size=64))
+    masks = [np.asarray(sample(jax.random.key(seed)).mask) for seed in range(8)]
+    for mask in masks:
+        assert mask.shape == (2, 128, 128, 1) and set(np.unique(mask)) == {0, 1}
+        np.testing.assert_array_equal(mask[0], mask[1])
+        assert 0.2 <= mask.mean() <= 0.3
+    assert not np.array_equal(masks[0], masks[1])
+
+
+def test_a_centered_hole_is_the_same_in_every_image():
+    keys = jax.random.split(jax.random.key(0), 2)
+    mask, corner = sample_centered(keys, (16, 20), size=4, local_size=8)
+    expected = np.zeros((2, 16, 20, 1))
+    expected[:, 6:10, 8:12] = 1
+    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(corner, [[4, 6], [4, 6]])
+
+
 def test_composite_is_the_photograph_to_the_bit_outside_the_hole(setting, seed):
     masks, _, _ = sampled(seed, setting)
     images, completed = photographs(0, setting), photographs(1, setting)

@@ -19,15 +19,19 @@ import numpy as np
 from gl_jax import parallel, texture
 from gl_jax.config import UsageError
 from gl_jax.evaluation import distances, inception, mask_list, results
+from gl_jax.evaluation.baselines import Baseline, Image
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import KINDS
 from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
+from gl_jax.evaluation.methods import OURS, Method, load, of_model, parse
+from gl_jax.evaluation.methods import notes as notes_on
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,
     Reader,
     Selection,
     hole_notes,
+    one_line,
     require_at_least,
     unreadable_notes,
 )
@@ -62,6 +66,7 @@ def run(
     output: Path,
     *,
     experiment: Path | None = None,
+    method: str = OURS,
     fid_weights: Path | None = None,
     lpips_weights: tuple[Path, ...] = (),
     batch_size: int = 8,
@@ -70,7 +75,9 @@ def run(
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
+    `model` and `experiment` are those of `gl_jax.load`. A `method` other than ours, as
+    `methods.parse` has it, is measured instead; if it fails on a photograph, that is left
+    out and named. `batch_size` photographs at once
     are on each device. The sheet shows the first `sheet_rows` photographs.
 
     The same call again goes on after an interruption. Without their weights LPIPS, and
@@ -82,7 +89,7 @@ def run(
     """
     selection.check()
     require_at_least("batch_size", batch_size, 1)
-    loaded = completer.load_model(model, experiment)
+    loaded, other = _measured(method, model, experiment)
     source = selection.open()
     mmediting = selection.protocol == "mmediting"
     size = IMAGE_SIZE if mmediting else _trained_size(loaded)
@@ -95,27 +102,31 @@ def run(
         )
     networks = load_networks(fid_weights, lpips_weights, side)
     settings = {
-        "model": fingerprint(loaded), "photographs": source.fingerprint(),
+        "model": _fingerprint(loaded, other), "photographs": source.fingerprint(),
         **_settings(selection, entries), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(loaded, networks, raw_l1=mmediting)
+    scorer = Scorer(None if other else loaded, networks, raw_l1=mmediting)
     reader = Reader(source, side)
-    batches = _Batches(scorer, reader, batch_size, texture.patches_each(count), log)
+    batches = _Batches(
+        scorer, reader, other.fill if other else None, batch_size,
+        texture.patches_each(count), log,
+    )  # fmt: skip
     rows, arrays = _measure_share(batches, entries, settings, output)
     rows, arrays, unreadable = _gathered(rows, arrays, reader.unreadable)
     if not rows:
         raise UsageError(
-            f"no photograph can be read; {next(iter(unreadable.values()))}"
+            f"no photograph can be read and completed; {next(iter(unreadable.values()))}"
         )
     notes = [
         *networks.notes,
         *selection.left_out(source),
         *hole_notes(selection, entries),
+        *(notes_on(other, side) if other else []),
         *unreadable_notes(unreadable),
     ]
     sets, distance = _of_sets(rows, arrays, notes)
     result = Evaluation(
-        settings | _labels(selection, output, model, loaded.name),
+        settings | _labels(selection, output, model, loaded, other),
         tuple(entries), rows,
         EVALUATION_COLUMNS | (LPIPS_COLUMN if "lpips" in settings else {}),
         sets, SET_COLUMNS | (FEATURE_COLUMNS if "fid" in settings else {}),
@@ -130,9 +141,31 @@ def run(
     return result
 
 
-def _trained_size(model: Model) -> int:
+def _measured(
+    method: str, model: str | Path | None, experiment: Path | None
+) -> tuple[Model | None, Method | None]:
+    """Returns the model that is measured, and the method if it is not ours; one at least."""
+    if method == OURS:
+        loaded = completer.load_model(model, experiment)
+        return loaded, of_model(loaded)
+    parse(method)
+    if model is not None or experiment is not None:
+        raise UsageError(
+            f"--model and --experiment are of the method gl, not of {method}; leave them "
+            "out."
+        )
+    other = load(method)
+    return other.model, other
+
+
+def _fingerprint(model: Model | None, method: Method | None) -> str:
+    name = f"{method.name} " if method else ""
+    return name + (fingerprint(model) if model else "")
+
+
+def _trained_size(model: Model | None) -> int:
     """Returns the side of the model's training, or the paper's."""
-    trained = model.training.get("image size")
+    trained = model.training.get("image size") if model else None
     if isinstance(trained, int) and trained >= SMALLEST:
         return trained
     return IMAGE_SIZE
@@ -153,10 +186,16 @@ def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _labels(
-    selection: Selection, output: Path, model: str | Path | None, name: str
+    selection: Selection,
+    output: Path,
+    model: str | Path | None,
+    loaded: Model | None,
+    method: Method | None,
 ) -> dict[str, Any]:
     """Returns the settings that only explain, among them the command of a rerun."""
     label = "the shipped model" if model is None else f"model {model}"
+    label = f"method {method.name}" if method and model is None else label
+    name = loaded.name if loaded else ""
     words = ["gl-jax", "evaluate", "--model", "MODEL", "--data", selection.data]
     words += ["--masks", str(output / "masks.jsonl"), "--output", "FOLDER"]
     words += ["--protocol", "mmediting"] if selection.protocol == "mmediting" else []
@@ -235,12 +274,14 @@ class _Batches:
         self,
         scorer: Scorer,
         reader: Reader,
+        fill: Baseline | None,
         batch_size: int,
         patches: int,
         log: Callable[[str], None],
     ) -> None:
         self._scorer = scorer
         self._reader = reader
+        self._fill = fill
         self._size = batch_size * scorer.devices
         self._patches = patches
         self._log = log
@@ -283,7 +324,10 @@ class _Batches:
         journal: Journal,
         records: ArrayRecords,
     ) -> None:
-        scores, count = self._scores(photographs), len(photographs)
+        photographs, completed = self._completed(photographs)
+        if not photographs:
+            return
+        scores, count = self._scores(photographs, completed), len(photographs)
         measured = {
             (entry.seed, entry.index): {
                 name: float(values[number]) for name, values in scores.values.items()
@@ -306,9 +350,37 @@ class _Batches:
             journal.add({"seed": seed, "index": index, "values": row})
         rows |= measured
 
-    def _scores(self, photographs: list[Photograph]) -> Scores:
+    def _completed(
+        self, photographs: list[Photograph]
+    ) -> tuple[list[Photograph], list[Image] | None]:
+        """Completes photographs by a method other than ours, without those it fails on."""
+        if self._fill is None:
+            return photographs, None
+        done, completed = [], []
+        for photograph in photographs:
+            entry = photograph.entry
+            try:
+                completed.append(self._fill(photograph.image, entry.mask()))
+            except ImportError as error:
+                raise UsageError(
+                    f"the method misses a library: {one_line(error)}"
+                ) from error
+            except Exception as error:
+                name = f"{self._reader.name(entry)} of seed {entry.seed}"
+                self._reader.unreadable[name] = f"{name}: {one_line(error)}"
+                continue
+            done.append(photograph)
+        return done, completed
+
+    def _scores(
+        self, photographs: list[Photograph], completed: list[Image] | None
+    ) -> Scores:
         """Scores a batch, filled up to its size with the last picture."""
-        full = [*photographs, *[photographs[-1]] * (self._size - len(photographs))]
+        missing = self._size - len(photographs)
+        full = [*photographs, *[photographs[-1]] * missing]
+        given = None
+        if completed is not None:
+            given = np.stack([*completed, *[completed[-1]] * missing])
         masks = [entry.mask() for entry, _ in full]
         where = [
             texture.places(mask, entry.index, patches=self._patches)
@@ -318,6 +390,7 @@ class _Batches:
             np.stack([image for _, image in full]),
             np.stack(masks),
             Places.stacked(where),
+            given,
         )
 
     def tiles(self, result: Evaluation, count: int) -> list[list[Tile]]:
@@ -328,7 +401,8 @@ class _Batches:
         for _, photographs in self._reader.batches(measured[:count], size):
             if not photographs:
                 continue
-            composites = self._scores(photographs).composite[: len(photographs)]
+            composites = self._scores(*self._completed(photographs)).composite
+            composites = composites[: len(photographs)]
             for photograph, composite in zip(photographs, composites, strict=True):
                 key = photograph.entry.seed, photograph.entry.index
                 psnr = result.rows[key]["hole_psnr_db"]

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,9 +123,12 @@ class _Weights(NamedTuple):
 class Scorer:
     """Completes batches with a model and measures them, on all devices of this host."""
 
-    def __init__(self, model: Model, networks: Networks, *, raw_l1: bool) -> None:
+    def __init__(
+        self, model: Model | None, networks: Networks, *, raw_l1: bool
+    ) -> None:
         """Puts the weights onto every device of this host.
 
+        Without a model it measures what is completed already.
         With `raw_l1` the L1 in the hole is that of the network's own output in [0, 1],
         before it is rounded to 8 bits.
         """
@@ -133,8 +137,12 @@ class Scorer:
         """Batches are multiples of this."""
         self.measures_features = networks.inception is not None
         distance = networks.lpips
-        network = model.network(compilation.ops())
-        network, variables = inference.fold(network, model.variables)
+        complete = None
+        variables: dict[str, Any] = {}
+        if model is not None:
+            network = model.network(compilation.ops())
+            network, variables = inference.fold(network, model.variables)
+            complete = functools.partial(_completed, network, model.convention)
         self._weights = self._devices.replicate(
             _Weights(
                 variables,
@@ -142,33 +150,45 @@ class Scorer:
                 networks.inception.arrays if networks.inception else {},
             )
         )
-        self._score = jax.jit(
-            functools.partial(_score, network, model.convention, raw_l1, distance)
-        )
+        self._score = jax.jit(functools.partial(_score, complete, raw_l1, distance))
 
-    def __call__(self, images: Images, masks: Masks, places: Places) -> Scores:
-        """Completes and measures; the batch is a multiple of the number of devices."""
-        batch = (images, masks[..., None], *places)
+    def __call__(
+        self,
+        images: Images,
+        masks: Masks,
+        places: Places,
+        completed: Images | None = None,
+    ) -> Scores:
+        """Completes and measures; the batch is a multiple of the number of devices.
+
+        Without a model `completed` are the pictures to measure.
+        """
+        given = images if completed is None else completed
+        batch = (images, given, masks[..., None], *places)
         sharded = [self._devices.shard(np.asarray(array)) for array in batch]
         return Scores(*jax.device_get(self._score(self._weights, *sharded)))
 
 
 def _score(
-    network: nn.Module,
-    convention: Convention,
+    complete: Callable[..., Float[Array, "b h w 3"]] | None,
     raw_l1: bool,
     distance: lpips.Lpips | None,
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
+    given: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
     patches: Int[Array, "devices n levels patches 2"],
     squares: Int[Array, "devices n 2"],
 ) -> tuple[dict[str, Array], Array, Array, Array | None]:
     """Returns the arrays of `Scores`."""
-    batch = (images, masks, patches, squares)
-    images, masks, patches, squares = (x.reshape(-1, *x.shape[2:]) for x in batch)
+    batch = (images, given, masks, patches, squares)
+    images, given, masks, patches, squares = (
+        x.reshape(-1, *x.shape[2:]) for x in batch
+    )
     truth = images.astype(jnp.float32)
-    completed = _completed(network, convention, weights.network, truth / 255, masks)
+    completed = given.astype(jnp.float32) / 255
+    if complete is not None:
+        completed = complete(weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
     values = image_metrics(levels, truth) | {
         f"hole_{name}": value

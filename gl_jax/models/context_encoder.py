@@ -5,6 +5,8 @@ DCGAN's generator decodes that: into the middle of the photograph, or the whole 
 channel-wise layer of the paper's text is not in that code. Its discriminator is DCGAN's.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -52,7 +54,7 @@ class ContextEncoder(nn.Module):
                 f"these are {inputs.shape[1]}x{inputs.shape[2]}."
             )
         colors = inputs[..., :3]
-        shared = {
+        shared: dict[str, Any] = {
             "norm_order": self.norm_order,
             "dtype": self.dtype,
             "axis_name": self.axis_name,

@@ -19,7 +19,7 @@ from gl_jax.experiment import Experiment
 from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
 from gl_jax.models.context_encoder import ContextEncoder
-from gl_jax.models.dcgan import Discriminator, Generator
+from gl_jax.models.dcgan import Discriminator, Generator, channels
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
@@ -162,7 +162,13 @@ class ContextEncoderArchitecture(_Shaped):
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module, built of these operations."""
-        _require_sane(self.width, self.size, self.predicted, self.bottleneck)
+        _require_sane(self.width)
+        _require_columns(self.size, self.predicted)
+        if self.predicted > self.size or self.bottleneck < 1:
+            raise UsageError(
+                f"predicted (={self.predicted}) must be at most size (={self.size}), and "
+                f"bottleneck (={self.bottleneck}) at least 1."
+            )
         return ContextEncoder(
             self.size, self.predicted, self.bottleneck, self.width, self.norm_order,
             ops=ops,
@@ -185,7 +191,10 @@ class GeneratorArchitecture(_Shaped):
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module, built of these operations."""
-        _require_sane(self.width, self.size, self.codes)
+        _require_sane(self.width)
+        _require_columns(self.size)
+        if self.codes < 1:
+            raise UsageError(f"codes (={self.codes}) must be at least 1.")
         return Generator(self.size, self.codes, self.width, self.norm_order, ops=ops)
 
     def tree(self) -> Tree:
@@ -205,7 +214,8 @@ class PlainDiscriminatorArchitecture(_Shaped):
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """The module, built of these operations."""
-        _require_sane(self.width, self.size)
+        _require_sane(self.width)
+        _require_columns(self.size)
         return Discriminator(self.size, self.width, self.norm_order, ops=ops)
 
     def tree(self) -> Tree:
@@ -360,3 +370,12 @@ def _require_sane(width: float, *sizes: int) -> None:
     for size in sizes:
         if not 8 <= size <= 4096:
             raise UsageError(f"a discriminator's size (={size}) must be in [8, 4096].")
+
+
+def _require_columns(*sizes: int) -> None:
+    """Refuses sides of images from which halving does not lead to 4x4 pixels."""
+    for size in sizes:
+        try:
+            channels(size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
