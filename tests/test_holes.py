@@ -297,9 +297,6 @@ def photographs(seed: int, setting: Setting) -> np.ndarray:
     return np.random.RandomState(seed).uniform(size=shape).astype(np.float32)
 
 
-@EVERY
-@many
-@given(seed=keys)
 def test_regions_are_one_for_the_batch_and_a_fifth_to_three_tenths_of_the_image():
     keys = jax.random.split(jax.random.key(0), 2)
     sample = jax.jit(lambda key: sample_regions(keys, (128, 128), key, local_size=64))
@@ -320,6 +317,9 @@ def test_a_centered_hole_is_the_same_in_every_image():
     np.testing.assert_array_equal(corner, [[4, 6], [4, 6]])
 
 
+@EVERY
+@many
+@given(seed=keys)
 def test_composite_is_the_photograph_to_the_bit_outside_the_hole(setting, seed):
     masks, _, _ = sampled(seed, setting)
     images, completed = photographs(0, setting), photographs(1, setting)

@@ -21,8 +21,6 @@ OURS = "gl"
 class Learned(NamedTuple):
     """A method with a network of one size."""
 
-    module: str
-    """The network's, as its weights file names it."""
     experiment: str
     """File that trains one."""
     blends: bool = False
@@ -30,8 +28,8 @@ class Learned(NamedTuple):
 
 
 LEARNED: Mapping[str, Learned] = {
-    "context_encoder": Learned("ContextEncoder", "experiments/context_encoder.py"),
-    "semantic": Learned("Generator", "experiments/dcgan.py", blends=True),
+    "context_encoder": Learned("experiments/context_encoder.py"),
+    "semantic": Learned("experiments/dcgan.py", blends=True),
 }
 
 
@@ -100,22 +98,23 @@ def load(word: str) -> Method:
     method = of_model(model)
     if method is None or method.name != name:
         raise UsageError(
-            f"method {name}: {weights} holds the network {model.architecture.module}, and "
-            f"{LEARNED[name].module} is needed; {LEARNED[name].experiment} trains one."
+            f"method {name}: {weights} holds a {model.architecture.module}, another "
+            f"network than it needs; {LEARNED[name].experiment} trains one."
         )
     return method
 
 
 def of_model(model: "Model") -> Method | None:
     """Returns the method that a model is the network of; None for one like ours."""
-    for name, kind in LEARNED.items():
-        if model.architecture.module != kind.module:
-            continue
-        room = importlib.import_module(f"gl_jax.evaluation.baselines.{name}")
-        fill = fair(getattr(room, name)(model))
-        side = model.architecture.size  # type: ignore[union-attr]
-        return Method(name, fill, kind.blends, model, side)
-    return None
+    from gl_jax.weights.architectures import METHODS
+
+    name = METHODS.get(type(model.architecture))
+    if name is None:
+        return None
+    room = importlib.import_module(f"gl_jax.evaluation.baselines.{name}")
+    fill = fair(getattr(room, name)(model))
+    side = model.architecture.size  # type: ignore[union-attr]
+    return Method(name, fill, LEARNED[name].blends, model, side)
 
 
 def notes(method: Method, side: int) -> list[str]:

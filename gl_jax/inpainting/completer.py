@@ -30,7 +30,7 @@ from gl_jax.inpainting import filling, inputs, masks, regions
 from gl_jax.inpainting.filling import Blend
 from gl_jax.inpainting.inputs import ImageLike, Notify
 from gl_jax.models import inference
-from gl_jax.weights import native
+from gl_jax.weights import architectures, native
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
@@ -65,9 +65,6 @@ def _require_no_fork() -> None:
             "each."
         )
 
-
-OF_METHODS = {"ContextEncoder": "context_encoder", "Generator": "semantic"}
-"""Networks that complete no photograph by themselves, and the methods that use them."""
 
 FAR_LARGER = 2
 """Times the largest trained hole from which on a hole is completed coarsely first."""
@@ -166,11 +163,11 @@ class Completer:
         """Puts the model onto the device; programs are compiled when first needed."""
         global _started
         _require_no_fork()
-        if model.architecture.module in OF_METHODS:
+        method = architectures.METHODS.get(type(model.architecture))
+        if method is not None:
             raise UsageError(
                 f"{model.name or 'the model'} is a {model.architecture.module}, which "
-                "completes by a method of its own: give it as --method "
-                f"{OF_METHODS[model.architecture.module]}=FILE."
+                f"completes by a method of its own: give it as --method {method}=FILE."
             )
         _started = True
         network = model.network(compilation.ops())

@@ -240,6 +240,13 @@ MADE: dict[Role, tuple[Any, ...]] = {
 """The architectures of gl_jax's own networks; a file that names no module has the first."""
 
 
+METHODS: dict[type, str] = {
+    ContextEncoderArchitecture: "context_encoder",
+    GeneratorArchitecture: "semantic",
+}
+"""Networks of one size, and the methods of `evaluation` that complete photographs by them."""
+
+
 def of_network(
     network: nn.Module,
     role: Role,
