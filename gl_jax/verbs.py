@@ -295,7 +295,7 @@ def complete(
     invert_mask: bool = False,
     dilate: int = 0,
     feather: int = 0,
-    blend: Literal["poisson", "none"] | None = None,
+    blend: Literal["auto", "poisson", "none"] = "auto",
     resize_to: int | None = None,
     concat: bool = False,
     patch_only: bool = False,
@@ -329,8 +329,8 @@ def complete(
         invert_mask: Complete the pixels that are not marked, and keep the marked ones.
         dilate: Widen the hole by this many pixels.
         feather: Fade the completion into the photo over this many pixels around the hole.
-        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it, the
-            default of methods whose pictures have no seam.
+        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it;
+            `auto` is poisson, but none for methods whose pictures have no seam.
         resize_to: Pixels of the longer side at which holes far larger than the trained
             ones are completed, then enlarged; 0 keeps their size. By default the
             training's.

@@ -86,8 +86,8 @@ class Holes:
 class Look:
     """How the holes are completed, and what is written."""
 
-    blend: Literal["poisson", "none"] | None = None
-    """By default that of the method."""
+    blend: Literal["auto", "poisson", "none"] = "auto"
+    """`auto` is what suits the method."""
     feather: int = 0
     resize_to: int | None = None
     concat: bool = False
@@ -276,7 +276,7 @@ def _complete(
     result = completer.complete_photo(
         photo,
         hole,
-        blend=look.blend or completer.default_blend,
+        blend=completer.default_blend if look.blend == "auto" else look.blend,
         feather=look.feather,
         resize_to=look.resize_to,
         opaque=holes.from_own_alpha,
