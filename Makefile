@@ -5,10 +5,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench bench-smoke bench-gpu reproduce soak audit clean
+.PHONY: help demo serve test lint format bench bench-smoke bench-gpu reproduce soak audit clean
 
 help:
 	@echo "make demo    complete photographs, train on others and compare, 5 to 7 minutes"
+	@echo "make serve   the same in the browser: paint over what should go"
 	@echo "make test    lint, formatting, types and all tests"
 	@echo "make lint    lint, formatting and types only"
 	@echo "make format  format and sort imports"
@@ -38,6 +39,11 @@ help:
 	@$(PIP) install --editable '.[dev]'
 	@touch $@
 
+.venv/.serve: .venv/.run
+	@echo "Installing what the page in the browser needs ..."
+	@$(PIP) install --editable '.[serve]'
+	@touch $@
+
 .venv/.bench: .venv/.run
 	@echo "Installing what the benchmarks need ..."
 	@$(PIP) install --editable '.[bench]'
@@ -57,6 +63,12 @@ demo: .venv/.run
 	@echo "Losses over the steps:                          runs/quickstart/curves.png"
 	@echo "The same photographs during the training:       runs/quickstart/samples/"
 	@echo "Every number, one line a step:                  runs/quickstart/metrics.jsonl"
+
+# By default with the two photographs that scikit-learn brings along.
+PHOTOS ?= $$($(BIN)/python -c "import sklearn; print(*sklearn.__path__)")/datasets/images
+
+serve: .venv/.serve
+	$(BIN)/gl-jax serve $(PHOTOS)
 
 test: lint
 	$(BIN)/pytest -q -m "not soak" --numprocesses auto --maxprocesses 8 --dist worksteal

@@ -307,7 +307,7 @@ def from_words(hint: Any, words: Sequence[str], name: str) -> Any:
         given = f"not {len(words)}: {' '.join(words)}" if words else "and got none"
         raise UsageError(f"{name} takes {describe(hint)}, {given}.")
     of_text = kind.type in (str, Path) or kind.origin is Literal
-    if of_text or str in kind.arguments:
+    if of_text or {str, Path} & {*kind.arguments}:
         values: list[Any] = list(words)
     else:
         values = [_number(word) for word in words]

@@ -1,4 +1,4 @@
-"""How close a completed image is to its target: L1, PSNR, SSIM, MS-SSIM, sharpness.
+"""How close a completed image is to its target: L1, PSNR, (MS-)SSIM, VIF, sharpness.
 
 Every function takes batches (B, H, W, C) and returns one float32 value per image, over
 the whole image or, where a mask [B, H, W, 1] (1 = missing) is given, over its hole
@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from gl_jax.images.photo import LUMA
+
 Images = Num[Array, "b h w c"] | Num[np.ndarray, "b h w c"]
 Mask = (
     Num[Array, "b h w 1"]
@@ -36,6 +38,14 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003, table 1)."""
 MS_SSIM_MIN_SIZE = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
 """176: the coarsest of the five scales still has to hold one whole window."""
+VIF_WINDOWS = (17, 9, 5, 3)
+"""Sides of the Gaussian windows of the four scales, finest first; sigma is a fifth."""
+VIF_NOISE = 2.0
+"""Variance of the noise of vision, in levels of 255 squared (the authors' value)."""
+VIF_FLAT = 1e-8
+"""Variance in levels of 255 squared that rounding to float32 makes."""
+VIF_MIN_SIZE = 41
+"""The coarsest of the four scales still has to hold one whole window."""
 
 
 def l1(
@@ -111,6 +121,23 @@ def ms_ssim(
     return jnp.mean(per_channel, axis=1)
 
 
+def vif(images: Images, targets: Images, *, max_value: Range = 1.0) -> Values:
+    """Visual information fidelity: the target's information that is left in the image.
+
+    1 for equal images, 0 if nothing of the target is seen, above 1 for one of more
+    contrast; NaN for a target of one colour. In the pixel domain over four scales, as
+    vifp_mscale.m of Sheikh and Bovik ("Image Information and Visual Quality", 2006), of
+    the brightness after BT.601, at positions whose window lies inside the image. Raises
+    ValueError for images below 41 pixels, or with neither 1 nor 3 channels.
+    """
+    x, y, _, scale = _prepare(images, targets, None, max_value)
+    _require_size(x, VIF_MIN_SIZE, "VIF needs images of at least {} pixels")
+    if x.shape[3] not in (1, 3):
+        raise ValueError(f"VIF is of 1 or 3 channels; these have {x.shape[3]}.")
+    factor = 255 / scale
+    return _visual_information(_brightness(x) * factor, _brightness(y) * factor)
+
+
 def sharpness(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
@@ -184,7 +211,8 @@ def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
       (2 cov(x, y) + C2) / (vx + vy + C2) = 1 - vd / (vx + vy + C2)
     so that no covariance is needed and equal images give exactly 1.
     """
-    mean, variance = _local_moments(jnp.concatenate([x, y, x - y], axis=-1))
+    taps = _gaussian(SSIM_WINDOW, SSIM_SIGMA)
+    mean, variance = _local_moments(jnp.concatenate([x, y, x - y], axis=-1), taps)
     mean_x, mean_y, mean_d = jnp.split(mean, 3, axis=-1)
     variance_x, variance_y, variance_d = jnp.split(variance, 3, axis=-1)
     power = jnp.square(mean_x) + jnp.square(mean_y)
@@ -193,8 +221,29 @@ def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
     return luminance, structure
 
 
-def _local_moments(x: Array) -> tuple[Array, Array]:
-    """Mean and variance under the Gaussian window, one axis after the other.
+@jax.jit
+def _visual_information(x: Array, y: Array) -> Array:
+    """VIF of x, for the target y, of one channel in levels of 255."""
+    seen = total = jnp.zeros((), jnp.float32)
+    for level, side in enumerate(VIF_WINDOWS):
+        taps = _gaussian(side, side / 5)
+        if level:
+            x, y = (_blurred(a, taps)[:, ::2, ::2] for a in (x, y))
+        _, variances = _local_moments(jnp.concatenate([x, y, x - y], axis=-1), taps)
+        variance_x, variance_y, variance_d = jnp.split(variances, 3, axis=-1)
+        covariance = (variance_x + variance_y - variance_d) / 2
+        # The image is modelled as gain * target + noise. A negative gain shows nothing.
+        gain = jnp.where(variance_y > VIF_FLAT, covariance / variance_y, 0.0)
+        gain = jnp.maximum(gain, 0.0)
+        noise = jnp.maximum(variance_x - gain * covariance, 0.0)
+        signal = jnp.square(gain) * variance_y / (noise + VIF_NOISE)
+        seen += _pixel_sum(jnp.log1p(signal))
+        total += _pixel_sum(jnp.log1p(variance_y / VIF_NOISE))
+    return (seen / total)[:, 0, 0, 0]
+
+
+def _local_moments(x: Array, taps: list[float]) -> tuple[Array, Array]:
+    """Mean and variance under a window, one axis after the other.
 
     The usual E[x^2] - E[x]^2 cancels in float32 where the image is bright and flat (an
     error of 4e-4 in SSIM). Here the variance of a window is the mean of its rows'
@@ -202,33 +251,51 @@ def _local_moments(x: Array) -> tuple[Array, Array]:
     """
     mean, variance = x, jnp.zeros_like(x)
     for axis in (1, 2):
-        means, variances = _shifts(mean, axis), _shifts(variance, axis)
-        mean = _weighted(means)
+        means, variances = (_shifts(a, axis, len(taps)) for a in (mean, variance))
+        mean = _weighted(means, taps)
         variance = _weighted(
-            [v + jnp.square(m - mean) for m, v in zip(means, variances, strict=True)]
+            [v + jnp.square(m - mean) for m, v in zip(means, variances, strict=True)],
+            taps,
         )
     return mean, variance
 
 
-def _shifts(x: Array, axis: int) -> list[Array]:
-    """The 11 views of `x` under the taps of the window, whole windows only."""
-    length = x.shape[axis] - SSIM_WINDOW + 1
+def _blurred(x: Array, taps: list[float]) -> Array:
+    """The mean under a window, one axis after the other."""
+    for axis in (1, 2):
+        x = _weighted(_shifts(x, axis, len(taps)), taps)
+    return x
+
+
+def _shifts(x: Array, axis: int, window: int) -> list[Array]:
+    """The views of `x` under the taps of the window, whole windows only."""
+    length = x.shape[axis] - window + 1
     return [
-        jax.lax.slice_in_dim(x, tap, tap + length, axis=axis)
-        for tap in range(SSIM_WINDOW)
+        jax.lax.slice_in_dim(x, tap, tap + length, axis=axis) for tap in range(window)
     ]
 
 
-def _weighted(views: list[Array]) -> Array:
+def _weighted(views: list[Array], taps: list[float]) -> Array:
     # Sums instead of a convolution: exact float32 on every device, where convolutions
     # may round their operands to fewer bits.
-    centre = SSIM_WINDOW // 2
-    taps = [
-        math.exp(-0.5 * ((i - centre) / SSIM_SIGMA) ** 2) for i in range(SSIM_WINDOW)
-    ]
     return sum(
-        (view * (tap / sum(taps)) for view, tap in zip(views, taps, strict=True)),
+        (view * tap for view, tap in zip(views, taps, strict=True)),
         start=jnp.zeros_like(views[0]),
+    )
+
+
+def _gaussian(side: int, sigma: float) -> list[float]:
+    """The weights of a window along one axis, of sum 1."""
+    taps = [math.exp(-0.5 * ((i - side // 2) / sigma) ** 2) for i in range(side)]
+    return [tap / sum(taps) for tap in taps]
+
+
+def _brightness(x: Array) -> Array:
+    """BT.601's brightness of colours, one channel; grey stays as it is."""
+    if x.shape[3] == 1:
+        return x
+    return jnp.sum(
+        x * jnp.asarray(LUMA, jnp.float32).reshape(1, 1, 1, 3), 3, keepdims=True
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
 from gl_jax.experiment import Experiment, load_experiment
+from gl_jax.study import Kind
 
 
 def train(
@@ -80,8 +81,10 @@ def compare(
     model: str | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
-    masks: str = "box",
+    masks: str | None = None,
     methods: tuple[str, ...] = ("gl", "mean", "telea"),
+    metrics: tuple[str, ...] | None = None,
+    protocol: Literal["own", "yeh"] = "own",
     count: int = 8,
     image_size: int | None = None,
     seed: int = 0,
@@ -97,12 +100,18 @@ def compare(
             name of a shipped model; by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: `box`, one rectangle as in the paper's training, anywhere; `center`, a
-            square in the middle; `freeform`, brush strokes; or a folder with a mask for
-            each photograph, of its name, white = missing.
+        masks: `box`, the default, one rectangle as in the paper's training; `center`, a
+            square in the middle; `freeform`, brush strokes; `half`; `pattern`, blobs;
+            `random`, single pixels, 80 % or as in `random:0.25`; `lama-thin`,
+            `lama-medium`, `lama-thick`, `mat-small`, `mat-large`, at 256 or 512 pixels;
+            or a folder with a mask for each photograph, of its name, white = missing.
         methods: Names, separated by spaces or commas: `gl` is the network of `model`,
             `context_encoder=FILE` and `semantic=FILE` are other networks, the path of a
             further model is a method, too; a wrong name prints all.
+        metrics: Names, separated by spaces or commas, by default all without weights: l1,
+            psnr, ssim, ms_ssim, vif, sharpness, texture.
+        protocol: `yeh` prints PSNR at 64 pixels under four kinds of masks beside the
+            published table of semantic inpainting.
         count: Number of photographs, spread evenly over the set.
         image_size: Side of the squares in pixels; by default that of the model's
             training, and 256 without a model.
@@ -111,13 +120,24 @@ def compare(
         data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
     """
     from gl_jax.evaluation import compare as comparison
+    from gl_jax.evaluation import yeh
     from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.results import Comparison
 
-    names = tuple(name for word in methods for name in word.split(",") if name)
     selection = Selection(
-        data, masks, "own", (seed,), count, image_size, split, data_dir
+        data, masks or "box", protocol, (seed,), count, image_size, split, data_dir
     )
-    comparison.run(model, selection, names, output, experiment=experiment)
+
+    def measure(selection: Selection, output: Path) -> Comparison:
+        return comparison.run(
+            model, selection, _names(methods), output, experiment=experiment,
+            metrics=None if metrics is None else _names(metrics),
+        )  # fmt: skip
+
+    if protocol == "yeh" and masks is None:
+        yeh.run(measure, selection, output)
+    else:
+        measure(selection, output)
 
 
 def evaluate(
@@ -127,8 +147,9 @@ def evaluate(
     model: str | None = None,
     experiment: Path | None = None,
     data: str = "bundled",
-    masks: str = "box",
+    masks: str | None = None,
     protocol: Protocol = "own",
+    metrics: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
     count: int | None = None,
     image_size: int | None = None,
@@ -153,14 +174,19 @@ def evaluate(
             by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: `center`, `box`, `freeform`, a folder with a mask for each photograph
-            (of its name, white = missing), or the masks.jsonl of another evaluation.
-        protocol: `mmediting` crops and masks like that project's published table.
+        masks: A kind as in `compare`, by default the protocol's or `box`; a folder with a
+            mask for each photograph (of its name, white = missing); or the masks.jsonl of
+            another evaluation.
+        protocol: Squares, masks and metrics as in published tables: `mmediting`, `lama`,
+            `mat`, and `yeh`, which prints PSNR under four kinds of masks beside its own.
+        metrics: Names, separated by spaces or commas, by default the protocol's or all
+            whose weights are given: l1, psnr, ssim, ms_ssim, vif, sharpness, texture;
+            lpips; fid, kid, precision, ids (P-IDS, U-IDS). evaluation.md says their cost.
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
         image_size: Side of the squares in pixels; by default that of the training.
-        fid_weights: Inception's weights for FID, KID, precision and recall:
-            pytorch-fid's .pth, or as safetensors.
+        fid_weights: Inception's weights for FID, KID, precision, recall, P-IDS and U-IDS,
+            which share its features: pytorch-fid's .pth, or as safetensors.
         lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
             VGG-16) and its heads.
         split: Split of a bundled or TFDS source; all of a folder is taken.
@@ -173,17 +199,33 @@ def evaluate(
     """
     _join(coordinator, process_count, process_id, distributed)
     from gl_jax.evaluation import evaluate as evaluation
+    from gl_jax.evaluation import yeh
     from gl_jax.evaluation.photographs import Selection
+    from gl_jax.evaluation.protocol import default_masks
+    from gl_jax.evaluation.results import Evaluation
 
     files = tuple(Path(name) for name in (lpips_weights or "").split(",") if name)
     selection = Selection(
-        data, masks, protocol, seeds, count, image_size, split, data_dir
-    )
-    evaluation.run(
-        model, selection, output, experiment=experiment, method=method,
-        fid_weights=fid_weights,
-        lpips_weights=files, batch_size=batch_size,
+        data, masks or default_masks(protocol), protocol, seeds, count, image_size,
+        split, data_dir,
     )  # fmt: skip
+
+    def measure(selection: Selection, output: Path) -> Evaluation:
+        return evaluation.run(
+            model, selection, output, experiment=experiment, method=method,
+            metrics=None if metrics is None else _names(metrics),
+            fid_weights=fid_weights, lpips_weights=files, batch_size=batch_size,
+        )  # fmt: skip
+
+    if protocol == "yeh" and masks is None:
+        yeh.run(measure, selection, output)
+    else:
+        measure(selection, output)
+
+
+def _names(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names that are separated by spaces or commas."""
+    return tuple(name for word in words for name in word.split(",") if name)
 
 
 def convert(
@@ -204,10 +246,10 @@ def convert(
             contain it; by default config.json beside them.
         dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
     """
-    from gl_jax.weights import layouts, native
+    from gl_jax.weights import conversion, native
 
     _require_other(source, target)
-    native.save(layouts.convert(source, config), target, dtype)
+    native.save(conversion.convert(source, config), target, dtype)
     print(native.describe(native.load(target)))
 
 
@@ -274,9 +316,9 @@ def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
         model: A .safetensors, .t7 or .pth file, or a folder as for `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
-    from gl_jax.weights import layouts
+    from gl_jax.weights import conversion
 
-    print(layouts.describe(model, config))
+    print(conversion.describe(model, config))
 
 
 def complete(
@@ -384,6 +426,49 @@ def _filler(method: str, *of_ours: Any) -> Callable[[], Any] | None:
     return filler
 
 
+def serve(
+    photos: tuple[Path, ...] = (),
+    /,
+    *,
+    model: str | None = None,
+    methods: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 8439,
+    output: Path | None = None,
+    browser: bool = True,
+    max_pixels: int | None = None,
+) -> None:
+    """Open a page in the browser: paint over what should go, and see it gone.
+
+    Args:
+        photos: Photos to begin with, or folders of them; the page opens others, too.
+        model: A weights file, a training run's folder, or the name of a shipped model;
+            by default the shipped one.
+        methods: Other methods that the page offers, separated by commas: further models
+            by their paths, and the names of classical methods; by default all of these.
+        host: Address to listen on. By default only this machine reaches it; 0.0.0.0 lets
+            every machine in its networks open the page with the token.
+        port: Port to listen on; 0 takes one that is free.
+        output: Folder into which the page can save results; no file that is there
+            already is replaced.
+        browser: Open the page in a browser.
+        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+    """
+    try:
+        from gl_jax.serve import server
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"gl-jax serve needs the package {error.name}, which is not installed: "
+            "pip install 'gl-jax[serve]'"
+        ) from error
+    server.run(
+        photos, model=model, methods=methods, host=host, port=port, output=output,
+        browser=browser, max_pixels=max_pixels,
+    )  # fmt: skip
+
+
 def models() -> None:
     """List the models that are shipped, and say how to get others."""
     from gl_jax.inpainting import completer
@@ -401,6 +486,64 @@ def report(*runs: Path, output: Path) -> None:
     from gl_jax.evaluation import report as page
 
     page.report(runs, output)
+
+
+def study(
+    results: tuple[Path, ...] = (),
+    /,
+    *,
+    truth: Path | None = None,
+    output: Path = Path("study"),
+    kind: Kind = "single",
+    participants: int = 40,
+    checks: int = 4,
+    seconds: float | None = None,
+    seed: int = 0,
+    resize_to: int | None = None,
+    evaluate: Path | None = None,
+    may_fail: int = 0,
+) -> None:
+    """Ask people which pictures are photographs: make the page, and evaluate the answers.
+
+    Args:
+        results: Folders of completed pictures, as `complete` writes them, or `compare` its
+            pictures/METHOD; each is a method, which goes by the folder's name.
+        truth: Folder of the photographs, under the same names; of `compare` it is truth/.
+        output: Folder of the study. Hand out `page/` in it, which works from disk and
+            offline; keep key.json, which says which picture is which.
+        kind: `single`, one picture, real or completed? as in the paper, half of them
+            real; `pair`, two pictures, which is the photograph?
+        participants: Orders to prepare, one for each; rounded up so that each method and
+            each photograph come equally often.
+        checks: Attention checks for each participant, with known answers.
+        seconds: Show each picture for so long, then hide it; by default without limit.
+        seed: Seed of the orders: the same seed gives the same page.
+        resize_to: Pixels of the longer side, at most; larger pictures are made smaller.
+        evaluate: Folder of the answers that were sent back. Writes into `output` the
+            shares judged real for each method and photograph, with intervals, the
+            agreement between people, and a figure with the paper's own shares.
+        may_fail: Attention checks that a participant may fail and still count.
+    """
+    if evaluate is not None:
+        if results or truth is not None:
+            raise UsageError(
+                "--evaluate takes the pictures from the study in --output; leave out "
+                "RESULTS and --truth."
+            )
+        from gl_jax.study import evaluation
+
+        evaluation.evaluate(evaluate, output, may_fail=may_fail)
+        return
+    if truth is None:
+        raise UsageError(
+            "gl-jax study needs RESULTS... and --truth PHOTOS, or --evaluate ANSWERS."
+        )
+    from gl_jax.study import make
+
+    make.make(
+        results, truth, output, kind, participants=participants, checks=checks,
+        seconds=seconds, seed=seed, resize_to=resize_to,
+    )  # fmt: skip
 
 
 def _require_other(source: Path, target: Path) -> None:
@@ -429,9 +572,11 @@ VERBS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "evaluate": evaluate,
     "report": report,
+    "study": study,
     "convert": convert,
     "export": export,
     "inspect": inspect_model,
     "complete": complete,
+    "serve": serve,
     "models": models,
 }

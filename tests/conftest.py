@@ -77,15 +77,34 @@ def programs_are_dropped_in_time() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def damage() -> Callable[[Path, str], None]:
+    """Spoils a file: `truncated` to half, `deleted`, or one bit in its middle `flipped`."""
+
+    def spoil(file: Path, fault: str) -> None:
+        content = bytearray(file.read_bytes())
+        if fault == "deleted":
+            file.unlink()
+        elif fault == "truncated":
+            file.write_bytes(content[: len(content) // 2])
+        elif fault == "flipped":
+            content[len(content) // 2] ^= 0x10
+            file.write_bytes(content)
+        else:
+            raise ValueError(fault)
+
+    return spoil
+
+
+@pytest.fixture(scope="session")
 def random_model() -> Callable[..., Any]:
     """Makes a small network with random weights, whole enough for all but good pictures."""
     from gl_jax.weights import native  # after the settings above
 
     def make(width: float, **about: Any) -> native.Model:
-        chance = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         arrays = {}
         for name, shape in native.Architecture(width).shapes().items():
-            values = chance.normal(0, 1, shape)
+            values = rng.normal(0, 1, shape)
             if name.endswith("kernel"):
                 values *= np.sqrt(2 / np.prod(shape[:-1]))
             elif name.endswith(("var", "scale")):

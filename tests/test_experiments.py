@@ -18,9 +18,11 @@ FILES = sorted(FOLDER.glob("*.py"))
 ABLATION = ("mse", "global", "local", "both")
 REFERENCES = [str(file) for file in FILES if file.stem != "ablation"]
 REFERENCES += [f"{FOLDER / 'ablation.py'}:{name}" for name in ABLATION]
-REFERENCES += [f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "joint")]
 REFERENCES += [
     f"{FOLDER / 'context_encoder.py'}:{name}" for name in ("center", "random")
+]
+REFERENCES += [
+    f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "larger", "joint")
 ]
 
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
+from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from gl_jax.data.tfds import tensorflow
-from gl_jax.metrics import l1, ms_ssim, psnr, sharpness, ssim
+from gl_jax.metrics import l1, ms_ssim, psnr, sharpness, ssim, vif
 
 METRICS = [l1, psnr, ssim, ms_ssim]
 
@@ -213,7 +214,8 @@ def test_ssim_has_a_finite_gradient_at_equal_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "size", "least"), [(ssim, (32, 10), "11"), (ms_ssim, (175, 300), "176")]
+    ("metric", "size", "least"),
+    [(ssim, (32, 10), "11"), (ms_ssim, (175, 300), "176"), (vif, (40, 60), "41")],
 )
 def test_an_image_below_the_least_size_is_refused(
     metric: Any, size: tuple[int, int], least: str
@@ -262,3 +264,61 @@ def test_a_seam_around_the_hole_is_no_sharpness(generator: np.random.Generator) 
     assert float(sharpness(inside, targets, mask)[0]) == 0
     outside = np.where(mask, targets, np.float32(0.9))
     assert float(sharpness(outside, targets, mask)[0]) == 1
+
+
+# --- VIF
+
+
+def vifp(reference: np.ndarray, distorted: np.ndarray) -> float:
+    """vifp_mscale.m of Sheikh and Bovik in float64, by whole two-dimensional windows."""
+    seen = total = 0.0
+    for scale in range(1, 5):
+        side = 2 ** (5 - scale) + 1
+        rows, columns = np.mgrid[:side, :side] - side // 2
+        window = np.exp(-(rows**2 + columns**2) / (2 * (side / 5) ** 2))
+        window /= window.sum()
+
+        def mean(values: np.ndarray, window: np.ndarray = window) -> np.ndarray:
+            return convolve2d(values, window, "valid")
+
+        if scale > 1:
+            reference, distorted = (mean(a)[::2, ::2] for a in (reference, distorted))
+        mu1, mu2 = mean(reference), mean(distorted)
+        var1 = np.maximum(mean(reference**2) - mu1**2, 0)
+        var2 = np.maximum(mean(distorted**2) - mu2**2, 0)
+        both = mean(reference * distorted) - mu1 * mu2
+        gain = both / (var1 + 1e-10)
+        noise = var2 - gain * both
+        gain[var1 < 1e-10], noise[var1 < 1e-10] = 0, var2[var1 < 1e-10]
+        var1[var1 < 1e-10] = 0
+        gain[var2 < 1e-10], noise[var2 < 1e-10] = 0, 0
+        noise[gain < 0] = var2[gain < 0]
+        gain[gain < 0] = 0
+        noise[noise <= 1e-10] = 1e-10
+        seen += np.log10(1 + gain**2 * var1 / (noise + 2)).sum()
+        total += np.log10(1 + var1 / 2).sum()
+    return float(seen / total)
+
+
+def test_vif_is_that_of_its_authors_program(generator: np.random.Generator) -> None:
+    images, targets = pair(generator, 3, 61, 70, 3)
+    images[2] = 255 - targets[2]  # of negative gain
+    targets[1, :40] = 90  # flat in parts
+    expected = [
+        vifp(*((a @ [0.299, 0.587, 0.114]) for a in (target, image)))
+        for target, image in zip(targets, images, strict=True)
+    ]
+    result = vif(images, targets, max_value=255)
+    np.testing.assert_allclose(result, expected, rtol=2e-4, atol=1e-6)
+    in_unit_range = (a.astype(np.float32) / 255 for a in (images, targets))
+    np.testing.assert_allclose(vif(*in_unit_range), result, rtol=1e-4, atol=1e-6)
+
+
+def test_vif_of_more_contrast_is_above_1_and_of_equal_images_1() -> None:
+    # A pattern of large variance v: a gain of 2 leaves log(1 + 4 v / 2) of log(1 + v / 2).
+    target = np.tile(np.float32([[0, 100], [100, 0]]), (24, 24))[None, ..., None]
+    assert vif(target, target, max_value=255)[0] == 1
+    louder, expected = 2 * target, np.log(1 + 4 * 1250) / np.log(1 + 1250)
+    # The pattern is gone at coarser scales, where neither image holds information.
+    assert vif(louder, target, max_value=255)[0] == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(vif(target, 0 * target, max_value=255)[0])

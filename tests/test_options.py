@@ -60,6 +60,10 @@ def test_words_and_options_stand_in_any_order(words, named):
     assert read(words) == ([Path("a"), Path("b")], named)
 
 
+def test_a_path_may_be_a_number():
+    assert read("1 2024 007") == ([Path("1"), Path("2024"), Path("007")], {})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -25,34 +25,29 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from gl_jax.config import DataConfig, UsageError
-from gl_jax.data.records import Source, evenly_spaced, inventory
+from gl_jax.data.readable import Crop, ReadableCrops
+from gl_jax.data.records import evenly_spaced, inventory
 from gl_jax.data.sources import open_source
 from gl_jax.data.tfds import tensorflow
 from gl_jax.files import write_whole
-from gl_jax.images import jittered, mirrored, read_crop
+from gl_jax.images import jittered, mirrored
 
-Crop = UInt8[np.ndarray, "side side 3"]
 Crops = UInt8[np.ndarray, "b side side 3"]
 
 _PREFETCH = 1  # batches that wait to be taken
 _AT_ONCE = 2  # that are read: the next one begins while one ends
 _ALIGNMENT = 64  # bytes, of TensorFlow's arrays
-_SUFFICIENT = 1000  # records that tell the share of unreadable ones
 
 # The uniform numbers of one position, in this order.
 _SIZE, _TOP, _LEFT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(7)
 
 
-class CorruptDataError(RuntimeError):
-    """More photographs than `data.max_corrupt_share` allows cannot be read."""
-
-
 class Photographs:
-    """The photographs of a run: training batches, validation images, the mean colour.
+    """Photographs of a run: training batches, validation images, the mean colour.
 
     Opens both sets at once, so that a mistake in either shows before training starts.
-    `cache_dir` keeps what is slow to find out, `log` is told of every photograph that
-    cannot be read; nothing in the `workdir` is one. Raises UsageError as `open_source` does.
+    `cache_dir` keeps slow results; `log` is called with each photograph that cannot be
+    read; files in the `workdir` are not photographs. Raises UsageError as `open_source` does.
     """
 
     def __init__(
@@ -117,14 +112,14 @@ class Photographs:
         host_count: int = 1,
         shown: MutableSequence[Int64[np.ndarray, " b"]] | None = None,
     ) -> Iterator[Crops]:
-        """Endless batches from `start_step` on: this host's share of each, in order.
+        """Yields this host's share of each batch, in order, from `start_step` on.
 
         Host h of H yields crops h*B/H to (h+1)*B/H of the global batch of B. The arrays
-        may be read-only. To `shown`, where given, each batch's records are appended:
-        the number of the photograph in every crop, also where it replaces another.
+        may be read-only. Each batch's records, the numbers of the photographs that its
+        crops show, are appended to `shown` if it is given.
 
-        Raises UsageError where the hosts cannot share a batch evenly, and while
-        iterating CorruptDataError.
+        Raises UsageError if the hosts cannot share a batch evenly, and while iterating
+        CorruptDataError.
         """
         share, rest = divmod(self._config.batch_size, host_count)
         if rest:
@@ -140,7 +135,7 @@ class Photographs:
         return batches
 
     def validation_images(self, count: int) -> Crops:
-        """The same centre crops every time: `count`, or all where there are fewer.
+        """Returns `count` centre crops, or all if there are fewer; the same every time.
 
         They are spread evenly over the validation set, each resized to a shortest side
         of `resize[0]`, the training sizes' lower end.
@@ -155,7 +150,7 @@ class Photographs:
             return np.stack(list(pool.map(crop, indices)))
 
     def mean_color(self) -> tuple[float, float, float]:
-        """RGB in [0, 1] that fills the hole: `data.mean_color`, or the measured mean.
+        """Returns the RGB in [0, 1] that fills the hole: as configured, or the mean.
 
         Measured over the middle squares of at most 2,048 photographs spread evenly over
         the training set (its error is then about 0.003), and kept in `cache_dir` for as
@@ -264,7 +259,7 @@ class Photographs:
         indices: Int64[np.ndarray, " b"],
         chances: Float[np.ndarray, "b 7"],
     ) -> tuple[Crops, Int64[np.ndarray, " b"]]:
-        """A batch, a photograph a reader at a time, and the records that it shows."""
+        """Returns a batch, read by all readers at once, and the records it shows."""
         side = self._config.image_size
         crops = _aligned((len(indices), side, side, 3))
         records = np.empty(len(indices), np.int64)
@@ -302,14 +297,14 @@ class Photographs:
 
 
 def _aligned(shape: tuple[int, ...]) -> UInt8[np.ndarray, "*shape"]:
-    """An array that TensorFlow takes over without a copy."""
+    """Returns an array aligned so that TensorFlow takes it without a copy."""
     room = np.empty(prod(shape) + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     return room[start : start + prod(shape)].reshape(shape)
 
 
 class _Opened:
-    """An iterator that can be let go of while another thread is taking from it."""
+    """An iterator that can be closed while another thread is taking from it."""
 
     def __init__(self) -> None:
         self.iterator: Iterator[Any] = iter(())
@@ -327,7 +322,7 @@ class _Opened:
             return item
 
     def close(self) -> None:
-        """Returns when nothing is read any more."""
+        """Closes the iterator; returns when no item is being read any more."""
         self.closed = True
         with self._taking:
             self.iterator = iter(())
@@ -336,7 +331,7 @@ class _Opened:
 class _Readers:
     """Threads that do the same work together.
 
-    No executor: one is closed when Python begins to end, and TensorFlow still asks then.
+    An executor would not do: Python closes it at exit, while TensorFlow still reads.
     """
 
     def __init__(self, count: int) -> None:
@@ -347,7 +342,7 @@ class _Readers:
             threading.Thread(target=self._serve, name="reader", daemon=True).start()
 
     def all_do(self, work: Callable[[], None]) -> None:
-        """Returns when every thread has done it; raises what one of them raised."""
+        """Runs `work` in every thread and waits; raises the first error of a thread."""
         results = [Future[None]() for _ in range(self._count)]
         for result in results:
             self._work.put((work, result))
@@ -355,13 +350,13 @@ class _Readers:
             result.result()
 
     def dismiss(self) -> None:
-        """Ends the threads, after what they have been asked for."""
+        """Ends the threads after the work they already have."""
         for _ in range(self._count):
             self._work.put(None)
 
     def _serve(self) -> None:
-        while (asked := self._work.get()) is not None:
-            work, result = asked
+        while (item := self._work.get()) is not None:
+            work, result = item
             try:
                 work()
             except BaseException as error:
@@ -370,111 +365,8 @@ class _Readers:
                 result.set_result(None)
 
 
-class ReadableCrops:
-    """Crops of a source's photographs, where unreadable ones give way to the next.
-
-    Record r that cannot be read is replaced by the first readable one of r+1, r+2, ...,
-    which keeps every crop a function of its position. Each is named once in the log.
-    CorruptDataError is raised once they are more than `max_corrupt_share` of the
-    distinct records tried so far, where at least 1,000 records (or the whole of a
-    smaller set) count as tried, so that an early one does not stop a run; a single one
-    is tolerated in a set of any size, unless the share is 0.
-    """
-
-    def __init__(
-        self, source: Source, max_corrupt_share: float, log: Callable[[str], None]
-    ) -> None:
-        self.source = source
-        self._share = max_corrupt_share
-        self._log = log
-        self._tried = np.zeros(len(source), bool)
-        self._tried_count = 0
-        self._corrupt: dict[int, str] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(
-        self,
-        index: int,
-        *,
-        shortest: int,
-        side: int,
-        place: tuple[float, float] = (0.5, 0.5),
-    ) -> Crop:
-        """`images.read_crop` of record `index`, or of the next one that can be read.
-
-        Raises as `read_numbered` does.
-        """
-        return self.read_numbered(index, shortest=shortest, side=side, place=place)[0]
-
-    def read_numbered(
-        self,
-        index: int,
-        *,
-        shortest: int,
-        side: int,
-        place: tuple[float, float] = (0.5, 0.5),
-        exact: bool = True,
-    ) -> tuple[Crop, int]:
-        """The crop as `read` gives it, and the number of the record that it is of.
-
-        Raises CorruptDataError, or UsageError where 1,000 records in a row, or all of
-        fewer, cannot be read.
-        """
-        row = min(len(self.source), _SUFFICIENT)
-        for candidate in range(index, index + row):
-            candidate %= len(self.source)
-            if candidate in self._corrupt:
-                continue
-            name = self.source.name(candidate)
-            try:
-                data = self.source.read(candidate)
-                crop = read_crop(
-                    data,
-                    name,
-                    shortest=shortest,
-                    side=side,
-                    place=place,
-                    exact=exact,
-                )
-            except (OSError, ValueError) as error:
-                self._mark(candidate, reason=f"{error}")
-            else:
-                self._mark(candidate)
-                if candidate != index:
-                    self._check_share()
-                return crop, candidate
-        raise UsageError(
-            f"{row} of {row} photographs cannot be read: {self._corrupt[index]}"
-        )
-
-    def _mark(self, index: int, *, reason: str | None = None) -> None:
-        """Counts a record as tried, and with a `reason` as unreadable."""
-        if reason is None and self._tried[index]:
-            return
-        with self._lock:
-            self._tried_count += int(not self._tried[index])
-            self._tried[index] = True
-            if reason is None or index in self._corrupt:
-                return
-            self._corrupt[index] = reason
-        self._log(f"unreadable photograph, the next takes its place: {reason}")
-
-    def _check_share(self) -> None:
-        count, tried = len(self._corrupt), self._tried_count
-        allowed = self._share * max(tried, min(len(self.source), _SUFFICIENT))
-        if count > max(allowed, 1 if self._share else 0):
-            *_, last = self._corrupt.values()
-            raise CorruptDataError(
-                f"{count} of {tried} photographs cannot be read, more than "
-                f"data.max_corrupt_share (={self._share}) allows; the last: {last}"
-            )
-
-
 def _processors() -> int:
-    """Processors this process may run on, of however many the machine has."""
+    """Returns the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Protocol = Literal["own", "mmediting"]
+Protocol = Literal["own", "mmediting", "lama", "mat", "yeh"]
 """The names of the protocols; see `protocol`."""

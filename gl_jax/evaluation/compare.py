@@ -8,6 +8,7 @@ one with more methods runs only those.
 """
 
 import base64
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from gl_jax import images, metrics, texture
+from gl_jax import images, texture
 from gl_jax.config import UsageError
 from gl_jax.data.records import Source
 from gl_jax.evaluation import mask_list, results
 from gl_jax.evaluation.baselines import Baseline, Hole, Image, fair
-from gl_jax.evaluation.measures import fingerprint, image_metrics
-from gl_jax.evaluation.memory import peak_above
+from gl_jax.evaluation.measures import catalogue
+from gl_jax.evaluation.measures.memory import peak_above
+from gl_jax.evaluation.measures.scorer import fingerprint
 from gl_jax.evaluation.methods import (
     OURS,
     Method,
@@ -62,6 +64,7 @@ def run(
     output: Path,
     *,
     experiment: Path | None = None,
+    metrics: Sequence[str] | None = None,
     sheet_rows: int = 8,
     log: Callable[[str], None] = print,
 ) -> Comparison:
@@ -69,8 +72,10 @@ def run(
 
     `model` and `experiment` are those of `gl_jax.load`; they matter if `gl` is among the
     methods. A further model is a method by its path, and goes by the path's stem.
+    `metrics` are those of `catalogue.METRICS` without weights, by default all.
     `selection` has one seed, and no mask list. The sheet shows the first `sheet_rows`
-    photographs; their pictures are kept in `pictures/`.
+    photographs; their pictures are kept in `pictures/METHOD/`, and the photographs under
+    the same names in `truth/`, as `gl-jax study` takes them.
 
     If a method fails on a photograph, the failure is named below the table and the rest
     goes on. A method whose library is missing and a photograph that cannot be read are
@@ -84,10 +89,11 @@ def run(
     (seed,) = selection.seeds or (0,)
     _check_methods(methods)
     selection.check()
+    chosen = _chosen(metrics)
     with writing(f"output {output}"):
         output.mkdir(parents=True, exist_ok=True)
     made: dict[str, Method] = {}
-    step, side = None, selection.image_size
+    step, side = None, selection.side(0)
     for name in methods:
         if is_named(name):
             made[_title(name)] = load(name)
@@ -106,13 +112,17 @@ def run(
     side, notes = side or IMAGE_SIZE, selection.left_out(source)
     notes += [note for m in made.values() for note in notes_on(m, side)]
     photographs, facts = _photographs(selection, source, side, notes)
-    with Journal(output / "journal.jsonl", facts | {"seed": seed}) as journal:
-        outcomes = _Outcomes(journal, photographs, output, fingerprints, sheet_rows)
+    facts |= {"seed": seed, "metrics": list(chosen)}
+    with Journal(output / "journal.jsonl", facts) as journal:
+        outcomes = _Outcomes(
+            journal, photographs, output, fingerprints, chosen, sheet_rows
+        )
         names, scores, failures = outcomes.complete(functions, notes, log)
     sets = outcomes.of_sets(names, notes)
+    notes = [*selection.rules.notes, *notes]
     settings = {
         "data": selection.data, "split": selection.split, "masks": selection.masks,
-        "seed": seed,
+        "seed": seed, "metrics": list(chosen),
         "photographs": [entry.photograph for entry, _ in photographs],
         "image_size": side, "model": _label(model, methods), "step": step,
     }  # fmt: skip
@@ -122,6 +132,18 @@ def run(
     log(result.table().to_markdown())
     log(f"Written to {output}: comparison.md, .csv, .json and .png.")
     return result
+
+
+def _chosen(metrics: Sequence[str] | None) -> tuple[str, ...]:
+    for name in metrics or ():
+        if name in catalogue.METRICS and name not in catalogue.WITHOUT_WEIGHTS:
+            raise UsageError(
+                f"metric {name} needs weights, with which only `gl-jax evaluate` measures; "
+                f"a comparison knows {', '.join(catalogue.WITHOUT_WEIGHTS)}."
+            )
+    return catalogue.choose(
+        catalogue.WITHOUT_WEIGHTS if metrics is None else metrics, ()
+    )
 
 
 def _label(model: str | Path | None, methods: Sequence[str]) -> str | None:
@@ -197,25 +219,27 @@ class _Outcomes:
         photographs: list[Photograph],
         output: Path,
         fingerprints: Mapping[str, str],
+        metrics: tuple[str, ...],
         sheet_rows: int,
     ) -> None:
         """Takes the finished scores from the journal; `fingerprints` are of our models."""
         self._journal = journal
         self._photographs = photographs
         self._shown = photographs[:sheet_rows]
-        self._folder = output / "pictures"
+        self._folder = output
         self._fingerprints = fingerprints
+        self._metrics = metrics
         self._patches = texture.patches_each(len(photographs))
         self._textures: dict[tuple[str, int], Float[np.ndarray, "2 levels n d"]] = {}
         self._outcomes: dict[tuple[str, int], Score | Failure] = {}
         for record in journal.records:
             name, number = record["score"]["method"], record["number"]
             shown = number < len(self._shown)
-            # Without a texture it is of a version that did not measure it.
-            current = record["model"] == fingerprints.get(name) and "texture" in record
+            current = record["model"] == fingerprints.get(name)
             if current and (not shown or self._picture(name, number).exists()):
                 self._outcomes[name, number] = Score(**record["score"])
-                self._textures[name, number] = _unpacked(record["texture"])
+                if "texture" in record:
+                    self._textures[name, number] = _unpacked(record["texture"])
 
     def complete(
         self,
@@ -238,6 +262,9 @@ class _Outcomes:
         if kept:
             log(f"{kept} results of an earlier session are kept.")
         for number, photograph in enumerate(self._photographs):
+            if number < len(self._shown):
+                truth = images.from_array(photograph.image, photograph.entry.photograph)
+                images.write(truth, self._folder / "truth" / f"{number:04d}.png")
             for name in names:
                 if (name, number) not in self._outcomes:
                     self._run(name, methods[name], number)
@@ -259,8 +286,12 @@ class _Outcomes:
         """
 
         def of_keys(keys: Sequence[tuple[str, int]]) -> tuple[np.ndarray, np.ndarray]:
-            scores = [self._outcomes[key] for key in keys]
-            grids = [[getattr(score, n) for n in texture.GRIDS] for score in scores]
+            outcomes = [self._outcomes[key] for key in keys]
+            grids = [
+                [o.values[n] for n in texture.GRIDS]
+                for o in outcomes
+                if isinstance(o, Score)
+            ]
             return np.stack([self._textures[key] for key in keys]), np.array(grids)
 
         measured = sorted(self._textures)
@@ -287,12 +318,14 @@ class _Outcomes:
                     continue
                 picture = self._picture(name, number)
                 image = images.read_rgb(picture, str(picture))
-                completed.append(Tile(image, f"{outcome.hole_psnr_db:.1f} dB"))
+                completed.append(
+                    Tile(image, f"{outcome.values['hole_psnr_db']:.1f} dB")
+                )
             rows.append(photograph.row(completed))
         return rows
 
     def _picture(self, method: str, number: int) -> Path:
-        return self._folder / f"{number:04d}-{method}.png"
+        return self._folder / "pictures" / method / f"{number:04d}.png"
 
     def _run(self, name: str, method: Baseline, number: int) -> None:
         """Runs one method on one photograph; a failure is tried again next time."""
@@ -312,21 +345,24 @@ class _Outcomes:
             return
         where = texture.places(mask, entry.index, patches=self._patches)
         values, textures = _measure(
-            result[None], image[None], mask[None, ..., None], Places.stacked([where])
-        )
-        score = Score(
-            name, entry.photograph, **{key: float(v[0]) for key, v in values.items()},
-            seconds=seconds, peak_memory_mib=memory,
+            self._metrics, result[None], image[None], mask[None, ..., None],
+            Places.stacked([where]),
         )  # fmt: skip
+        row = {key: float(value[0]) for key, value in values.items()}
+        row |= {"seconds": seconds, "peak_memory_mib": memory}
+        score = Score(name, entry.photograph, row)
         if number < len(self._shown):
             picture = images.from_array(result, name)
             images.write(picture, self._picture(name, number))
         self._outcomes[name, number] = score
-        self._textures[name, number] = np.asarray(textures[0])
-        self._journal.add({
+        record = {
             "number": number, "model": self._fingerprints.get(name),
-            "score": asdict(score), "texture": _packed(textures[0]),
-        })  # fmt: skip
+            "score": asdict(score),
+        }  # fmt: skip
+        if textures is not None:
+            self._textures[name, number] = np.asarray(textures[0])
+            record["texture"] = _packed(textures[0])
+        self._journal.add(record)
 
 
 def _packed(textures: Float[Array, "2 levels n d"]) -> str:
@@ -356,25 +392,18 @@ def _available(
     return available
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _measure(
+    metrics: tuple[str, ...],
     images: UInt8[Array, "b h w 3"],
     targets: UInt8[Array, "b h w 3"],
     mask: Bool[Array, "b h w 1"],
     where: Places,
-) -> tuple[dict[str, Float[Array, " b"]], Float[Array, "b 2 levels n d"]]:
-    """Returns the metrics of `Score`, and patches as `texture.measure` does.
-
-    L1, PSNR, sharpness and grid energy are in the hole only.
-    """
-    whole, hole = image_metrics(images, targets), image_metrics(images, targets, mask)
+) -> tuple[dict[str, Float[Array, " b"]], Float[Array, "b 2 levels n d"] | None]:
+    """Returns the values of metrics by column, and patches as `texture.measure` does."""
+    values = catalogue.of_pictures(metrics, images, targets, mask)
+    if "texture" not in metrics:
+        return values, None
     completed, truth = (x.astype(jnp.float32) / 255 for x in (images, targets))
     grids, textures = texture.measure(completed, truth, where)
-    values = {
-        "hole_l1_percent": hole["l1_percent"],
-        "hole_psnr_db": hole["psnr_db"],
-        "ssim": whole["ssim"],
-        "ms_ssim": whole["ms_ssim"],
-        "sharpness": metrics.sharpness(images, targets, mask, max_value=255),
-    }
     return values | grids, textures

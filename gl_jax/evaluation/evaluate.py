@@ -18,13 +18,19 @@ import numpy as np
 
 from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, mask_list, results
+from gl_jax.evaluation import mask_list, methods, results
 from gl_jax.evaluation.baselines import Baseline, Image
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.masks import KINDS
-from gl_jax.evaluation.measures import Scorer, Scores, fingerprint, load_networks
-from gl_jax.evaluation.methods import OURS, Method, load, of_model, parse
-from gl_jax.evaluation.methods import notes as notes_on
+from gl_jax.evaluation.masks import kind
+from gl_jax.evaluation.measures import catalogue, distances, inception
+from gl_jax.evaluation.measures.scorer import (
+    Networks,
+    Scorer,
+    Scores,
+    load_networks,
+)
+from gl_jax.evaluation.measures.sets import measure_sets
+from gl_jax.evaluation.methods import Method
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,
@@ -35,20 +41,10 @@ from gl_jax.evaluation.photographs import (
     require_at_least,
     unreadable_notes,
 )
-from gl_jax.evaluation.protocol import IMAGE_SIZE
-from gl_jax.evaluation.results import (
-    EVALUATION_COLUMNS,
-    FEATURE_COLUMNS,
-    LPIPS_COLUMN,
-    SET_COLUMNS,
-    Evaluation,
-    Key,
-    Row,
-    seeds_of,
-)
+from gl_jax.evaluation.protocol import IMAGE_SIZE, Rules
+from gl_jax.evaluation.results import Cost, Evaluation, Key, Row, seeds_of
 from gl_jax.evaluation.resume import ArrayRecords, Journal
 from gl_jax.figures.sheets import Tile
-from gl_jax.inpainting import completer
 from gl_jax.texture import LEVELS, PATCH, Places
 from gl_jax.weights.native import Model
 
@@ -66,7 +62,8 @@ def run(
     output: Path,
     *,
     experiment: Path | None = None,
-    method: str = OURS,
+    method: str = methods.OURS,
+    metrics: Sequence[str] | None = None,
     fid_weights: Path | None = None,
     lpips_weights: tuple[Path, ...] = (),
     batch_size: int = 8,
@@ -75,42 +72,40 @@ def run(
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` and `experiment` are those of `gl_jax.load`. A `method` other than ours, as
-    `methods.parse` has it, is measured instead; if it fails on a photograph, that is left
-    out and named. `batch_size` photographs at once
-    are on each device. The sheet shows the first `sheet_rows` photographs.
+    `model` and `experiment` are those of `gl_jax.load`; a `method` other than ours is one
+    of `methods.parse`. `batch_size` photographs at once are on each device. The sheet
+    shows the first `sheet_rows` photographs.
 
-    The same call again goes on after an interruption. Without their weights LPIPS, and
-    FID, KID, precision and recall are left out with a note, as are holes that are too
-    small for SWD and grid energy. A photograph that cannot be read is left out and named.
+    `metrics` are names of `catalogue.METRICS`; by default those of the protocol, or all
+    whose weights are given. PSNR is always among them.
+
+    The same call again goes on after an interruption. A photograph that cannot be read, or
+    that the method cannot complete, is left out and named, as are holes too small for SWD
+    and grid energy.
 
     Raises UsageError for mistakes of the caller, also if `output` holds results with other
     settings, and NotFiniteError if the model's output is not finite.
     """
     selection.check()
     require_at_least("batch_size", batch_size, 1)
-    loaded, other = _measured(method, model, experiment)
+    rules = selection.rules
+    chosen = _chosen(selection, metrics, fid_weights, lpips_weights)
+    loaded, other = methods.measured(method, model, experiment)
     source = selection.open()
-    mmediting = selection.protocol == "mmediting"
-    size = IMAGE_SIZE if mmediting else _trained_size(loaded)
-    entries = selection.entries(source, selection.image_size or size)
+    entries = selection.entries(source, selection.side(_trained_size(loaded)))
     side, count = entries[0].height, len({entry.index for entry in entries})
-    if fid_weights is not None and count < distances.FEWEST:
-        raise UsageError(
-            f"FID, KID, precision and recall need at least {distances.FEWEST} "
-            f"photographs, there are {count}; leave out --fid-weights."
-        )
-    networks = load_networks(fid_weights, lpips_weights, side)
+    networks = _networks(chosen, fid_weights, lpips_weights, side, count, rules)
     settings = {
-        "model": _fingerprint(loaded, other), "photographs": source.fingerprint(),
-        **_settings(selection, entries), **networks.hashes,
+        "model": methods.fingerprint_of(loaded, other),
+        "photographs": source.fingerprint(),
+        **_settings(selection, entries), "metrics": list(chosen), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(None if other else loaded, networks, raw_l1=mmediting)
+    scorer = Scorer(
+        None if other else loaded, networks, metrics=chosen, raw_l1=rules.raw_l1
+    )
     reader = Reader(source, side)
-    batches = _Batches(
-        scorer, reader, other.fill if other else None, batch_size,
-        texture.patches_each(count), log,
-    )  # fmt: skip
+    fill, patches = other.fill if other else None, texture.patches_each(count)
+    batches = _Batches(scorer, reader, fill, batch_size, patches, log)
     rows, arrays = _measure_share(batches, entries, settings, output)
     rows, arrays, unreadable = _gathered(rows, arrays, reader.unreadable)
     if not rows:
@@ -118,19 +113,20 @@ def run(
             f"no photograph can be read and completed; {next(iter(unreadable.values()))}"
         )
     notes = [
+        *rules.notes,
         *networks.notes,
+        *(catalogue.skipped(chosen) if (metrics or rules.metrics) is None else []),
         *selection.left_out(source),
         *hole_notes(selection, entries),
-        *(notes_on(other, side) if other else []),
+        *(methods.notes(other, side) if other else []),
         *unreadable_notes(unreadable),
     ]
-    sets, distance = _of_sets(rows, arrays, notes)
+    sets, frechet, seconds = measure_sets(rows, arrays, chosen, notes)
     result = Evaluation(
-        settings | _labels(selection, output, model, loaded, other),
+        settings | _labels(selection, output, model, loaded, other, metrics),
         tuple(entries), rows,
-        EVALUATION_COLUMNS | (LPIPS_COLUMN if "lpips" in settings else {}),
-        sets, SET_COLUMNS | (FEATURE_COLUMNS if "fid" in settings else {}),
-        distance, tuple(notes),
+        catalogue.columns(chosen), sets, catalogue.set_columns(chosen), frechet,
+        _costs(scorer.costs(side), seconds), tuple(notes),
     )  # fmt: skip
     if jax.process_index() == 0:
         tiles = batches.tiles(result, sheet_rows)
@@ -141,26 +137,54 @@ def run(
     return result
 
 
-def _measured(
-    method: str, model: str | Path | None, experiment: Path | None
-) -> tuple[Model | None, Method | None]:
-    """Returns the model that is measured, and the method if it is not ours; one at least."""
-    if method == OURS:
-        loaded = completer.load_model(model, experiment)
-        return loaded, of_model(loaded)
-    parse(method)
-    if model is not None or experiment is not None:
-        raise UsageError(
-            f"--model and --experiment are of the method gl, not of {method}; leave them "
-            "out."
+def _costs(
+    operations: Mapping[str, float], seconds: Mapping[str, float]
+) -> dict[str, Cost]:
+    nothing = math.nan
+    return {
+        name: Cost(operations.get(name, nothing), seconds.get(name, nothing))
+        for name in [*operations, *(n for n in seconds if n not in operations)]
+    }
+
+
+def _chosen(
+    selection: Selection,
+    metrics: Sequence[str] | None,
+    fid_weights: Path | None,
+    lpips_weights: tuple[Path, ...],
+) -> tuple[str, ...]:
+    """Returns the metrics of the user, else of the protocol, else of the weights."""
+    weights = [catalogue.INCEPTION] if fid_weights is not None else []
+    weights += [catalogue.LPIPS] if lpips_weights else []
+    if metrics is None and selection.rules.metrics is not None:
+        return catalogue.choose(
+            selection.rules.metrics, weights, protocol=selection.protocol
         )
-    other = load(method)
-    return other.model, other
+    return catalogue.choose(metrics, weights)
 
 
-def _fingerprint(model: Model | None, method: Method | None) -> str:
-    name = f"{method.name} " if method else ""
-    return name + (fingerprint(model) if model else "")
+def _networks(
+    metrics: tuple[str, ...],
+    fid_weights: Path | None,
+    lpips_weights: tuple[Path, ...],
+    side: int,
+    count: int,
+    rules: Rules,
+) -> Networks:
+    """Loads the networks of the metrics; raises UsageError if they do not fit."""
+    if set(metrics) & set(catalogue.OF_FEATURES) and count < distances.FEWEST:
+        raise UsageError(
+            f"{catalogue.FEATURE_METRICS} need at least {distances.FEWEST} "
+            f"photographs, there are {count}; leave out --fid-weights."
+        )
+    networks = load_networks(fid_weights, lpips_weights, side, rules.resize)
+    distance = networks.lpips
+    if distance is not None and rules.lpips not in (None, distance.name):
+        raise UsageError(
+            f"--lpips-weights are of {distance.name}, and LPIPS of this protocol is by "
+            f"{rules.lpips}."
+        )
+    return networks
 
 
 def _trained_size(model: Model | None) -> int:
@@ -177,7 +201,7 @@ def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
     files = "folder" if path.is_dir() else "list"
     return {
         "protocol": selection.protocol,
-        "masks": selection.masks if selection.masks in KINDS else files,
+        "masks": selection.masks if kind(selection.masks) else files,
         "seeds": seeds_of(entries),
         "count": len({entry.index for entry in entries}),
         "image_size": entries[0].height,
@@ -191,6 +215,7 @@ def _labels(
     model: str | Path | None,
     loaded: Model | None,
     method: Method | None,
+    metrics: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Returns the settings that only explain, among them the command of a rerun."""
     label = "the shipped model" if model is None else f"model {model}"
@@ -198,48 +223,14 @@ def _labels(
     name = loaded.name if loaded else ""
     words = ["gl-jax", "evaluate", "--model", "MODEL", "--data", selection.data]
     words += ["--masks", str(output / "masks.jsonl"), "--output", "FOLDER"]
-    words += ["--protocol", "mmediting"] if selection.protocol == "mmediting" else []
+    words += ["--protocol", selection.protocol] if selection.protocol != "own" else []
+    words += ["--metrics", ",".join(metrics)] if metrics is not None else []
     words += ["--split", selection.split] if selection.split != "validation" else []
     return {
         "model_label": f"{label} ({name})" if name else label,
         "data": selection.data, "masks": selection.masks, "split": selection.split,
         "rerun": shlex.join(words),
     }  # fmt: skip
-
-
-def _of_sets(
-    rows: Mapping[Key, Row], arrays: np.ndarray, notes: list[str]
-) -> tuple[dict[int, Row], float | None]:
-    """Returns the measures of each seed's set by name, and the FID of all together.
-
-    `arrays` are records of `_Batches.fields`; `notes` says what is left out.
-    """
-    newest = {
-        (int(record["seed"]), int(record["index"])): number
-        for number, record in enumerate(arrays)
-    }
-    keys = sorted(rows)
-    arrays = arrays[[newest[key] for key in keys]]
-    grids = np.array([[rows[key][name] for name in texture.GRIDS] for key in keys])
-    notes += texture.left_out(arrays["texture"], grids)
-    sets, has_features = {}, "features" in (arrays.dtype.names or ())
-    for seed in sorted({seed for seed, _ in keys}):
-        of_seed = arrays["seed"] == seed
-        chosen = arrays[of_seed]
-        sets[seed] = texture.of_set(chosen["texture"], grids[of_seed])
-        if has_features:
-            sets[seed] |= distances.of_set(chosen["features"])
-    if not has_features or len(arrays) < distances.FEWEST:
-        return sets, None
-    features = arrays["features"]
-    count, _, width = features.shape
-    if count < width:
-        notes.append(
-            f"FID over {count} pictures, fewer than its {width} features: it cannot be "
-            "compared with one over another number."
-        )
-    pair = (distances.Moments.of(features[:, side]) for side in (0, 1))
-    return sets, distances.frechet_distance(*pair)
 
 
 def _measure_share(
@@ -286,9 +277,9 @@ class _Batches:
         self._patches = patches
         self._log = log
         texture_shape = (2, LEVELS, patches, 3 * PATCH**2)
-        fields: list[Any] = [
-            ("seed", "<i8"), ("index", "<i8"), ("texture", "<f2", texture_shape),
-        ]  # fmt: skip
+        fields: list[Any] = [("seed", "<i8"), ("index", "<i8")]
+        if scorer.measures_texture:
+            fields.append(("texture", "<f2", texture_shape))
         if scorer.measures_features:
             fields.append(("features", "<f4", (2, inception.FEATURES)))
         self.fields = np.dtype(fields)
@@ -341,7 +332,8 @@ class _Batches:
                 )
         arrays = np.zeros(count, self.fields)
         arrays["seed"], arrays["index"] = zip(*measured, strict=True)
-        arrays["texture"] = scores.textures[:count]
+        if scores.textures is not None:
+            arrays["texture"] = scores.textures[:count]
         if scores.features is not None:
             arrays["features"] = scores.features[:count]
         # First what an entry of the journal promises.

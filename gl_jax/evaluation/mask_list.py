@@ -21,7 +21,7 @@ import numpy as np
 from gl_jax import images
 from gl_jax.config import UsageError, did_you_mean
 from gl_jax.evaluation import protocol
-from gl_jax.evaluation.masks import KINDS
+from gl_jax.evaluation.masks import KINDS, kind
 from gl_jax.evaluation.protocol import Box, Place
 from gl_jax.files import reason, write_output
 from gl_jax.inpainting import masks, pairs
@@ -72,23 +72,28 @@ def make_entries(
     seeds: Iterable[int],
     side: int,
 ) -> list[Entry]:
-    """Returns entries with holes of a kind of `masks.KINDS`, for every seed.
+    """Returns entries with holes of a kind of `masks.kind`, for every seed.
 
     `masks` may also be a folder of masks (`from_folder`). Raises UsageError if it is
-    neither.
+    neither, or a kind that cannot be at this size.
     """
-    if masks in KINDS:
+    draw = kind(masks)
+    if draw is not None:
+        try:
+            drawn = {seed: draw(len(names), side, side, seed) for seed in seeds}
+        except ValueError as error:
+            raise UsageError(f"masks {masks}: {error}") from error
         return [
             _entry(names[i], positions[i], seed, i, hole)
-            for seed in seeds
-            for i, hole in enumerate(KINDS[masks](len(names), side, side, seed))
+            for seed, holes in drawn.items()
+            for i, hole in enumerate(holes)
         ]
     folder = Path(masks).expanduser()
     if folder.is_dir():
         return from_folder(folder, names, positions, side)
     raise UsageError(
         f"masks {masks!r} are unknown.{did_you_mean(masks, KINDS)} Known: "
-        f"{', '.join(KINDS)}, and a folder of masks."
+        f"{', '.join(KINDS)}, random:SHARE, and a folder of masks."
     )
 
 

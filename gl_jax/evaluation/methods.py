@@ -117,6 +117,35 @@ def of_model(model: "Model") -> Method | None:
     return Method(name, fill, LEARNED[name].blends, model, side)
 
 
+def measured(
+    word: str, model: str | Path | None, experiment: Path | None
+) -> tuple["Model | None", Method | None]:
+    """Returns what is measured: a model, or a method with its model if it has one.
+
+    `word` is `gl` for the model that `model` and `experiment` name, or one of `parse`.
+    """
+    if word == OURS:
+        from gl_jax.inpainting.completer import load_model
+
+        loaded = load_model(model, experiment)
+        return loaded, of_model(loaded)
+    parse(word)
+    if model is not None or experiment is not None:
+        raise UsageError(
+            f"--model and --experiment are of the method gl, not of {word}; leave them out."
+        )
+    method = load(word)
+    return method.model, method
+
+
+def fingerprint_of(model: "Model | None", method: Method | None) -> str:
+    """Returns a text that is another for whatever gives other pictures."""
+    from gl_jax.evaluation.measures.scorer import fingerprint
+
+    name = f"{method.name} " if method else ""
+    return name + (fingerprint(model) if model else "")
+
+
 def notes(method: Method, side: int) -> list[str]:
     """Returns a line on what a method does with squares of `side` pixels, if there is one."""
     if method.side in (None, side):

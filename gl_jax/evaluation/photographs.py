@@ -14,13 +14,8 @@ from gl_jax.data.records import Source, evenly_spaced
 from gl_jax.data.sources import open_source
 from gl_jax.evaluation import Protocol, mask_list
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.masks import KINDS
-from gl_jax.evaluation.protocol import (
-    IMAGE_SIZE,
-    PROTOCOLS,
-    TooSmall,
-    photograph,
-)
+from gl_jax.evaluation.masks import kind
+from gl_jax.evaluation.protocol import RULES, Rules, TooSmall, photograph
 from gl_jax.figures.sheets import Tile
 from gl_jax.images import RgbImage
 from gl_jax.inpainting.pairs import composed
@@ -43,7 +38,7 @@ class Selection:
     """`bundled`, a folder or `tfds:NAME`; a folder without validation photographs is
     taken completely."""
     masks: str
-    """A kind of `masks.KINDS`, a folder of masks (`mask_list.from_folder`), or the mask
+    """A kind of `masks.kind`, a folder of masks (`mask_list.from_folder`), or the mask
     list of another evaluation, which repeats its photographs and holes."""
     protocol: Protocol
     seeds: tuple[int, ...] | None
@@ -57,11 +52,11 @@ class Selection:
 
     def check(self) -> None:
         """Raises UsageError if a value is impossible by itself."""
-        if self.protocol not in PROTOCOLS:
+        if self.protocol not in RULES:
             raise UsageError(
                 f"protocol {self.protocol!r} is unknown."
-                f"{did_you_mean(self.protocol, PROTOCOLS)} "
-                f"Known: {', '.join(PROTOCOLS)}."
+                f"{did_you_mean(self.protocol, RULES)} "
+                f"Known: {', '.join(RULES)}."
             )
         require_at_least("count", self.count, 1)
         require_at_least("image_size", self.image_size, SMALLEST)
@@ -73,11 +68,22 @@ class Selection:
                 f"seeds (={_commas(seeds)}) must be different whole numbers from 0, "
                 "like 0,1,2."
             )
-        if self.protocol == "mmediting" and self.image_size not in (None, IMAGE_SIZE):
+        sizes = self.rules.sizes
+        if sizes and self.image_size not in (None, *sizes):
             raise UsageError(
-                f"image_size (={self.image_size}) must be {IMAGE_SIZE} with --protocol "
-                "mmediting; leave it out."
+                f"image_size (={self.image_size}) must be "
+                f"{' or '.join(map(str, sizes))} with --protocol {self.protocol}; leave it "
+                f"out for {sizes[0]}."
             )
+
+    @property
+    def rules(self) -> Rules:
+        """Returns the choices that the protocol fixes."""
+        return RULES[self.protocol]
+
+    def side(self, otherwise: int) -> int:
+        """Returns the side of the squares: the user's, the protocol's, or another."""
+        return self.image_size or (*self.rules.sizes, otherwise)[0]
 
     def open(self) -> Source:
         """Returns the source of the photographs; raises UsageError if there are none."""
@@ -95,7 +101,7 @@ class Selection:
     def entries(self, source: Source, side: int) -> list[Entry]:
         """Returns every photograph with its hole; raises UsageError if it cannot."""
         path = Path(self.masks).expanduser()
-        if self.masks not in KINDS and path.is_file():
+        if kind(self.masks) is None and path.is_file():
             return self._listed(mask_list.read(path), source)
         return self.drawn(source, side)
 
@@ -108,14 +114,10 @@ class Selection:
                 f"{self.data}."
             )
         names = [source.name(position) for position in positions]
+        self._require_masks_of_protocol()
         if self.protocol == "mmediting":
-            if self.masks != "box":
-                raise UsageError(
-                    f"masks (={self.masks!r}) must be box with --protocol mmediting, "
-                    "which draws its own boxes, or the mask list of such an evaluation."
-                )
             return mask_list.mmediting(names, positions, self.seeds or SEEDS)
-        fixed = self.masks not in KINDS or self.masks == "center"
+        fixed = kind(self.masks) is None or self.masks == "center"
         if fixed and self.seeds is not None and len(self.seeds) > 1:
             raise UsageError(
                 f"seeds (={_commas(self.seeds)}) make no difference to masks "
@@ -123,6 +125,17 @@ class Selection:
             )
         seeds = self.seeds or (SEEDS[:1] if fixed else SEEDS)
         return mask_list.make_entries(self.masks, names, positions, seeds, side)
+
+    def _require_masks_of_protocol(self) -> None:
+        rules = self.rules
+        in_folder = rules.takes_folder and Path(self.masks).expanduser().is_dir()
+        if not rules.masks or self.masks in rules.masks or in_folder:
+            return
+        others = "a folder of masks or " if rules.takes_folder else ""
+        raise UsageError(
+            f"masks (={self.masks!r}) must be {', '.join(rules.masks)} with --protocol "
+            f"{self.protocol}, or {others}the mask list of such an evaluation."
+        )
 
     def _listed(self, entries: list[Entry], source: Source) -> list[Entry]:
         """Returns the entries of a mask list if photographs and options fit them."""
@@ -132,11 +145,17 @@ class Selection:
                     f"{name} stand in mask list {self.masks}; leave them out."
                 )
         first = entries[0]
-        protocol = "own" if first.place is None else "mmediting"
-        if protocol != self.protocol:
+        placed = first.place is not None
+        if placed != (self.protocol == "mmediting"):
             raise UsageError(
-                f"mask list {self.masks} is of --protocol {protocol}, not "
-                f"{self.protocol}."
+                f"mask list {self.masks} is of --protocol "
+                f"{'mmediting' if placed else 'own'}, not {self.protocol}."
+            )
+        if self.rules.sizes and first.height not in self.rules.sizes:
+            raise UsageError(
+                f"mask list {self.masks} is for {first.width}x{first.height} pixels; "
+                f"--protocol {self.protocol} measures at "
+                f"{' or '.join(map(str, self.rules.sizes))}."
             )
         if first.height != first.width or self.image_size not in (None, first.height):
             raise UsageError(
@@ -213,7 +232,7 @@ class Reader:
 
 def hole_notes(selection: Selection, entries: Sequence[Entry]) -> list[str]:
     """Returns a line on a folder of masks that may be meant the other way, if it is one."""
-    if not Path(selection.masks).expanduser().is_dir() or selection.masks in KINDS:
+    if not Path(selection.masks).expanduser().is_dir() or kind(selection.masks):
         return []
     doubtful = sum(entry.mask().mean() > 1 / 2 for entry in entries)
     if 2 * doubtful <= len(entries):

@@ -1,28 +1,94 @@
-"""The protocols of an evaluation: how a photograph becomes a square, where its hole is.
+"""The protocols of an evaluation: what each project fixes by which its tables were made.
 
-`own` takes the middle square of each photograph, holes of any kind, and measures the
-8-bit picture with the known pixels put back, which is what a user gets.
-
-`mmediting` is the protocol of that project, in whose table GLCIC is usually compared
-(open-mmlab/mmediting v0.5.0: configs/inpainting/global_local, mmedit/core/mask.py and
-evaluation/metrics.py; the table came with commit 0fe99814). Its test pipeline is its
-training pipeline: a random crop of 384 pixels, resized to 256, and a random box. There
-it is unseeded; here both follow from (seed, index). Whatever the protocol, the network's
-output is taken as it is, without the paper's post-processing.
+`own` takes the middle square of each photograph and holes of any kind. `mmediting` is the
+protocol of the project in whose table GLCIC is usually compared (open-mmlab/mmediting
+v0.5.0: configs/inpainting/global_local, mmedit/core/mask.py and evaluation/metrics.py; the
+table came with commit 0fe99814). Its test pipeline is its training pipeline: a random crop
+of 384 pixels, resized to 256, and a random box. There it is unseeded; here both follow
+from (seed, index). `lama` and `mat` are those of Suvorov et al. 2022 (advimman/lama) and
+Li et al. 2022 (fenglinglwb/MAT, evaluatoin/*.py), `yeh` that of Yeh et al. 2017.
+Whatever the protocol, a network's output is taken as it is, without the paper's
+post-processing.
 """
 
-from typing import NamedTuple, get_args
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from gl_jax.config import UsageError
 from gl_jax.evaluation import Protocol
+from gl_jax.evaluation.measures.inception import Resize
+from gl_jax.evaluation.measures.lpips import ALEXNET, VGG16
 from gl_jax.images import RgbImage, read_crop, read_rgb
-
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 IMAGE_SIZE = 256
 """Side of the squares in pixels, the paper's and mmediting's, if nothing else sets it."""
+
+COMPOSITE = "the 8-bit picture with the known pixels put back"
+
+
+class Rules(NamedTuple):
+    """The choices that a protocol fixes; those left empty are free."""
+
+    sizes: tuple[int, ...] = ()
+    """Sides of squares in pixels, the default first."""
+    masks: tuple[str, ...] = ()
+    """Kinds of masks, the default first."""
+    takes_folder: bool = True
+    """If set, the masks may be a folder instead, as of a project that publishes them."""
+    metrics: tuple[str, ...] | None = None
+    """The metrics unless others are named; None are all that there are weights for."""
+    lpips: str | None = None
+    """The network of LPIPS."""
+    resize: Resize = "pytorch-fid"
+    """The way to Inception's size."""
+    raw_l1: bool = False
+    """If set, L1 in the hole is of the network's output before it is rounded."""
+    notes: tuple[str, ...] = (f"All measures are of {COMPOSITE}, no raw output.",)
+
+
+RULES: Mapping[Protocol, Rules] = {
+    "own": Rules(),
+    "mmediting": Rules(
+        (IMAGE_SIZE,), ("box",), takes_folder=False, raw_l1=True,
+        notes=(
+            f"L1 in the hole is of the raw output, all other measures of {COMPOSITE}.",
+            "The photographs differ from mmediting's own lists, and its crops and boxes "
+            "are unseeded: figures of the same photographs can be compared, and those not "
+            "to the last digit.",
+        ),
+    ),
+    "lama": Rules(
+        (256, 512), ("lama-thick", "lama-medium", "lama-thin"),
+        metrics=("ssim", "lpips", "fid"), lpips=VGG16.name,
+        notes=(
+            f"All measures are of {COMPOSITE}, no raw output.",
+            "LaMa takes a random square of each photograph, here it is the middle one; its "
+            "SSIM counts borders padded with zeros, here windows lie inside the picture.",
+        ),
+    ),
+    "mat": Rules(
+        (512, 256), ("mat-large", "mat-small"),
+        metrics=("l1", "psnr", "ssim", "fid", "ids"), lpips=ALEXNET.name,
+        resize="tensorflow",
+    ),
+    "yeh": Rules(
+        (64,), ("center", "pattern", "random", "half"), takes_folder=False,
+        metrics=("psnr",),
+        notes=(
+            f"All measures are of {COMPOSITE}, no raw output. The PSNR that stands beside "
+            "published figures is over the whole picture, as in the authors' imgsnr.py.",
+        ),
+    ),
+}  # fmt: skip
+"""The protocols by name."""
+
+
+def default_masks(protocol: Protocol) -> str:
+    """Returns the kind of masks if none is named."""
+    return RULES[protocol].masks[0] if RULES[protocol].masks else "box"
+
 
 CROP = 384
 """Pixels: `Crop(crop_size=(384, 384), random_crop=True)`."""
@@ -47,23 +113,6 @@ class Place(NamedTuple):
 
     down: float
     across: float
-
-
-class Published(NamedTuple):
-    """A row of mmediting's table."""
-
-    data: str
-    l1: float
-    """In percent: 100 times the masked mean absolute error in [0, 1]."""
-    psnr: float
-    ssim: float
-
-
-PUBLISHED = (
-    Published("Places365-Challenge val", 11.164, 23.152, 0.862),
-    Published("CelebA-HQ", 6.678, 26.780, 0.904),
-)
-"""Global&Local, mmediting's configs/inpainting/global_local/README.md."""
 
 
 def mmediting_hole(seed: int, index: int) -> tuple[Place, Box]:

@@ -5,51 +5,36 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from gl_jax.evaluation import published
 from gl_jax.evaluation.mask_list import Entry
-from gl_jax.evaluation.protocol import PUBLISHED
-from gl_jax.evaluation.tables import Column, Estimate, Table, csv_text, estimate, finite
+from gl_jax.evaluation.measures import catalogue
+from gl_jax.evaluation.published import Published
+from gl_jax.evaluation.tables import (
+    Column,
+    Estimate,
+    Table,
+    csv_text,
+    estimate,
+    finite,
+    plain_table,
+)
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.files import write_output
+from gl_jax.texture import GRIDS
 
-EVALUATION_COLUMNS = {
-    "l1_percent": Column("L1, %", 3),
-    "psnr_db": Column("PSNR, dB", 3),
-    "ssim": Column("SSIM", 4),
-    "ms_ssim": Column("MS-SSIM", 4),
-    "hole_l1_percent": Column("L1 in the hole, %", 3),
-    "hole_psnr_db": Column("PSNR in the hole, dB", 3),
-    "hole_ssim": Column("SSIM in the hole", 4),
-    "hole_ms_ssim": Column("MS-SSIM in the hole", 4),
-}
-LPIPS_COLUMN = {"lpips": Column("LPIPS", 4)}
 COMPARISON_COLUMNS = {
     "hole_l1_percent": Column("L1 in the hole, %", 2),
     "hole_psnr_db": Column("PSNR in the hole, dB", 2),
     "ssim": Column("SSIM", 4),
     "ms_ssim": Column("MS-SSIM", 4),
+    "vif": Column("VIF", 4),
     "sharpness": Column("sharpness in the hole, share of the truth's", 2),
     "seconds": Column("seconds per image", 4),
     "peak_memory_mib": Column("peak memory, MiB", 1),
 }
-
-GRID_COLUMNS = {
-    "grid": Column("grid", 3),
-    "grid_photographs": Column("grid of the photographs", 3),
-}
-SET_COLUMNS = {
-    "swd_fine": Column("SWD fine", 2),
-    "swd_coarse": Column("SWD coarse", 2),
-} | GRID_COLUMNS
-"""Measures of a set of pictures, one value for all of them."""
-FEATURE_COLUMNS = {
-    "kid": Column("KID", 5),
-    "kid_deviation": Column("KID, deviation over subsets", 5),
-    "precision": Column("precision", 3),
-    "recall": Column("recall", 3),
-}
-"""Measures of a set by Inception's features."""
+"""The values of a comparison that have a place in its table."""
 ABOUT_SETS = (
     "SWD is 1000 x the sliced Wasserstein distance of 7x7 patches in the holes from the "
     "photographs': 0 is the same texture. A woven grid lowers it too, so read both; grid is "
@@ -61,6 +46,15 @@ Key = tuple[int, int]
 """Seed and index of an entry."""
 Row = dict[str, float]
 """The metrics of an entry by name; NaN if one has no value."""
+
+
+class Cost(NamedTuple):
+    """The cost of a metric; NaN if it has none of a kind."""
+
+    operations: float
+    """Floating-point operations for one photograph and hole."""
+    seconds: float
+    """Seconds at the end, for all photographs together."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,8 @@ class Evaluation:
     """The measures of all pictures of a seed together; NaN if one has no value."""
     set_columns: Mapping[str, Column]
     fid: float | None
+    costs: Mapping[str, Cost]
+    """By the name of a metric, and of what it needs."""
     notes: tuple[str, ...]
 
     def table(self) -> Table:
@@ -128,7 +124,8 @@ class Evaluation:
             name = "all seeds, over seeds"
             rows[name] = _estimates(self.sets.values(), self.set_columns)
             counts[name] = len({index for _, index in self.rows})
-        caption = f"All photographs of a seed together. {ABOUT_SETS}"
+        about = f" {ABOUT_SETS}" if "grid" in self.set_columns else ""
+        caption = f"All photographs of a seed together.{about}"
         return Table(caption, self.set_columns, rows, counts, heading="holes")
 
     def _means(self, rows: Iterable[Row]) -> Row:
@@ -143,14 +140,17 @@ class Evaluation:
         }
 
     def to_markdown(self) -> str:
-        """Returns the tables, FID, mmediting's figures beside, and how to rerun it."""
-        parts = [self.table().to_markdown(), self.sets_table().to_markdown()]
+        """Returns the tables, FID, published figures beside, cost, how to rerun it."""
+        parts = [self.table().to_markdown()]
+        if self.set_columns:
+            parts.append(self.sets_table().to_markdown())
         if self.fid is not None:
             parts.append(
                 f"FID {self.fid:.3f} of all results against the photographs.\n"
             )
         if self._published():
-            parts.append(_beside_published(self.table()))
+            parts.append(self._beside_published())
+        parts.append(self._cost_table())
         parts.append(
             "Every value by itself is in per_image.csv. To measure another model on the "
             f"same photographs with the same holes:\n\n    {self.settings['rerun']}\n"
@@ -164,13 +164,23 @@ class Evaluation:
             "holes": self.table().to_json(),
             "sets": self.sets_table().to_json(),
             "fid": self.fid,
-            "published": self._published(),
+            "published": [row._asdict() for row in self._published()],
+            "costs": {name: finite(c._asdict()) for name, c in self.costs.items()},
             "notes": self.notes,
         })  # fmt: skip
 
+    def means(self) -> dict[str, float]:
+        """Returns the mean over everything of each column, and FID as `fid`."""
+        values: dict[str, float] = {}
+        for table in (self.table(), self.sets_table()):
+            last = list(table.rows.values())[-1] if table.rows else {}
+            values |= {name: value.mean for name, value in last.items()}
+        return values | ({} if self.fid is None else {"fid": self.fid})
+
     def to_csv(self) -> str:
         """Returns a line per photograph and seed; a metric without value is empty."""
-        names = (*self.columns, *GRID_COLUMNS)
+        grids = GRIDS if "grid" in self.set_columns else ()
+        names = (*self.columns, *grids)
         rows = [
             [e.photograph, *key, *(self.rows[key][name] for name in names)]
             for e in self.entries
@@ -178,9 +188,35 @@ class Evaluation:
         ]
         return csv_text([["photograph", "seed", "index", *names], *rows])
 
-    def _published(self) -> list[dict[str, Any]]:
-        mmediting = self.settings["protocol"] == "mmediting"
-        return [row._asdict() for row in PUBLISHED] if mmediting else []
+    def _published(self) -> tuple[Published, ...]:
+        return published.of(self.settings["protocol"], self.settings["masks"])
+
+    def _beside_published(self) -> str:
+        """Returns a table of published figures and those measured, in the same units."""
+        measured, rows = self.means(), self._published()
+        titles = {"fid": Column("FID", 2), **self.columns, **self.set_columns}
+        names = [name for name in rows[0].values if name in measured]
+        table = {"this evaluation": measured} | {r.label: r.values for r in rows}
+        return plain_table(
+            "",
+            [titles[name].title for name in names],
+            {
+                label: [f"{values[n]:.{titles[n].digits}f}" for n in names]
+                for label, values in table.items()
+            },
+        )
+
+    def _cost_table(self) -> str:
+        cells = {
+            name: [
+                "-" if math.isnan(cost.operations) else f"{cost.operations / 1e9:.3g}",
+                "-" if math.isnan(cost.seconds) else f"{cost.seconds:.1f}",
+            ]
+            for name, cost in self.costs.items()
+        }
+        return plain_table(
+            "cost", ["GFLOP for each photograph and hole", "seconds at the end"], cells
+        )
 
 
 def seeds_of(entries: Sequence[Entry]) -> list[int]:
@@ -188,47 +224,20 @@ def seeds_of(entries: Sequence[Entry]) -> list[int]:
     return list(dict.fromkeys(entry.seed for entry in entries))
 
 
-def _beside_published(table: Table) -> str:
-    """Returns a table of mmediting's published figures and ours, in the same units."""
-    row = list(table.rows.values())[-1]
-    ours = [row[name].mean for name in ("hole_l1_percent", "psnr_db", "ssim")]
-    lines = [
-        "| GLCIC | L1 in the hole, % | PSNR, dB | SSIM |",
-        "| ----- | ----------------: | -------: | ---: |",
-        f"| this evaluation | {ours[0]:.3f} | {ours[1]:.3f} | {ours[2]:.3f} |",
-        *(
-            f"| mmediting, {r.data} | {r.l1:.3f} | {r.psnr:.3f} | {r.ssim:.3f} |"
-            for r in PUBLISHED
-        ),
-    ]
-    return (
-        "\n".join(lines)
-        + "\n\nThe images differ: the published figures are of mmediting's own lists of "
-        "photographs with unseeded crops and boxes, so only the same photographs can be "
-        "compared, and those not to the last digit.\n"
-    )
-
-
 @dataclass(frozen=True)
 class Score:
-    """The metrics of one method on one photograph, named as `COMPARISON_COLUMNS`."""
+    """The metrics of one method on one photograph."""
 
     method: str
     photograph: str
-    hole_l1_percent: float
-    hole_psnr_db: float
-    ssim: float
-    """Over the whole picture, as is MS-SSIM, which needs 176 pixels (else NaN)."""
-    ms_ssim: float
-    sharpness: float
-    """In the hole; see `metrics.sharpness`."""
-    grid: float
-    """In the hole; see `texture.grid_energy`. NaN if the hole is too small for it."""
-    grid_photographs: float
-    """The same of the photograph itself."""
-    seconds: float
-    peak_memory_mib: float
-    """See `memory.peak_above`."""
+    values: Row
+    """By the names of `catalogue.METRICS`' columns, the grid energies of
+    `texture.measure`, `seconds` and `peak_memory_mib` (see `memory.peak_above`)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns method, photograph and every value side by side."""
+        about = {"method": self.method, "photograph": self.photograph}
+        return about | finite(self.values)
 
 
 @dataclass(frozen=True)
@@ -260,9 +269,13 @@ class Comparison:
     def table(self) -> Table:
         """Returns the mean of each method's scores and its error over photographs."""
         scores = {
-            name: [asdict(score) for score in self.scores if score.method == name]
+            name: [score.values for score in self.scores if score.method == name]
             for name in self.methods
         }
+        metrics = self.settings["metrics"]
+        measured = {*catalogue.columns(metrics), "seconds", "peak_memory_mib"}
+        columns = {n: c for n, c in COMPARISON_COLUMNS.items() if n in measured}
+        sets = catalogue.set_columns(metrics)
         failed = [
             f"{name} failed and its mean is over the other photographs: "
             + "; ".join(f"{f.photograph} ({f.reason})" for f in failures)
@@ -276,16 +289,14 @@ class Comparison:
             f"Mean ± standard error over photographs of {settings['data']}, "
             f"{side}x{side} pixels, {settings['masks']} masks of seed "
             f"{settings['seed']}{label}.",
-            COMPARISON_COLUMNS | SET_COLUMNS,
+            {**columns, **sets},
             {
-                name: _estimates(rows, COMPARISON_COLUMNS)
-                | _estimates(
-                    [self.sets[name]] if name in self.sets else [], SET_COLUMNS
-                )
+                name: _estimates(rows, columns)
+                | _estimates([self.sets[name]] if name in self.sets else [], sets)
                 for name, rows in scores.items()
             },
             {name: len(rows) for name, rows in scores.items()},
-            (ABOUT_SETS, *self.notes, *failed),
+            (*([ABOUT_SETS] if sets else []), *self.notes, *failed),
         )
 
     def files(self) -> dict[str, str]:
@@ -302,7 +313,7 @@ class Comparison:
         return _json({
             "settings": self.settings,
             "methods": self.table().to_json(),
-            "scores": [finite(asdict(score)) for score in self.scores],
+            "scores": [score.to_json() for score in self.scores],
             "failures": [asdict(failure) for failure in self.failures],
             "notes": self.notes,
         })  # fmt: skip

@@ -53,20 +53,19 @@ class Table:
     def to_markdown(self) -> str:
         """Returns a Markdown table of mean ± standard error, aligned in plain text too."""
         titles = [column.title for column in self.columns.values()]
-        cells = [[self.heading, *titles, "photographs"]]
-        for name, row in self.rows.items():
-            shown = [
-                _shown(row[key], column.digits) for key, column in self.columns.items()
+        cells = {
+            name: [
+                *(
+                    _shown(row[key], column.digits)
+                    for key, column in self.columns.items()
+                ),
+                str(self.counts[name]),
             ]
-            cells.append([name, *shown, str(self.counts[name])])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        lines = [
-            "| " + " | ".join(_justified(row, widths)) + " |"
-            for row in (cells[0], rule, *cells[1:])
-        ]
+            for name, row in self.rows.items()
+        }
+        table = plain_table(self.heading, [*titles, "photographs"], cells)
         notes = [f"- {_one_line(note)}" for note in self.notes]
-        parts = [self.caption, "\n".join(lines), "\n".join(notes)]
+        parts = [self.caption, table.rstrip(), "\n".join(notes)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_csv(self) -> str:
@@ -88,6 +87,20 @@ class Table:
             | {"photographs": self.counts[name]}
             for name, row in self.rows.items()
         }
+
+
+def plain_table(
+    heading: str, titles: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> str:
+    """Returns a Markdown table that is aligned in plain text too."""
+    cells = [[heading, *titles], *([name, *row] for name, row in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        "| " + " | ".join(_justified(row, widths)) + " |"
+        for row in (cells[0], rule, *cells[1:])
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -16,6 +16,7 @@ decodes those, and `writing` encodes them.
 
 from gl_jax.images.augmentation import jittered, mirrored
 from gl_jax.images.crops import read_crop
+from gl_jax.images.display import browser_type, to_png
 from gl_jax.images.photo import (
     EVERYWHERE,
     Box,
@@ -39,6 +40,7 @@ from gl_jax.images.reading import (
 )
 from gl_jax.images.unread import counted, left_out
 from gl_jax.images.writing import (
+    encode,
     format_of,
     holds_alpha,
     output_suffix,
@@ -55,8 +57,10 @@ __all__ = [
     "PillowImage",
     "RgbImage",
     "allow_pixels",
+    "browser_type",
     "counted",
     "decode",
+    "encode",
     "format_of",
     "from_array",
     "from_pillow",
@@ -75,5 +79,6 @@ __all__ = [
     "resized",
     "side_by_side",
     "to_pillow",
+    "to_png",
     "write",
 ]

@@ -94,17 +94,30 @@ def write(
     """Writes the photo, whole or not at all; the lines say what the format cannot hold.
 
     `format` is one that `format_of` returns, by default the one of the path's suffix.
-    `quality` is from 1 to 100, for lossy formats; with it a WebP is lossy even if the
-    photo was read from a lossless one. Without it a JPEG keeps the tables it came with.
-    An existing file is replaced.
+    `quality` is that of `encode`. An existing file is replaced.
 
     Raises UsageError where the file cannot be written.
     """
     kind = format_of(path.suffix or path.name) if format is None else format
+    data, notices = encode(photo, kind, quality=quality)
+    write_output(path, data)
+    return notices
+
+
+def encode(
+    photo: Photo, kind: str, *, quality: int | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a file with the photo, and lines on what the format cannot hold.
+
+    `kind` is one that `format_of` returns. `quality` is from 1 to 100, for lossy
+    formats; with it a WebP is lossy even if the photo was read from a lossless one.
+    Without it a JPEG keeps the tables it came with.
+
+    Raises UsageError if the format holds no picture of this size.
+    """
     require_size(kind, *photo.size)
     data, notices = _encoded(photo, kind, quality)
-    write_output(path, data)
-    return tuple(notices)
+    return data, tuple(notices)
 
 
 def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[str]]:

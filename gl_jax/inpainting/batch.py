@@ -19,7 +19,7 @@ from gl_jax.config import UsageError
 from gl_jax.files import write_output
 from gl_jax.images import Photo
 from gl_jax.inpainting import inputs, masks, pairs, progress
-from gl_jax.inpainting.filling import Filler
+from gl_jax.inpainting.filling import Blend, Filler
 from gl_jax.inpainting.pairs import Job
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class Look:
             raise UsageError(f"resize_to (={self.resize_to}) must be 0 or at least 16.")
         if self.format is not None:
             self._require_alpha(images.format_of(self.format), self.format)
+
+    def blend_after(self, default: Blend) -> Blend:
+        """How to blend the pictures of a method with this default."""
+        return default if self.blend == "auto" else self.blend
 
     def suffix(self, photo: Path) -> str:
         """The suffix of what becomes of the photo."""
@@ -276,7 +280,7 @@ def _complete(
     result = completer.complete_photo(
         photo,
         hole,
-        blend=completer.default_blend if look.blend == "auto" else look.blend,
+        blend=look.blend_after(completer.default_blend),
         feather=look.feather,
         resize_to=look.resize_to,
         opaque=holes.from_own_alpha,

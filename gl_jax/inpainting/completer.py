@@ -118,9 +118,9 @@ def _load_model(source: str | Path | None, own: Experiment | None) -> Model:
     if path.suffix == ".safetensors" and path.is_file():
         return native.load(path, own)
     if path.exists():
-        from gl_jax.weights import layouts
+        from gl_jax.weights import conversion
 
-        return layouts.convert(path)
+        return conversion.convert(path)
     if name in shipped:
         return native.load(shipped[name])
     near = did_you_mean(name, shipped)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from gl_jax import images
 from gl_jax.config import UsageError
 from gl_jax.images import Photo
 from gl_jax.inpainting import blending, inputs, masks
@@ -48,7 +47,7 @@ def fill_hole(
     void = inputs.transparent(photo) & ~hole
     weight = np.where(void, 0, masks.feathered(hole, feather))
     region = weight > 0
-    box = _around(region)
+    box = masks.around(region, margin=MARGIN)
     colors = photo.unit(box)
     completed = complete(hole | void, region)[box]
     inner = region[box]
@@ -57,15 +56,6 @@ def fill_hole(
     share = weight[box][inner][:, None]
     mixed = share * completed[inner] + (1 - share) * colors[inner]
     return photo.fill(region, mixed, opaque=opaque)
-
-
-def _around(region: Mask) -> images.Box:
-    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
-    top, left = (max(0, int(at[0]) - MARGIN) for at in (rows, columns))
-    return (
-        slice(top, int(rows[-1]) + 1 + MARGIN),
-        slice(left, int(columns[-1]) + 1 + MARGIN),
-    )
 
 
 class Filler:

@@ -210,7 +210,7 @@ def dilated(mask: Mask, radius: int) -> Mask:
     if not radius or not mask.any():
         return mask
     grown = mask.copy()
-    box = _box(mask, margin=radius)
+    box = around(mask, margin=radius)
     grown[box] = ndimage.distance_transform_edt(~mask[box]) <= radius
     return grown
 
@@ -224,7 +224,7 @@ def feathered(mask: Mask, radius: int) -> Float[np.ndarray, "h w"]:
         raise UsageError(f"feather (={radius}) must be at least 0.")
     weight = mask.astype(np.float32)
     if radius and mask.any():
-        box = _box(mask, margin=radius + 1)
+        box = around(mask, margin=radius + 1)
         distance = ndimage.distance_transform_edt(~mask[box])
         weight[box] = np.clip(1 - distance / (radius + 1), 0, 1)
     return weight
@@ -267,17 +267,20 @@ def why_empty(
     )
 
 
-def _brightness(pixels: Pixels) -> np.ndarray:
-    first = pixels[..., 0]
-    if (pixels == first[..., None]).all():
-        return first
-    return np.asarray(pixels @ LUMA)
+def around(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around what is true, and `margin` more.
 
-
-def _box(mask: Mask, margin: int) -> tuple[slice, slice]:
-    """The smallest box around what is true, `margin` pixels wider on each side."""
+    They may end beyond the mask, which must not be empty.
+    """
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return (
         slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
         slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
     )
+
+
+def _brightness(pixels: Pixels) -> np.ndarray:
+    first = pixels[..., 0]
+    if (pixels == first[..., None]).all():
+        return first
+    return np.asarray(pixels @ LUMA)

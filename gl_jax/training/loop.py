@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from gl_jax.checkpoint import NonFiniteStateError, SaveFailedError
 from gl_jax.config import Config, Phase, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.files import reason
 from gl_jax.training import initial
-from gl_jax.training.checkpoint import NonFiniteStateError, SaveFailedError
 from gl_jax.training.interruption import Interrupted, Interruption
 from gl_jax.training.preparation import Run, prepare
 from gl_jax.training.report import FULL, Report, say

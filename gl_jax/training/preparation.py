@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gl_jax.checkpoint import (
+    Checkpoints,
+    StorageUnreachableError,
+    require_writable,
+)
 from gl_jax.compilation import use_compilation_cache
 from gl_jax.config import Config, Phase, UsageError, is_bucket
 from gl_jax.data.pipeline import Photographs
 from gl_jax.experiment import Experiment
 from gl_jax.parallel import AXIS, Devices, require_same
 from gl_jax.training import initial
-from gl_jax.training.checkpoint import (
-    Checkpoints,
-    StorageUnreachableError,
-    require_writable,
-)
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.parts import Parts
 from gl_jax.training.state import state_shapes

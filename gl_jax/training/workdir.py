@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import jax
 
+from gl_jax.checkpoint import peek, require_writable
 from gl_jax.config import Config, UsageError, differences
 from gl_jax.data.pipeline import Photographs
 from gl_jax.data.records import changes
@@ -26,7 +27,6 @@ from gl_jax.data.sources import RUN_STATUS
 from gl_jax.experiment import Experiment, read_config, require_same_text
 from gl_jax.fields import Mark, marked, values_by_name
 from gl_jax.files import reason, require_utf8, write_whole
-from gl_jax.training.checkpoint import peek, require_writable
 from gl_jax.training.parts import falling
 from gl_jax.version import __version__
 from gl_jax.weights import architectures

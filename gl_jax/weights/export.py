@@ -62,7 +62,7 @@ def from_run(
     that trained it.
     Raises UsageError where the folder is no run or has not what is asked for.
     """
-    from gl_jax.training.checkpoint import restore_subtree
+    from gl_jax.checkpoint import restore_subtree
 
     root = str(workdir).rstrip("/")
     if is_bucket(root):
@@ -243,8 +243,8 @@ def _require_any_size(model: Model) -> None:
     """Refuses networks of one size, which are no method by themselves."""
     if type(model.architecture) in architectures.METHODS:
         raise UsageError(
-            f"a {model.architecture.module} is written as safetensors only: it completes photographs by a "
-            "method of gl_jax around it."
+            f"a {model.architecture.module} is written as safetensors only: it completes "
+            "photographs by a method of gl_jax around it."
         )
 
 

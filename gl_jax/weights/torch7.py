@@ -17,7 +17,7 @@ import numpy as np
 
 from gl_jax.config import UsageError
 from gl_jax.files import reading
-from gl_jax.weights.pytorch import MOST_DIMENSIONS, strided_view
+from gl_jax.weights.unpickling import MOST_DIMENSIONS, strided_view
 
 DEEPEST = 60
 """Levels of tables and objects; a nn.Sequential of convolutions has 8."""

@@ -15,7 +15,8 @@ from PIL import Image
 
 from gl_jax.config import DataConfig, UsageError
 from gl_jax.data import pipeline
-from gl_jax.data.pipeline import CorruptDataError, Photographs
+from gl_jax.data.pipeline import Photographs
+from gl_jax.data.readable import CorruptDataError
 
 Folder = Callable[..., Path]
 Jpeg = Callable[..., bytes]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gl_jax import texture
+from gl_jax import cli, texture
 from gl_jax.config import (
     Config,
     DataConfig,
@@ -62,7 +62,7 @@ def compare(folder: Path | str, output: Path, **changes: Any) -> comparison.Comp
 @pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
 def trained(request: Any, tmp_path_factory: Any) -> tuple[Path, Config, Any]:
     """A run's folder with one checkpoint, its configuration and its variables."""
-    from gl_jax.training.checkpoint import Checkpoints
+    from gl_jax.checkpoint import Checkpoints
     from gl_jax.training.parts import default_parts
     from gl_jax.training.state import create_state, inference_variables
 
@@ -111,10 +111,12 @@ def test_scores_are_those_of_the_methods_on_the_seeded_holes(
     filled = BASELINES["mean"](pixels(1), mask)
     error = (filled.astype(float) - pixels(1))[mask] / 255
     score = result.scores[2]
-    assert score.hole_l1_percent == pytest.approx(100 * np.abs(error).mean(), rel=1e-5)
+    assert score.values["hole_l1_percent"] == pytest.approx(
+        100 * np.abs(error).mean(), rel=1e-5
+    )
     expected = -10 * np.log10(np.mean(error**2))
-    assert score.hole_psnr_db == pytest.approx(expected, rel=1e-5)
-    assert 0 < score.seconds < 60
+    assert score.values["hole_psnr_db"] == pytest.approx(expected, rel=1e-5)
+    assert 0 < score.values["seconds"] < 60
 
 
 def test_all_files_tell_the_same(folder: Path, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_all_files_tell_the_same(folder: Path, tmp_path: Path) -> None:
     with (tmp_path / "comparison.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     table = (tmp_path / "comparison.md").read_text()
-    psnr = [s.hole_psnr_db for s in result.scores if s.method == "ns"]
+    psnr = [s.values["hole_psnr_db"] for s in result.scores if s.method == "ns"]
     estimated = record["methods"]["ns"]["hole_psnr_db"]
     assert estimated["mean"] == pytest.approx(np.mean(psnr))
     assert estimated["standard_error"] == pytest.approx(np.std(psnr, ddof=1) / 3**0.5)
@@ -143,12 +145,18 @@ def test_the_sheet_has_a_row_a_photograph_and_a_column_a_method(
     mask = box(COUNT, SIDE, SIDE, 0)[0]
     np.testing.assert_array_equal(truth, pixels(0))
     np.testing.assert_array_equal(inputs, np.where(mask[..., None], 255, pixels(0)))
+    # Each method's pictures and the photographs have the same names, as a study takes them.
+    for kept in ("pictures/mean", "pictures/ns", "truth"):
+        names = [path.name for path in sorted((tmp_path / kept).iterdir())]
+        assert names == ["0000.png", "0001.png"]
+    with Image.open(tmp_path / "truth" / "0000.png") as photograph:
+        np.testing.assert_array_equal(np.asarray(photograph), pixels(0))
 
 
 def test_the_same_call_gives_the_same_scores(folder: Path, tmp_path: Path) -> None:
     first, second = (compare(folder, tmp_path / name) for name in ("a", "b"))
-    assert [s.hole_psnr_db for s in first.scores] == [
-        s.hole_psnr_db for s in second.scores
+    assert [s.values["hole_psnr_db"] for s in first.scores] == [
+        s.values["hole_psnr_db"] for s in second.scores
     ]
 
 
@@ -269,7 +277,7 @@ def test_ours_is_the_trained_network_at_its_own_size(
     error = np.abs(np.asarray(output[0] - images[0]))[mask]
     # The picture is rounded to 8 bits before it is measured.
     assert result.scores[0].method == "gl"
-    assert result.scores[0].hole_l1_percent == pytest.approx(
+    assert result.scores[0].values["hole_l1_percent"] == pytest.approx(
         100 * error.mean(), abs=0.05
     )
 
@@ -309,7 +317,8 @@ def test_a_further_model_is_a_method_by_its_path(
     assert result.methods == ("gl", weights_file.stem, "mean")
     assert len(result.scores) == 3 * COUNT
     found = {
-        m: [s.ssim for s in result.scores if s.method == m] for m in result.methods
+        m: [s.values["ssim"] for s in result.scores if s.method == m]
+        for m in result.methods
     }
     assert found["gl"] == found[weights_file.stem]
 
@@ -400,7 +409,10 @@ def test_another_model_is_run_anew(
     other = tmp_path / "other.safetensors"
     native.save(dataclasses.replace(model, variables=variables), other)
     second = compare(folder, tmp_path, model=other, methods=("gl",))
-    assert first.scores[0].hole_psnr_db != second.scores[0].hole_psnr_db
+    assert (
+        first.scores[0].values["hole_psnr_db"]
+        != second.scores[0].values["hole_psnr_db"]
+    )
 
 
 def test_other_holes_in_the_same_folder_are_refused(
@@ -413,9 +425,13 @@ def test_other_holes_in_the_same_folder_are_refused(
 
 def test_sharpness_and_memory_stand_in_the_table(folder: Path, tmp_path: Path) -> None:
     result = compare(folder, tmp_path, methods=("mean",))
-    assert [score.sharpness for score in result.scores] == [0, 0, 0], "one flat colour"
+    assert [score.values["sharpness"] for score in result.scores] == [0, 0, 0], (
+        "one flat colour"
+    )
     if sys.platform == "linux":
-        assert all(0 <= score.peak_memory_mib < 500 for score in result.scores)
+        assert all(
+            0 <= score.values["peak_memory_mib"] < 500 for score in result.scores
+        )
     text = (tmp_path / "comparison.md").read_text()
     assert "sharpness" in text and "peak memory" in text
 
@@ -438,7 +454,7 @@ def test_texture_is_that_of_the_methods_pictures(folder: Path, tmp_path: Path) -
         },
         rel=5e-3,
     )
-    found = [s.grid for s in result.scores if s.method == "telea"]
+    found = [s.values["grid"] for s in result.scores if s.method == "telea"]
     np.testing.assert_allclose(found, grids, rtol=1e-3)
     assert result.sets["mean"]["grid"] == pytest.approx(0, abs=1e-2), "one flat colour"
     record = json.loads((tmp_path / "comparison.json").read_text())
@@ -466,18 +482,37 @@ def test_holes_too_small_for_texture_are_counted_once(
     assert len(counted) == 1 and "3 of 3 holes are left out" in counted[0]
 
 
-def test_scores_of_a_version_without_texture_are_made_again(
-    folder: Path, tmp_path: Path
+def test_metrics_are_chosen(folder: Path, tmp_path: Path) -> None:
+    result = compare(folder, tmp_path, metrics=("vif",), image_size=48)
+    assert [*result.table().columns] == [
+        "hole_psnr_db", "vif", "seconds", "peak_memory_mib",
+    ]  # fmt: skip
+    assert all(0 < score.values["vif"] < 1 for score in result.scores)
+    with pytest.raises(UsageError, match=r"metric fid needs weights, .*knows l1, psnr"):
+        compare(folder, tmp_path / "other", metrics=("psnr", "fid"))
+    with pytest.raises(UsageError, match="other settings: metrics was"):
+        compare(folder, tmp_path, metrics=("psnr",), image_size=48)
+
+
+def test_the_table_of_yeh_has_published_figures_beside_those_measured(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = compare(folder, tmp_path, masks="center")
-    path = tmp_path / "journal.jsonl"
-    settings, *records = map(json.loads, path.read_text().splitlines())
-    for record in records:
-        del record["texture"], record["score"]["grid"]
-    lines = [json.dumps(record) + "\n" for record in (settings, *records)]
-    path.write_text("".join(lines))
-    again = compare(folder, tmp_path, masks="center")
-    assert again.sets == first.sets
+    words = f"compare --protocol yeh --methods mean --metrics psnr --data {folder}"
+    assert cli.main([*words.split(), "--output", str(tmp_path / "yeh")]) == 0
+    table = (tmp_path / "yeh" / "yeh.md").read_text()
+    assert table in capsys.readouterr().out
+    rows = json.loads((tmp_path / "yeh" / "yeh.json").read_text())
+    # The table of Yeh et al. 2017: centre, pattern, random 80 %, half.
+    published = {name: [*row.values()] for name, row in rows["published"].items()}
+    assert published["Context Encoder, CelebA"] == [21.3, 19.2, 20.6, 15.5]
+    assert published["semantic inpainting, SVHN"] == [19.0, 19.8, 33.0, 14.6]
+    assert published["semantic inpainting, Cars"] == [13.5, 14.1, 18.9, 11.1]
+    assert "| published: Context Encoder, Cars       |   14.1 |    14.0 |" in table
+    own = json.loads((tmp_path / "yeh" / "half" / "comparison.json").read_text())
+    assert own["settings"]["image_size"] == 64
+    measured = [score["psnr_db"] for score in own["scores"]]
+    assert rows["measured"]["mean"]["half"] == pytest.approx(np.mean(measured))
+    assert "no raw output" in table
 
 
 def test_ms_ssim_is_measured_where_the_picture_is_large_enough(
@@ -485,8 +520,8 @@ def test_ms_ssim_is_measured_where_the_picture_is_large_enough(
 ) -> None:
     small = compare(folder, tmp_path / "small", methods=("mean",))
     large = compare(folder, tmp_path / "large", methods=("mean",), image_size=176)
-    assert all(np.isnan(score.ms_ssim) for score in small.scores)
-    assert all(0 < score.ms_ssim < 1 for score in large.scores)
+    assert all(np.isnan(score.values["ms_ssim"]) for score in small.scores)
+    assert all(0 < score.values["ms_ssim"] < 1 for score in large.scores)
 
 
 def test_files_that_are_not_compared_are_named(folder: Path, tmp_path: Path) -> None:

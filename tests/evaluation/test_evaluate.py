@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 
 from gl_jax import cli, metrics, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import distances, inception, lpips, mask_list
 from gl_jax.evaluation import evaluate as evaluation
-from gl_jax.evaluation.distances import Moments, frechet_distance
+from gl_jax.evaluation import mask_list
+from gl_jax.evaluation.measures import distances, inception, lpips, separability
+from gl_jax.evaluation.measures.distances import Moments, frechet_distance
 from gl_jax.evaluation.photographs import Selection
 from gl_jax.evaluation.results import Evaluation
 from gl_jax.inpainting.completer import Completer
@@ -124,7 +125,7 @@ def test_without_weights_fid_and_lpips_are_skipped_with_a_line(
 ) -> None:
     evaluate(masks="center")
     text = (tmp_path / "result" / "evaluation.md").read_text()
-    assert "FID, KID, precision and recall skipped: give --fid-weights FILE" in text
+    assert "precision, recall, P-IDS and U-IDS skipped: give --fid-weights FILE" in text
     assert "LPIPS skipped: give --lpips-weights FILE" in text
 
 
@@ -295,6 +296,25 @@ def test_a_model_that_computes_nonsense_fails_the_run(
         ({"protocol": "mmedit"}, "'mmedit' is unknown. Did you mean 'mmediting'"),
         ({"protocol": "mmediting", "masks": "center"}, "must be box"),
         ({"protocol": "mmediting", "image_size": 128}, "must be 256"),
+        (
+            {"protocol": "lama", "masks": "box", "metrics": ("ssim",)},
+            "must be lama-thick",
+        ),
+        ({"protocol": "lama", "image_size": 128}, "must be 256 or 512"),
+        (
+            {"protocol": "lama"},
+            "lama wants lpips by --lpips-weights FILE and fid by --fid",
+        ),
+        ({"protocol": "mat"}, r"wants fid, ids by --fid-weights FILE; give that"),
+        ({"metrics": ("psnr", "psn")}, "'psn' is unknown. Did you mean 'psnr'"),
+        ({"metrics": ()}, "at least one of l1, psnr"),
+        ({"metrics": ("kid",)}, "--metrics wants kid by --fid-weights FILE"),
+        (
+            {"metrics": ("l1",), "fid_weights": Path("x.pth")},
+            "--fid-weights is of no use to the metrics l1, psnr",
+        ),
+        ({"masks": "lama-thick"}, "not for 32x32; give --image-size 256 or 512"),
+        ({"masks": "random:2"}, "random:2 is 2048 of 1024 pixels"),
         ({"masks": "center", "seeds": (0, 1)}, "make no difference to masks center"),
         ({"seeds": (1, 1)}, "must be different"),
         ({"seeds": (-1,)}, "must be different whole numbers from 0"),
@@ -344,7 +364,10 @@ def test_mmediting_measures_raw_l1_and_the_rounded_composite(
     large = tmp_path / "large"
     large.mkdir()
     Image.fromarray(pixels(9, 256, 256)).save(large / "photo.png")
-    result = evaluate(data=str(large), protocol="mmediting", seeds=(0,))
+    result = evaluate(
+        data=str(large), protocol="mmediting", seeds=(0,),
+        metrics=("l1", "psnr", "ssim"),
+    )  # fmt: skip
     (entry,), (row,) = result.entries, result.rows.values()
     mask = entry.mask()
     raw = Completer(model).raw(pixels(9, 256, 256), mask)
@@ -354,10 +377,11 @@ def test_mmediting_measures_raw_l1_and_the_rounded_composite(
     levels = np.where(mask[..., None], np.rint(raw.astype(np.float64) * 255), target)
     square = np.mean((levels - target) ** 2)
     assert row["psnr_db"] == pytest.approx(20 * np.log10(255 / square**0.5), rel=1e-5)
-    text = (tmp_path / "result" / "evaluation.md").read_text()
-    assert "11.164 | 23.152 | 0.862" in text
-    assert "6.678 | 26.780 | 0.904" in text
-    assert "The images differ" in text
+    text = " ".join((tmp_path / "result" / "evaluation.md").read_text().split())
+    assert "11.164 | 23.152 | 0.8620" in text
+    assert "6.678 | 26.780 | 0.9040" in text
+    assert "L1 in the hole is of the raw output" in text
+    assert "| this evaluation " in text
 
 
 def test_mmediting_refuses_small_photographs(evaluate: Any) -> None:
@@ -384,7 +408,9 @@ def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         inception,
         "features",
-        lambda arrays, images: images[:, 14:18, 14:18].reshape(images.shape[0], 48),
+        lambda arrays, images, resize: images[:, 14:18, 14:18].reshape(
+            images.shape[0], 48
+        ),
     )
     monkeypatch.setattr(inception, "FEATURES", 48)
     weights = inception.Weights({"x": np.zeros(1, np.float32)}, True)
@@ -424,9 +450,51 @@ def test_fid_kid_precision_and_recall_come_from_the_pictures_features(
     features = np.array(pairs)
     truth, completed = (Moments.of(features[:, side]) for side in (0, 1))
     assert result.fid == pytest.approx(frechet_distance(truth, completed), rel=2e-3)
-    expected = distances.of_set(features)
+    expected = distances.kernel_of_set(features) | distances.precision_of_set(features)
+    expected |= separability.of_set(features)
     found = {name: result.sets[0][name] for name in expected}
     assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_metrics_are_chosen_and_their_cost_is_said(
+    evaluate: Any, inception_file: Path, tmp_path: Path
+) -> None:
+    result = evaluate(
+        masks="center", metrics=("precision", "ssim"), fid_weights=inception_file
+    )
+    assert [*result.columns] == ["psnr_db", "ssim", "hole_psnr_db", "hole_ssim"]
+    assert [*result.set_columns] == [*result.sets[0]] == ["precision", "recall"]
+    assert result.fid is None
+    assert [*result.costs] == ["completing", "psnr", "ssim", "features", "precision"]
+    costs = [result.costs[name].operations for name in ("psnr", "ssim", "completing")]
+    assert 0 < costs[0] < costs[1] < costs[2]
+    assert result.costs["precision"].seconds > 0
+    text = (tmp_path / "result" / "evaluation.md").read_text()
+    assert "| cost       | GFLOP for each photograph and hole | seconds" in text
+    assert [*table(tmp_path / "result")[0]][3:] == [*result.columns]
+
+
+def test_mat_measures_its_scores_at_its_size_by_its_resize(
+    evaluate: Any, inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resizes = []
+
+    def features(arrays: Any, images: Any, resize: str) -> Any:
+        resizes.append(resize)
+        return images[:, 14:18, 14:18].reshape(images.shape[0], 48)
+
+    monkeypatch.setattr(inception, "features", features)
+    result = evaluate(
+        protocol="mat", masks="mat-large", image_size=256, seeds=(0,), count=4,
+        fid_weights=inception_file, metrics=("fid", "ids"),
+    )  # fmt: skip
+    assert {entry.height for entry in result.entries} == {256}
+    assert set(resizes) == {"tensorflow"}
+    assert result.sets[0]["p_ids_percent"] in (0, 25, 50, 75, 100)
+    text = " ".join((tmp_path / "result" / "evaluation.md").read_text().split())
+    assert "CoModGAN, Places365 at 512 pixels | 2.92 | 19.64 | 35.78" in text
+    assert "fewer than their 48 features" in text
+    assert "no raw output" in text
 
 
 def test_too_few_photographs_for_features_are_refused(

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from gl_jax.config import UsageError
+from gl_jax.evaluation import published
 from gl_jax.evaluation.protocol import (
-    PUBLISHED,
     Place,
     mmediting_hole,
     mmediting_square,
@@ -87,7 +87,11 @@ def test_photographs_below_256_are_refused_by_name() -> None:
 
 
 def test_the_published_figures() -> None:
-    assert [row[1:] for row in PUBLISHED] == [
-        (11.164, 23.152, 0.862),
-        (6.678, 26.780, 0.904),
+    rows = published.of("mmediting", "box")
+    assert [[*row.values.values()] for row in rows] == [
+        [11.164, 23.152, 0.862],
+        [6.678, 26.780, 0.904],
     ]
+    small, large = (published.of("mat", f"mat-{name}") for name in ("small", "large"))
+    assert [row.values["fid"] for row in (small[0], large[0])] == [0.78, 1.96]
+    assert published.of("mat", "folder") == published.of("own", "box") == ()

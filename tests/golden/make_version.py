@@ -24,8 +24,8 @@ from PIL import Image
 
 import gl_jax
 from gl_jax import cli
+from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config
-from gl_jax.training.checkpoint import restore_subtree
 from gl_jax.weights import native
 
 FOLDER = Path(__file__).with_name(gl_jax.__version__)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config, DataConfig, HolesConfig, OptimizerConfig
 from gl_jax.models.layers import BatchNorm
 from gl_jax.training import Parts, default_parts
-from gl_jax.training.checkpoint import restore_subtree
 
 EXPERIMENT = """
 from gl_jax.config import *
@@ -171,25 +171,6 @@ class Life:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
-
-
-@pytest.fixture(scope="session")
-def damage() -> Callable[[Path, str], None]:
-    """Spoils a file: `truncated` to half, `deleted`, or one bit in its middle `flipped`."""
-
-    def spoil(file: Path, fault: str) -> None:
-        content = bytearray(file.read_bytes())
-        if fault == "deleted":
-            file.unlink()
-        elif fault == "truncated":
-            file.write_bytes(content[: len(content) // 2])
-        elif fault == "flipped":
-            content[len(content) // 2] ^= 0x10
-            file.write_bytes(content)
-        else:
-            raise ValueError(fault)
-
-    return spoil
 
 
 @pytest.fixture(scope="session")

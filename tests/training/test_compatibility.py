@@ -17,10 +17,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from gl_jax import cli
+from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config
 from gl_jax.experiment import load_experiment
 from gl_jax.training import initial
-from gl_jax.training.checkpoint import restore_subtree
 from gl_jax.weights import architectures
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0"

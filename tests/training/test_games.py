@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import (
     AugmentConfig,
     Config,
@@ -41,7 +42,6 @@ from gl_jax.training import (
     state_shapes,
 )
 from gl_jax.training.augment import Adaptive, color
-from gl_jax.training.checkpoint import restore_subtree
 
 MEAN, KEY = (0.5, 0.4, 0.3), jax.random.key(7)
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gl_jax.checkpoint import restore_subtree
 from gl_jax.experiment import load_experiment
 from gl_jax.options import override
 from gl_jax.training import loop
-from gl_jax.training.checkpoint import restore_subtree
 
 PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 

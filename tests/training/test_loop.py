@@ -20,6 +20,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from gl_jax import cli
+from gl_jax.checkpoint import restore_subtree
+from gl_jax.checkpoint.manifest import named
 from gl_jax.config import (
     AugmentConfig,
     Config,
@@ -36,8 +38,6 @@ from gl_jax.data.pipeline import Photographs
 from gl_jax.inpainting.completer import load_model
 from gl_jax.parallel import Devices
 from gl_jax.training import initial, loop, workdir
-from gl_jax.training.checkpoint import restore_subtree
-from gl_jax.training.checkpoint.manifest import named
 from gl_jax.training.interruption import Interrupted
 from gl_jax.training.parts import default_parts
 from gl_jax.training.state import create_state, state_shapes

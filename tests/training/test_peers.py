@@ -29,7 +29,7 @@ from gl_jax.training import (
 from gl_jax.training.own_parts import parts_of
 from gl_jax.training.state import inference_variables
 from gl_jax.training.validation import Validation
-from gl_jax.weights import architectures, export, layouts, native
+from gl_jax.weights import architectures, conversion, export, native
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = SimpleNamespace(
@@ -77,7 +77,7 @@ def peer(name: str) -> Peer:
 
 def read(arrays: dict[str, np.ndarray]) -> tuple[Any, Any]:
     """The variables of both networks, of arrays under their names at home."""
-    found = layouts.read_parts(arrays, "the golden weights")
+    found = conversion.read_parts(arrays, "the golden weights")
     return found.variables, found.discriminator.variables
 
 
@@ -213,7 +213,7 @@ def test_boxes_that_cannot_be_are_refused(changes, rule):
 @pytest.mark.parametrize("name", AGREEMENT)
 def test_fine_tuning_begins_with_the_completions_of_the_converted_model(name, tmp_path):
     recipe, file = peer(name), tmp_path / "converted.safetensors"
-    found = layouts.read_parts(recipe.completion | recipe.discriminator, "weights")
+    found = conversion.read_parts(recipe.completion | recipe.discriminator, "weights")
     encoding = recipe.parts.encoding
     native.save(
         native.Model(

@@ -13,6 +13,7 @@ import pytest
 from jax import export as jax_export
 
 from gl_jax import cli, compilation
+from gl_jax.checkpoint import Checkpoints
 from gl_jax.config import (
     GREY,
     Config,
@@ -23,7 +24,6 @@ from gl_jax.config import (
 )
 from gl_jax.models import inference
 from gl_jax.training import default_parts
-from gl_jax.training.checkpoint import Checkpoints
 from gl_jax.training.workdir import remembered_of
 from gl_jax.weights import architectures, export, native
 from gl_jax.weights.convention import ENCODINGS, Convention

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gl_jax.config import UsageError
-from gl_jax.weights import layouts, native, pytorch, torch7
+from gl_jax.weights import conversion, native, pytorch, torch7
 
 COUNT = 100_000
 LARGEST_GROWTH = 400 * 2**20
@@ -96,7 +96,7 @@ def soak(
 
 def parts(tree: Any, path: Path) -> Any:
     """The whole way: a tree that could be read is laid out as ours too."""
-    return layouts.read_parts(tree, str(path))
+    return conversion.read_parts(tree, str(path))
 
 
 TREE = {
@@ -155,7 +155,7 @@ def test_whole_networks_through_every_layout(tmp_path, archives, foreign):
     outcome = soak(
         seeds,
         tmp_path / "mutated.net",
-        lambda path: parts(layouts.open_tree(path), path),
+        lambda path: parts(conversion.open_tree(path), path),
         count=count,
     )
     assert outcome.read > count / 100

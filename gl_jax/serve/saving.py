@@ -1,0 +1,110 @@
+"""Results as files: the same bytes as `gl-jax complete` writes, and never over others."""
+
+import json
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from starlette.responses import StreamingResponse
+
+from gl_jax import images
+from gl_jax.files import write_output, writing
+from gl_jax.inpainting.batch import Look
+from gl_jax.serve.store import Picture, Store
+
+
+def encoded(picture: Picture, look: Look) -> tuple[bytes, str, tuple[str, ...]]:
+    """The file of a photo or result, its name, and lines on what it cannot hold.
+
+    A photo that was not completed is its own file, unless another format is wanted.
+    """
+    assert picture.photo is not None  # the store decodes
+    suffix = look.suffix(Path(picture.name))
+    name = f"{Path(picture.name).stem}{suffix}"
+    kind = images.format_of(suffix)
+    as_it_is = kind == picture.photo.format and look.format is None
+    if picture.data is not None and as_it_is:
+        return picture.data, name, ()
+    data, notices = images.encode(picture.photo, kind, quality=look.quality)
+    return data, name, notices
+
+
+class Folder:
+    """The folder for results, in which no file is replaced that was there before."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the folder; UsageError if it cannot be."""
+        self.path = path
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        self._origins: dict[Path, str] = {}
+        self._lock = threading.Lock()
+
+    def save(
+        self, picture: Picture, look: Look, origin: str
+    ) -> tuple[str, tuple[str, ...]]:
+        """Writes the file, and returns its name with lines on what it cannot hold.
+
+        A later result of the same `origin`, the photo that it began with, replaces an
+        earlier one. Any other file keeps its name, and this one gets a number.
+        """
+        data, name, notices = encoded(picture, look)
+        with self._lock:
+            target, number = self.path / name, 1
+            while target.exists() and self._origins.get(target) != origin:
+                number += 1
+                target = self.path / f"{Path(name).stem}-{number}{Path(name).suffix}"
+            write_output(target, data)
+            self._origins[target] = origin
+        return target.name, notices
+
+
+def archive(store: Store, ids: Sequence[str], look: Look) -> StreamingResponse:
+    """A ZIP of the files, sent from a temporary file that has no name."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed once it is sent
+    try:
+        _pack(file, store, ids, look)
+    except BaseException:
+        file.close()
+        raise
+    size = file.tell()
+    file.seek(0)
+
+    def pieces() -> Iterator[bytes]:
+        with file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    headers = {
+        "Content-Disposition": disposition("completed.zip"),
+        "Content-Length": str(size),
+    }
+    return StreamingResponse(pieces(), headers=headers, media_type="application/zip")
+
+
+def _pack(file: IO[bytes], store: Store, ids: Sequence[str], look: Look) -> None:
+    # Pictures are compressed already.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+        names = set[str]()
+        for identifier in ids:
+            data, name, _ = encoded(store.get(identifier), look)
+            unique, number = name, 1
+            while unique in names:
+                number += 1
+                unique = f"{Path(name).stem}-{number}{Path(name).suffix}"
+            names.add(unique)
+            packed.writestr(unique, data)
+
+
+def disposition(name: str) -> str:
+    """The header with which a browser saves an answer under the name."""
+    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def as_header(lines: Sequence[str]) -> str:
+    """Lines as JSON in ASCII, which a header can hold."""
+    return json.dumps(list(lines))

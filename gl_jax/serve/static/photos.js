@@ -1,0 +1,184 @@
+// Photos: from the disk or the server to something to draw on, and what they look like.
+
+import * as api from "./api.js";
+import { History } from "./history.js";
+import { Mask } from "./mask.js";
+import { changed, chosen, state } from "./state.js";
+import * as storage from "./storage.js";
+import { S } from "./strings.js";
+import { toast } from "./toasts.js";
+
+let count = 0;
+
+/** A photo that nobody has looked at yet. */
+function entry(about) {
+  const key = about.key ?? `${Date.now().toString(36)}-${count++}`;
+  return {
+    key, name: about.name, file: null, serverId: null, thumbnail: null, url: null,
+    width: 0, height: 0, mask: null, history: null, steps: [], running: null,
+    saved: true, ...about,
+  };
+}
+
+/** Enters photos of the command line: {id, name}. */
+export function addServed(photos) {
+  for (const { id, name } of photos) {
+    const photo = entry({ key: `served-${id}`, serverId: id, name });
+    state.photos.push(photo);
+    api.thumbnail(id).then((blob) => {
+      photo.thumbnail = URL.createObjectURL(blob);
+      changed();
+    }).catch(() => {}); // the photo itself says it when it is opened
+  }
+  changed();
+}
+
+/** Enters files, and returns those that are photos. */
+export async function addFiles(files) {
+  const added = [];
+  for (const file of files) {
+    const limit = state.about.largest_upload;
+    if (file.size > limit) {
+      toast(S.errors.tooLarge(file.name, limit >> 20), "error");
+      continue;
+    }
+    try {
+      const facts = await api.upload(file.name || "photo.png", file);
+      const photo = entry({ name: facts.name, file, serverId: facts.id });
+      photo.thumbnail = URL.createObjectURL(await api.thumbnail(facts.id));
+      state.photos.push(photo);
+      added.push(photo);
+      changed();
+    } catch (error) {
+      toast(error.message, "error");
+    }
+  }
+  return added;
+}
+
+/** Enters what the browser kept, of this tab or of one that is gone. */
+export async function addStored(records) {
+  for (const kept of records) {
+    const record = await storage.whole(kept);
+    const { key, name, file, serverId, saved, running, steps } = record;
+    const photo = entry({ key, name, file, serverId, saved, running, steps, stored: record });
+    for (const candidate of steps.flatMap((step) => step.candidates)) {
+      candidate.url = URL.createObjectURL(candidate.patch);
+    }
+    const same = state.photos.findIndex((other) => other.key === key);
+    state.photos.splice(same < 0 ? state.photos.length : same, same < 0 ? 0 : 1, photo);
+    const shown = held(photo).then(({ id }) => api.thumbnail(id)).then((blob) => {
+      photo.thumbnail = URL.createObjectURL(blob);
+      changed();
+    });
+    shown.catch(() => {}); // said when the photo itself is opened
+  }
+  changed();
+}
+
+/** Makes a photo ready to be drawn on. */
+export async function load(photo) {
+  if (photo.mask) return;
+  photo.loading ??= (async () => {
+    const facts = await held(photo);
+    const picture = await api.picture(facts.id);
+    const url = URL.createObjectURL(picture);
+    const image = new Image();
+    image.src = url;
+    try {
+      await image.decode();
+    } catch {
+      throw new Error(S.errors.undecodable(photo.name));
+    }
+    const { width, height, format, notices } = facts;
+    Object.assign(photo, { url, width, height, format });
+    for (const notice of photo.stored ? [] : notices) toast(notice);
+    const mask = new Mask(width, height);
+    if (photo.stored?.mask) mask.load(photo.stored.mask);
+    photo.mask = mask;
+    photo.history = new History(mask, photo.steps);
+    photo.stored = null;
+  })();
+  try {
+    await photo.loading;
+  } finally {
+    photo.loading = null;
+  }
+}
+
+/** The server's facts about the photo, which gets its file once more if need be. */
+export async function held(photo) {
+  try {
+    if (photo.serverId) return await api.facts(photo.serverId);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+  }
+  if (!photo.file) throw new Error(S.errors.lost(photo.name));
+  const facts = await api.upload(photo.name, photo.file);
+  photo.serverId = facts.id;
+  return facts;
+}
+
+export function close(photo) {
+  const at = state.photos.indexOf(photo);
+  state.photos.splice(at, 1);
+  storage.remove(photo);
+  const urls = photo.steps.flatMap((step) => step.candidates.map((c) => c.url));
+  for (const url of [photo.url, photo.thumbnail, ...urls]) if (url) URL.revokeObjectURL(url);
+  if (state.current === photo) state.current = state.photos[at] ?? state.photos[at - 1] ?? null;
+  changed();
+}
+
+async function decoded(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return image;
+}
+
+/** Draws the photo with its completions, those until `step` with one candidate of it,
+ *  or with `candidate` null without that step. */
+export async function draw(context, photo, step = null, candidate = undefined) {
+  context.drawImage(await decoded(photo.url), 0, 0, photo.width, photo.height);
+  for (const each of photo.steps) {
+    const one = each === step && candidate !== undefined ? candidate : chosen(each);
+    if (one) context.drawImage(await decoded(one.url), one.box[0], one.box[1]);
+    if (each === step) break;
+  }
+}
+
+/** A canvas with the surroundings of a step's box, `side` pixels at most. */
+export async function crop(photo, step, candidate, side) {
+  const [x, y, w, h] = step.candidates.find(Boolean).box;
+  const margin = Math.max(16, Math.max(w, h) / 3);
+  const left = Math.max(0, x - margin);
+  const top = Math.max(0, y - margin);
+  const width = Math.min(photo.width, x + w + margin) - left;
+  const height = Math.min(photo.height, y + h + margin) - top;
+  const scale = Math.min(4, side / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.setTransform(scale, 0, 0, scale, -left * scale, -top * scale);
+  await draw(context, photo, step, candidate);
+  return canvas;
+}
+
+const seen = new WeakMap(); // photo -> {steps, pixels}: for the wand
+
+/** Reads the pixels of the photo as it is seen, so that they are at hand. */
+export async function readPixels(photo) {
+  const steps = photo.steps.map((step) => chosen(step).result).join();
+  if (seen.get(photo)?.steps === steps) return;
+  const canvas = document.createElement("canvas");
+  canvas.width = photo.width;
+  canvas.height = photo.height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  await draw(context, photo);
+  const { data } = context.getImageData(0, 0, photo.width, photo.height);
+  seen.set(photo, { steps, pixels: data });
+}
+
+export const pixels = (photo) => seen.get(photo)?.pixels ?? null;

@@ -1,0 +1,188 @@
+// Completions: started, watched, cancelled, shown; and made once more if they got lost.
+
+import * as api from "./api.js";
+import { held } from "./photos.js";
+import { changed, chosen, currentId, shown, state } from "./state.js";
+import { S } from "./strings.js";
+import { banner, toast } from "./toasts.js";
+
+const PAUSE = 120; // milliseconds between two questions
+const RETRY = 1000;
+
+const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Completes what is marked with every ticked method. Nothing marked after a completion
+ *  means that one again, beside what there is. */
+export async function run(photo, { mask = photo.mask.packed(), onDone }) {
+  const again = !mask && shown(photo);
+  if (!mask && !again) {
+    toast(S.notice.nothing);
+    return;
+  }
+  const methods = [...state.methods];
+  const recipe = again ? again.mask : mask;
+  state.lastMask = recipe;
+  photo.running = { again: Boolean(again), mask: recipe, jobs: [], total: methods.length };
+  changed();
+  try {
+    const options = { ...state.options };
+    for (const method of methods) {
+      const id = again ? beforeStep(photo, again) : currentId(photo);
+      const job = await start(photo, id, method, recipe, options, again);
+      photo.running.jobs.push({ ...job, options });
+    }
+    onDone(photo); // kept from here on, so that a reload finds the jobs
+    await watch(photo, onDone);
+  } catch (error) {
+    report(error);
+  } finally {
+    photo.running = null;
+    changed();
+    onDone(photo);
+  }
+}
+
+/** Goes on with the jobs that a reloaded page had started. */
+export async function resume(photo, { onDone }) {
+  try {
+    await watch(photo, onDone);
+  } catch (error) {
+    report(error);
+  } finally {
+    photo.running = null;
+    changed();
+    onDone(photo);
+  }
+}
+
+export async function cancel(photo) {
+  if (!photo.running) return;
+  photo.running.stopping = true;
+  changed();
+  for (const { id } of photo.running.jobs) await api.cancel(id).catch(() => {});
+}
+
+const beforeStep = (photo, step) => {
+  const at = photo.steps.indexOf(step);
+  return at > 0 ? chosen(photo.steps[at - 1]).result : photo.serverId;
+};
+
+async function start(photo, id, method, mask, options, again) {
+  try {
+    return await api.start(id, method, mask, options);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    await replay(photo);
+    const now = again ? beforeStep(photo, again) : currentId(photo);
+    return api.start(now, method, mask, options);
+  }
+}
+
+/** Waits for the jobs of a photo, and shows each result as it comes. */
+async function watch(photo, onDone) {
+  const { running } = photo;
+  let step = running.again ? shown(photo) : null;
+  const first = step?.candidates.length ?? 0;
+  for (const job of running.jobs) {
+    await finished(job.id, (now) => {
+      Object.assign(job, now);
+      changed();
+    });
+    for (const notice of job.notices) toast(notice);
+    if (job.state === "failed") toast(job.error, "error");
+    if (job.state === "cancelled") toast(S.cancelled);
+    if (job.state !== "done" || job.taken) continue;
+    const candidate = await candidateOf(job);
+    if (step) {
+      step.candidates.push(candidate);
+      if (step.candidates.length === first + 1) step.chosen = first;
+    } else {
+      step = { mask: running.mask, candidates: [candidate], chosen: 0 };
+      photo.history.complete(step);
+      running.again = true; // for a reload: the others belong to this step
+    }
+    job.taken = true;
+    photo.saved = false;
+    onDone(photo);
+  }
+}
+
+async function candidateOf({ method, options, result, box, seconds }) {
+  const patch = await api.patch(result, box);
+  return { method, options, result, box, seconds, patch, url: URL.createObjectURL(patch) };
+}
+
+/** The job once it has ended; an absent server is waited for. */
+async function finished(id, tell) {
+  for (;;) {
+    try {
+      const job = await api.job(id);
+      online();
+      tell(job);
+      if (!["queued", "running"].includes(job.state)) return job;
+      await sleep(PAUSE);
+    } catch (error) {
+      if (!(error instanceof api.Unreachable)) throw error;
+      offline();
+      await sleep(RETRY);
+    }
+  }
+}
+
+/** Says what went wrong. */
+export function report(error) {
+  if (error instanceof api.Unreachable) offline();
+  else if (error.status === 401) banner(S.errors.token);
+  else toast(error.message, "error");
+}
+
+function offline() {
+  if (!state.online) return;
+  state.online = false;
+  banner(S.errors.gone);
+  changed();
+  const wait = async () => {
+    while (!state.online) {
+      await sleep(RETRY);
+      try {
+        await api.about();
+        online();
+      } catch (error) {
+        if (error.status === 401) {
+          banner(S.errors.token);
+          return;
+        }
+      }
+    }
+  };
+  wait();
+}
+
+function online() {
+  if (state.online) return;
+  state.online = true;
+  banner(null);
+  toast(S.errors.back);
+  changed();
+}
+
+/** Makes the results of a photo once more, if the server let go of them. */
+export async function replay(photo) {
+  let { id } = await held(photo);
+  for (const step of photo.steps) {
+    const candidate = chosen(step);
+    const lost = await api.facts(candidate.result).then(() => false, (error) => {
+      if (error.status !== 404) throw error;
+      return true;
+    });
+    if (lost) {
+      const job = await api.start(id, candidate.method, step.mask, candidate.options);
+      const done = await finished(job.id, () => {});
+      if (done.state !== "done") throw new Error(done.error || S.cancelled);
+      candidate.result = done.result;
+      toast(S.notice.replayed);
+    }
+    id = candidate.result;
+  }
+  return id;
+}

@@ -1,0 +1,108 @@
+// What the browser keeps of unsaved work, for a reload, a crash, a server that went away.
+// Each tab has a session; one that no tab has any more is offered to the next tab.
+
+const DATABASE = "gl_jax";
+const DAYS = 7;
+
+let opened = null;
+let session = null;
+
+function database() {
+  opened ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore("photos", { keyPath: ["session", "key"] });
+      // Files and patches: large, and written only once.
+      request.result.createObjectStore("blobs", { keyPath: ["session", "key", "name"] });
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  return opened;
+}
+
+/** Does some work on both stores as one transaction, and returns what `work` requested. */
+async function within(mode, work) {
+  const transaction = (await database()).transaction(["photos", "blobs"], mode);
+  const request = work(transaction.objectStore("photos"), transaction.objectStore("blobs"));
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(request?.result);
+    transaction.onabort = transaction.onerror = () => reject(transaction.error);
+  });
+}
+
+/** All blobs of a photo. */
+const blobsOf = (session, key) => IDBKeyRange.bound([session, key], [session, key, []]);
+
+/** Begins; returns this tab's own records if it was reloaded, and those of lost tabs. */
+export async function begin() {
+  const before = sessionStorage.getItem("session");
+  session = before ?? crypto.getRandomValues(new Uint32Array(3)).join("-");
+  sessionStorage.setItem("session", session);
+  const alive = await claim();
+  const records = await within("readonly", (photos) => photos.getAll());
+  const old = records.filter((r) => Date.now() - r.time > DAYS * 86_400_000);
+  for (const record of old) await remove(record);
+  const kept = records.filter((record) => !old.includes(record));
+  kept.sort((a, b) => a.order - b.order);
+  return {
+    own: kept.filter((record) => record.session === session),
+    lost: kept.filter((record) => record.session !== session && !alive.has(record.session)),
+  };
+}
+
+/** Says that this tab lives, and returns the sessions of all tabs that do. */
+async function claim() {
+  if (!navigator.locks) return new Set(); // not over plain HTTP from another machine
+  navigator.locks.request(`session-${session}`, () => new Promise(() => {}));
+  const { held } = await navigator.locks.query();
+  return new Set((held ?? []).map((lock) => lock.name.replace("session-", "")));
+}
+
+/** Keeps a photo as it is now. */
+export function keep(photo, order) {
+  if (!session || !photo.mask) return Promise.resolve();
+  const { key, name, file, serverId, saved, running } = photo;
+  const blobs = new Map();
+  if (file) blobs.set("file", file);
+  const steps = photo.steps.map(({ before, mask, candidates, chosen }) => ({
+    before,
+    mask,
+    chosen,
+    candidates: candidates.map(({ url, patch, ...rest }) => {
+      blobs.set(rest.result, patch);
+      return rest;
+    }),
+  }));
+  const record = {
+    session, key, name, serverId, saved, running, steps, order,
+    mask: photo.mask.packed(), time: Date.now(),
+  };
+  photo.kept ??= new Set();
+  const fresh = [...blobs].filter(([blob]) => !photo.kept.has(blob));
+  for (const [blob] of fresh) photo.kept.add(blob);
+  return within("readwrite", (photos, store) => {
+    for (const [blob, content] of fresh) store.put({ session, key, name: blob, content });
+    photos.put(record);
+  });
+}
+
+/** The record with its file and its patches again. */
+export async function whole(record) {
+  const all = await within("readonly", (photos, blobs) =>
+    blobs.getAll(blobsOf(record.session, record.key)));
+  const content = new Map(all.map((blob) => [blob.name, blob.content]));
+  for (const { candidates } of record.steps) {
+    for (const candidate of candidates) candidate.patch = content.get(candidate.result);
+  }
+  return { ...record, file: content.get("file") ?? null };
+}
+
+export const remove = (photo) =>
+  session
+    ? within("readwrite", (photos, blobs) => {
+        const of = photo.session ?? session;
+        photos.delete([of, photo.key]);
+        blobs.delete(blobsOf(of, photo.key));
+      })
+    : Promise.resolve();

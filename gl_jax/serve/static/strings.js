@@ -1,0 +1,181 @@
+// Every text of the page. A translation is a copy of this file.
+
+const modifier = navigator.platform.startsWith("Mac") ? "⌘" : "Ctrl";
+
+export const S = {
+  name: "gl_jax",
+  open: "Open",
+  openLong: "Open photos",
+  save: "Save",
+  saveAs: "Save as …",
+  undo: "Undo",
+  redo: "Redo",
+  compare: "Compare",
+  theme: "Light or dark",
+  themes: { auto: "as the system", light: "light", dark: "dark" },
+  help: "Keys",
+  settings: "Settings",
+  close: "Close",
+  stage: "Photo. Paint over what should go.",
+  tools: "Tools",
+  strip: "Photos",
+  fit: "Fit to window",
+
+  welcome: "Paint over what should go",
+  welcomeText: "Drop photos here, paste one, or open them.",
+  welcomeSmall: "They stay on the machine that runs gl-jax.",
+
+  tool: {
+    brush: "Brush",
+    eraser: "Eraser",
+    rectangle: "Rectangle",
+    lasso: "Lasso",
+    wand: "Wand: alike in colour",
+    hand: "Hand: move the photo",
+  },
+  size: "Size",
+  tolerance: "Tolerance",
+  toleranceHelp: "How far a colour may be from the one clicked, in levels of 255.",
+  rectangleLeft: "Left",
+  rectangleTop: "Top",
+  rectangleWidth: "Width",
+  rectangleHeight: "Height",
+  rectangleAdd: "Mark",
+  rectangleHelp: "Drag on the photo, or give the numbers in pixels.",
+
+  mask: "Mask",
+  invert: "Invert",
+  grow: "Grow",
+  shrink: "Shrink",
+  clear: "Clear",
+  last: "Last mask",
+  loadMask: "Load …",
+  saveMask: "Save mask",
+
+  method: "Method",
+  methodHelp: "Tick several to see their results side by side.",
+  methods: {
+    // In this order.
+    gl: ["gl_jax", "The network: learned from photographs."],
+    patchmatch: ["PatchMatch", "Copies patches of the surroundings. Good for texture."],
+    telea: ["Telea", "Continues the border inwards. Quick; for scratches."],
+    ns: ["Navier-Stokes", "Continues lines of equal brightness."],
+    biharmonic: ["Biharmonic", "The smoothest surface. For smooth places."],
+    shift_map: ["Shift map", "Shifted copies of the photo along invisible seams."],
+    criminisi: ["Criminisi", "Patch by patch, edges first. Minutes for large holes."],
+    mean: ["Mean", "One colour, to compare with."],
+  },
+  trained: (hole) => `Trained on holes of up to ${hole} pixels.`,
+  options: "Options of the network",
+  blend: "Invisible seam",
+  blendHelp: "Poisson blending, as in the paper. On by default.",
+  feather: "Feather",
+  featherHelp: "Fade into the photo over this many pixels around the hole. By default 0.",
+  resize: "Work at",
+  resizeHelp:
+    "Holes far larger than the trained ones are completed at this longer side, in pixels, " +
+    "and enlarged. Empty: the size of the training. 0: their own size.",
+  resizeAuto: (size) => `${size}`,
+
+  run: "Remove",
+  cancel: "Cancel",
+  runAll: (count) => `All ${count} photos`,
+  runAllMasks: "Masks for all photos",
+  runAllOwn: "own masks",
+  runAllShared: "this mask",
+  running: "Working …",
+  waiting: (before) => `Waiting for ${before} before it`,
+  preparing: "Preparing …",
+  windows: (done, count) => `${done} of ${count} windows`,
+  stopping: "Stopping …",
+  cancelled: "Cancelled.",
+  results: "Results",
+  enlarge: "Side by side",
+  seconds: (seconds) => `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`,
+  original: "Before",
+
+  format: "Format",
+  formatOwn: (format) => (format ? `as the photo (${format})` : "as the photo"),
+  quality: "Quality",
+  qualityHelp: "1 to 100. Empty: a JPEG keeps its own, others take a high one.",
+  download: "Download",
+  intoFolder: (folder) => `Into ${folder}`,
+  allIntoFolder: (count, folder) => `All ${count} results into ${folder}`,
+  zip: (count) => `All ${count} results as ZIP`,
+  savedAs: (name) => `Saved as ${name}.`,
+  copied: "Copied.",
+
+  remove: (name) => `Close ${name}`,
+  removeUnsaved: (name) => `${name} has changes that are not saved. Close it?`,
+  restore: "There is work from an earlier visit.",
+  restoreYes: "Restore",
+  restoreNo: "Discard",
+
+  notice: {
+    nothing: "Nothing is marked: paint over what should go first.",
+    noPhoto: "Open a photo first.",
+    noLast: "There is no earlier mask.",
+    maskResized: (w, h) => `The mask was resized to ${w}x${h} pixels.`,
+    replayed: "The server had let go of the result, so it was made again.",
+  },
+  errors: {
+    unreachable: "The server does not answer.",
+    gone: "The server does not answer. Your work is kept; trying again …",
+    back: "The server is back.",
+    token:
+      "This address has no valid token. Open the address that gl-jax printed: what was " +
+      "done here is offered there.",
+    lost: (name) => `${name} is not held by the server any more: open it again.`,
+    undecodable: (name) => `${name} cannot be shown.`,
+    tooLarge: (name, limit) => `${name} is larger than ${limit} MB.`,
+    copy: "This browser does not allow copying here.",
+  },
+
+  keys: [
+    ["Photo", [
+      [`${modifier}+O`, "Open"],
+      [`${modifier}+V`, "Paste a photo"],
+      [`${modifier}+S`, "Save"],
+      [`${modifier}+C`, "Copy the result"],
+      ["PgUp  PgDn", "Previous, next photo"],
+    ]],
+    ["Mark", [
+      ["B  E  R  L  W", "Brush, eraser, rectangle, lasso, wand"],
+      ["[  ]  Alt+wheel", "Smaller, larger brush"],
+      ["Shift+click", "A straight stroke from the last point"],
+      ["Alt+drag", "Take away instead"],
+      ["I", "Invert"],
+      ["+  −", "Grow, shrink"],
+      ["Del", "Clear"],
+      ["M", "Last mask again"],
+      [`${modifier}+Z`, "Undo"],
+      [`${modifier}+Shift+Z`, "Redo"],
+    ]],
+    ["See", [
+      ["Space+drag", "Move the photo"],
+      ["Wheel", "Zoom"],
+      ["0  Esc", "Fit to the window"],
+      ["1", "100 %"],
+      ["Hold Tab or O", "The original"],
+      ["C", "Compare with a slider"],
+    ]],
+    ["Run", [
+      ["Enter  Shift+R", "Remove"],
+      ["Esc", "Cancel"],
+      ["?", "These keys"],
+    ]],
+  ],
+};
+
+/** Puts the texts into the elements that name one in data-t, and into their labels. */
+export function translate(root = document) {
+  const text = (path) => path.split(".").reduce((at, name) => at[name], S);
+  for (const element of root.querySelectorAll("[data-t]")) {
+    element.textContent = text(element.dataset.t);
+  }
+  for (const element of root.querySelectorAll("[data-label]")) {
+    const label = text(element.dataset.label);
+    element.setAttribute("aria-label", label);
+    if (element.matches("button, label")) element.title = label + (element.dataset.key ? ` (${element.dataset.key})` : "");
+  }
+}

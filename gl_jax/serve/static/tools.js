@@ -1,0 +1,194 @@
+// Pointers on the photo become marks: brush, eraser, rectangle, lasso, wand, hand.
+
+import { union } from "./mask.js";
+
+export const TOOLS = ["brush", "eraser", "rectangle", "lasso", "wand", "hand"];
+
+export class Tools {
+  /** `pixels(photo)` are the RGBA of what is seen; `onChange(photo)` follows a mark. */
+  constructor(viewer, { pixels, onChange, onSize, mayDraw }) {
+    this.viewer = viewer;
+    this.tool = "brush";
+    this.size = 40; // pixels of the photo
+    this.tolerance = 24; // levels of 255
+    this.space = false; // held to pan
+    this.pixels = pixels;
+    this.onChange = onChange;
+    this.onSize = onSize;
+    this.mayDraw = mayDraw;
+    this.pointers = new Map();
+    this.gesture = null;
+    this.last = null; // where the last stroke ended, with its photo
+    this.hover = null;
+    const { stage } = viewer;
+    const listen = (name, handler, options) => stage.addEventListener(name, handler, options);
+    listen("pointerdown", (event) => this.#down(event));
+    listen("pointermove", (event) => this.#move(event));
+    listen("pointerup", (event) => this.#up(event));
+    listen("pointercancel", (event) => this.#up(event, true));
+    listen("pointerleave", () => this.#hovering(null));
+    listen("contextmenu", (event) => viewer.photo && event.preventDefault());
+    listen("wheel", (event) => this.#wheel(event), { passive: false });
+  }
+
+  choose(tool) {
+    this.tool = tool;
+    this.#hovering(this.hover);
+  }
+
+  resize(size) {
+    const { photo } = this.viewer;
+    const most = photo ? Math.max(photo.width, photo.height) / 2 : 2000;
+    this.size = Math.round(Math.min(most, Math.max(1, size)));
+    this.#hovering(this.hover);
+    this.onSize(this.size);
+  }
+
+  /** One step of `[` or `]`. */
+  step(direction) {
+    const next = this.size * (direction > 0 ? 1.2 : 1 / 1.2);
+    this.resize(direction > 0 ? Math.max(this.size + 1, next) : Math.min(this.size - 1, next));
+  }
+
+  /** Breaks off what is being drawn; says if there was something. */
+  abandon() {
+    const { gesture } = this;
+    this.gesture = null;
+    this.viewer.showOutline([]);
+    if (!gesture || gesture.pan) return false;
+    gesture.photo.history.revert();
+    this.viewer.overlay.update(gesture.box);
+    return true;
+  }
+
+  #wheel(event) {
+    if (!this.viewer.photo) return;
+    event.preventDefault();
+    const delta = event.deltaY * (event.deltaMode === 1 ? 30 : 1);
+    if (event.altKey) {
+      if (delta) this.step(-delta);
+      return;
+    }
+    const { left, top } = this.viewer.stage.getBoundingClientRect();
+    const factor = Math.exp(-delta * (event.ctrlKey ? 0.01 : 0.0015));
+    this.viewer.zoom(factor, event.clientX - left, event.clientY - top);
+    this.#hovering(event);
+  }
+
+  #down(event) {
+    const { photo, stage } = this.viewer;
+    // Whatever lies above the photo is pressed as anywhere else.
+    if (!photo || event.target.closest("#work, #toasts")) return;
+    stage.focus({ preventScroll: true });
+    stage.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, event);
+    if (this.pointers.size === 2) {
+      // Two fingers move the photo; what the first one began is no stroke.
+      this.abandon();
+      this.gesture = { pinch: true };
+      return;
+    }
+    if (this.gesture || event.button > 2) return;
+    if (event.button === 1 || this.space || this.tool === "hand") {
+      event.preventDefault();
+      this.gesture = { pan: true };
+      stage.classList.add("panning");
+      return;
+    }
+    if (!this.mayDraw(photo)) return;
+    const point = this.viewer.toPhoto(event);
+    const away = event.altKey || event.button === 2 || this.tool === "eraser";
+    const gesture = { photo, value: away ? 0 : 1, points: [point], box: null };
+    this.gesture = gesture;
+    if (this.tool === "wand") {
+      const [x, y] = point.map(Math.floor);
+      const pixels = this.pixels(photo);
+      gesture.box = photo.mask.flood(pixels, x, y, this.tolerance, gesture.value);
+      this.viewer.overlay.update(gesture.box);
+    } else if (this.tool === "brush" || this.tool === "eraser") {
+      gesture.brush = this.size / 2;
+      const straight = event.shiftKey && this.last?.photo === photo;
+      this.#stroke(straight ? [this.last.point, point] : [point, point]);
+    }
+  }
+
+  #move(event) {
+    this.#hovering(event);
+    const before = this.pointers.get(event.pointerId);
+    if (!before) return;
+    this.pointers.set(event.pointerId, event);
+    const { gesture } = this;
+    if (gesture?.pinch) return this.#pinch(before, event);
+    if (gesture?.pan) {
+      this.viewer.pan(event.clientX - before.clientX, event.clientY - before.clientY);
+      return;
+    }
+    if (!gesture || this.tool === "wand") return;
+    const events = event.getCoalescedEvents?.() ?? [];
+    const points = (events.length ? events : [event]).map((e) => this.viewer.toPhoto(e));
+    if (gesture.brush) {
+      this.#stroke([gesture.points.at(-1), ...points]);
+    } else if (this.tool === "rectangle") {
+      gesture.points = [gesture.points[0], points.at(-1)];
+      const [[x0, y0], [x1, y1]] = gesture.points;
+      this.viewer.showOutline([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]);
+    } else {
+      gesture.points.push(...points);
+      this.viewer.showOutline(gesture.points);
+    }
+  }
+
+  #up(event, broken = false) {
+    this.pointers.delete(event.pointerId);
+    const { gesture } = this;
+    this.viewer.stage.classList.remove("panning");
+    if (broken && gesture && !gesture.pinch) {
+      this.abandon();
+      return;
+    }
+    if (gesture?.pinch && this.pointers.size) return;
+    this.gesture = null;
+    this.viewer.showOutline([]);
+    if (!gesture?.photo) return;
+    const { photo, points, value } = gesture;
+    const { mask } = photo;
+    if (this.tool === "rectangle" && points.length > 1) {
+      gesture.box = mask.rectangle(...points[0], ...points[1], value);
+    } else if (this.tool === "lasso" && points.length > 2) {
+      gesture.box = mask.polygon(points, value);
+    }
+    this.viewer.overlay.update(gesture.box);
+    this.last = { photo, point: points.at(-1) };
+    if (photo.history.commit(gesture.box)) this.onChange(photo);
+  }
+
+  #stroke(points) {
+    const { gesture } = this;
+    const { mask } = gesture.photo;
+    let box = null;
+    for (let i = 0; i + 1 < points.length; i++) {
+      box = union(box, mask.line(...points[i], ...points[i + 1], gesture.brush, gesture.value));
+    }
+    gesture.points = [points.at(-1)];
+    gesture.box = union(gesture.box, box);
+    this.viewer.overlay.update(box);
+  }
+
+  #pinch(before, event) {
+    const [other] = [...this.pointers.values()].filter((p) => p.pointerId !== event.pointerId);
+    if (!other) return;
+    const { left, top } = this.viewer.stage.getBoundingClientRect();
+    const distance = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY);
+    const x = (event.clientX + other.clientX) / 2 - left;
+    const y = (event.clientY + other.clientY) / 2 - top;
+    this.viewer.pan((event.clientX - before.clientX) / 2, (event.clientY - before.clientY) / 2);
+    if (distance(before) > 10) this.viewer.zoom(distance(event) / distance(before), x, y);
+  }
+
+  #hovering(event) {
+    this.hover = event;
+    const paints = this.tool === "brush" || this.tool === "eraser";
+    const shown = event && paints && this.viewer.photo && event.pointerType !== "touch";
+    this.viewer.showRing(shown && !this.space ? event : null, this.size);
+  }
+}

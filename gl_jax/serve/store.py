@@ -1,0 +1,135 @@
+"""The photos and results that the server holds, in a bounded amount of memory.
+
+The longest unused ones go first. The page still has the file of what it uploaded, and
+sends it once more; a photo of the command line is read again from its file.
+"""
+
+import dataclasses
+import hashlib
+import os
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from gl_jax import images
+from gl_jax.images import Photo
+
+BUDGET = 2 << 30
+"""Bytes of files and pixels that are held together."""
+LONGEST_NAME = 120
+
+
+class UnknownError(LookupError):
+    """No photo or result of this identifier is held, or no longer."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An uploaded photo, one of the command line, or a result."""
+
+    id: str
+    name: str
+    """Of its file, without folders."""
+    data: bytes | None = None
+    """The file; None for a result."""
+    photo: Photo | None = None
+    path: Path | None = None
+    """The file of the command line that it is read from."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        total = len(self.data or b"")
+        if self.photo is not None:
+            total += self.photo.pixels.nbytes
+            total += 0 if self.photo.alpha is None else self.photo.alpha.nbytes
+            total += 0 if self.photo.inks is None else self.photo.pixels.nbytes
+        return total
+
+
+class Store:
+    """Pictures by their identifiers; several threads may use it."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        """Holds up to `budget` bytes, and always the picture that was used last."""
+        self.budget = budget
+        self._pictures: dict[str, Picture] = {}
+        self._lock = threading.Lock()
+        # One decoder at a time: each may need several times the memory of its photo.
+        self._decoding = threading.Lock()
+
+    def add_path(self, path: Path) -> Picture:
+        """Enters a file of the command line; it is read when it is first needed."""
+        identifier = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        return self._keep(Picture(identifier, file_name(path.name), path=path))
+
+    def add_upload(self, name: str, data: bytes) -> Picture:
+        """Decodes and enters an uploaded file; the same file again is the same picture.
+
+        Raises UsageError if it is no photograph that is read.
+        """
+        name = file_name(name)
+        content = hashlib.sha256(name.encode() + b"/" + data)
+        identifier = content.hexdigest()[:32]
+        with self._lock:
+            known = self._pictures.get(identifier)
+        if known is not None and known.photo is not None:
+            return self._keep(known)
+        return self._keep(_decoded(Picture(identifier, name, data), self._decoding))
+
+    def add_result(self, name: str, photo: Photo) -> Picture:
+        """Enters a completed photo."""
+        return self._keep(Picture(secrets.token_hex(16), name, photo=photo))
+
+    def get(self, identifier: str) -> Picture:
+        """The picture with its photo; UnknownError where there is none any more."""
+        with self._lock:
+            picture = self._pictures.get(identifier)
+        if picture is None:
+            raise UnknownError(f"photo {identifier[:32]!r} is not held here any more.")
+        if picture.photo is None:
+            picture = _decoded(picture, self._decoding)
+        return self._keep(picture)
+
+    def held(self) -> int:
+        """Bytes of all pictures together."""
+        with self._lock:
+            return sum(picture.size for picture in self._pictures.values())
+
+    def _keep(self, picture: Picture) -> Picture:
+        """Enters it as the one that was used last, and drops what is too much."""
+        with self._lock:
+            self._pictures.pop(picture.id, None)
+            self._pictures[picture.id] = picture
+            total = sum(held.size for held in self._pictures.values())
+            for old in [*self._pictures.values()][:-1]:
+                if total <= self.budget:
+                    break
+                total -= old.size
+                if old.path is None:
+                    del self._pictures[old.id]
+                else:
+                    # In place, so that the order stays.
+                    self._pictures[old.id] = dataclasses.replace(
+                        old, data=None, photo=None
+                    )
+            return picture
+
+
+def _decoded(picture: Picture, decoding: threading.Lock) -> Picture:
+    with decoding:
+        data = picture.data
+        if data is None:
+            assert picture.path is not None  # results keep their photo
+            data = images.read_bytes(picture.path, picture.name)
+        photo = images.decode(data, picture.name, Path(picture.name).suffix)
+        return dataclasses.replace(picture, data=data, photo=photo)
+
+
+def file_name(name: str) -> str:
+    """The name without folders, control characters and leading dots; never empty."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    clean = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*')
+    path = Path(clean.strip().lstrip("."))
+    return f"{path.stem[:LONGEST_NAME]}{path.suffix[:16]}" or "photo"

@@ -1,0 +1,105 @@
+"""The questions of a study, in a balanced order for each participant.
+
+No participant sees a photograph twice, but for attention checks: a second look would give
+the completion away. So each sees every photograph once, in one of 2 x M ways with M
+methods, and these ways rotate over the participants as in a Latin square. With one
+picture to judge, the ways are each method once and the photograph itself M times, so that
+half of all pictures are real; with two, each method once on either side.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gl_jax.study import Kind
+
+# Streams of random numbers, which never meet.
+CHECKS, BLOCKS, ORDERS = range(3)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: a photograph, its completion, or the photograph spoiled."""
+
+    photograph: str
+    kind: Literal["truth", "completed", "check"]
+    method: str | None = None
+    """That completed it."""
+
+
+Question = tuple[Picture, ...]
+"""The pictures shown at once; none is the instruction to answer "real", a check too."""
+
+
+def make_orders(
+    photographs: Sequence[str],
+    methods: Sequence[str],
+    kind: Kind,
+    *,
+    participants: int,
+    checks: int,
+    seed: int,
+) -> list[list[Question]]:
+    """Returns each participant's questions, for at least `participants` of them.
+
+    There are as many as make whole blocks of 2 x M. In a block every photograph is shown
+    in each way once; a participant meets each way equally often, or one time more.
+    Participant k's order follows from the seed and k alone.
+
+    A check shows a photograph that is plainly spoiled, after the question on the same
+    photograph. With one picture to judge every second check is the instruction to answer
+    "real": who calls everything completed would pass the others.
+    """
+    ways = 2 * len(methods)
+    count = math.ceil(participants / ways) * ways
+    checked = _shuffled(photographs, seed, CHECKS, 0)[:checks]
+    return [_order(photographs, methods, kind, checked, seed, i) for i in range(count)]
+
+
+def _order(
+    photographs: Sequence[str],
+    methods: Sequence[str],
+    kind: Kind,
+    checked: Sequence[str],
+    seed: int,
+    participant: int,
+) -> list[Question]:
+    ways = 2 * len(methods)
+    block, shift = divmod(participant, ways)
+    ranked = _shuffled(photographs, seed, BLOCKS, block)
+    questions = [
+        _question(photograph, methods, kind, (rank + shift) % ways)
+        for rank, photograph in enumerate(ranked)
+    ]
+    generator = np.random.default_rng([seed, ORDERS, participant])
+    order = [questions[i] for i in generator.permutation(len(questions))]
+    for number, photograph in enumerate(checked):
+        spoiled, truth = Picture(photograph, "check"), Picture(photograph, "truth")
+        check: Question = (spoiled,)
+        shown = [bool(q) and q[0].photograph == photograph for q in order]
+        first = shown.index(True) + 1
+        if kind == "pair":
+            odd = (participant + number) % 2
+            check = (spoiled, truth) if odd else (truth, spoiled)
+        elif number % 2:
+            check, first = (), 1
+        order.insert(int(generator.integers(first, len(order) + 1)), check)
+    return order
+
+
+def _question(
+    photograph: str, methods: Sequence[str], kind: Kind, way: int
+) -> Question:
+    truth = Picture(photograph, "truth")
+    completed = Picture(photograph, "completed", methods[way // 2])
+    if kind == "single":
+        return (completed,) if way % 2 else (truth,)
+    return (completed, truth) if way % 2 else (truth, completed)
+
+
+def _shuffled(names: Sequence[str], seed: int, stream: int, number: int) -> list[str]:
+    generator = np.random.default_rng([seed, stream, number])
+    return [names[i] for i in generator.permutation(len(names))]

@@ -1,0 +1,198 @@
+"""Other people's weights, recognised by their content and converted to a model of ours."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gl_jax.config import UsageError
+from gl_jax.files import reading
+from gl_jax.weights import arrangement, layouts, native, pytorch, torch7
+from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.convention import Color
+from gl_jax.weights.layouts import DISCRIMINATOR_LAYOUTS, LAYOUTS
+from gl_jax.weights.native import Discriminator, Model, Tree
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Networks and mean colour of one file, or of several that belong together."""
+
+    layout: str
+    variables: Tree | None = None
+    architecture: Architecture | None = None
+    discriminator: Discriminator | None = None
+    mean: Color | None = None
+
+
+def convert(source: str | Path, config: str | Path | None = None) -> Model:
+    """Returns the model in another project's file, or in a folder of its files.
+
+    `config` is a JSON file that names the mean colour as `mpv` or `mean_color`, RGB in
+    [0, 1]; by default `config.json` beside the weights, as in GLCIC-PyTorch. Every file
+    of a folder is read, so that a network and its discriminators come together. Raises
+    UsageError if nothing is recognised, or something does not fit.
+    """
+    source = Path(source)
+    parts = find(source)
+    if parts.variables is None or parts.architecture is None:
+        raise UsageError(
+            f"{source} holds discriminators without a completion network. Convert the "
+            "folder that has both (GLCIC-PyTorch: model_cn and model_cd)."
+        )
+    mean = _mean_of(parts, source, config)
+    if mean is None:
+        raise UsageError(
+            f"{source} does not say which colour fills the hole. Put its config.json "
+            'beside it, or give one by --config: {"mpv": [red, green, blue]}, in [0, 1].'
+        )
+    return _model(parts, mean, source.stem)
+
+
+def describe(source: str | Path, config: str | Path | None = None) -> str:
+    """Describes a weights file of ours or of another project, one fact a line."""
+    source = Path(source)
+    if source.is_file() and _is_safetensors(source):
+        return native.describe(native.load(source))
+    parts = find(source)
+    if parts.variables is None or parts.architecture is None:
+        assert parts.discriminator is not None
+        numbers = native.numbers_of(parts.discriminator.architecture)
+        return (
+            f"came as         {parts.layout}\n"
+            f"discriminators  {numbers}; no completion network"
+        )
+    mean = _mean_of(parts, source, config)
+    model = _model(parts, mean or (0.0, 0.0, 0.0), source.stem)
+    unknown = "" if mean else "\nmean colour unknown: `gl-jax convert` needs --config"
+    return native.describe(model) + unknown
+
+
+def _model(parts: Parts, mean: Color, name: str) -> Model:
+    assert parts.variables is not None and parts.architecture is not None
+    layout = LAYOUTS[parts.layout]
+    return Model(
+        parts.variables,
+        parts.architecture,
+        layout.encoding.completion(mean),
+        parts.discriminator,
+        name=name,
+        licence=layout.licence,
+        source=parts.layout,
+    )
+
+
+def find(source: Path) -> Parts:
+    """Returns the network, discriminators and mean colour in a file or a folder."""
+    if not source.is_dir():
+        return read_parts(open_tree(source), str(source))
+    networks: dict[str, Parts] = {}
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix not in (".json", ".md", ".txt"):
+            parts = read_parts(open_tree(file), str(file))
+            for kind in ("variables", "discriminator"):
+                if getattr(parts, kind) is None:
+                    continue
+                if kind in networks:
+                    raise UsageError(
+                        f"{source} holds more than one model. Convert a file of it."
+                    )
+                networks[kind] = parts
+    if not networks:
+        raise UsageError(f"{source} holds no weights.")
+    parts = next(iter(networks.values()))
+    if len({other.layout for other in networks.values()}) > 1:
+        raise UsageError(f"{source} holds parts of different projects.")
+    if len(networks) == 2:
+        discriminator = networks["discriminator"].discriminator
+        parts = replace(networks["variables"], discriminator=discriminator)
+    return parts
+
+
+def open_tree(path: Path) -> Any:
+    """Reads a foreign file with the reader that its first bytes call for."""
+    start = native.read_start(path, 16)
+    if start.startswith((pytorch.ZIP_START, b"\x80")):
+        return pytorch.read(path)
+    if _is_safetensors(path):
+        raise UsageError(
+            f"{path} is a safetensors file already; `gl-jax inspect` says what is in it."
+        )
+    return torch7.read(path)
+
+
+def read_parts(tree: Any, name: str) -> Parts:
+    """Returns the networks in what a reader has read, laid out as ours.
+
+    Raises UsageError, with `name` in its message, for arrays that do not fit.
+    """
+    mean = _color(tree.get("mean")) if isinstance(tree, dict) else None
+    layout, arrays = layouts.recognise(tree, name)
+    source = arrangement.Source(arrays)
+    makers = discriminator_makers = architecture = made = None
+    if layout in LAYOUTS and layouts.share(LAYOUTS[layout], arrays) >= 0.5:
+        makers, architecture = arrangement.completion(source, LAYOUTS[layout])
+    known = DISCRIMINATOR_LAYOUTS.get(layout)
+    if known is not None and layouts.discriminator_names(known) & set(arrays):
+        discriminator_makers, made = arrangement.discriminator(source, known)
+    source.require_all_used(f"{name} (layout {layout})")
+    variables = discriminator = None
+    if makers:
+        variables = arrangement.make(makers)
+        native.require_finite(native.flat(variables), name)
+    if discriminator_makers and made:
+        discriminator = Discriminator(arrangement.make(discriminator_makers), made)
+        native.require_finite(native.flat(discriminator.variables), name)
+    return Parts(layout, variables, architecture, discriminator, mean)
+
+
+# --- the mean colour
+
+
+def _mean_of(parts: Parts, source: Path, config: str | Path | None) -> Color | None:
+    """Returns the mean of the layout, of `config`, of the weights, or of a file beside."""
+    fixed = LAYOUTS[parts.layout].mean
+    if fixed is not None:
+        return fixed
+    if config is not None:
+        mean = _stated_mean(Path(config))
+        if mean is None:
+            raise UsageError(f"{config} has no `mpv` of three numbers in [0, 1].")
+        return mean
+    beside = (source if source.is_dir() else source.parent) / "config.json"
+    if parts.mean is not None or not beside.is_file():
+        return parts.mean
+    return _stated_mean(beside)
+
+
+def _stated_mean(path: Path) -> Color | None:
+    with reading(path):
+        data = path.read_bytes()
+    try:
+        stated = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(stated, Mapping):
+        return None
+    return _color(stated.get("mpv", stated.get("mean_color")))
+
+
+def _color(value: Any) -> Color | None:
+    if isinstance(value, np.ndarray) and value.shape == (3,):
+        value = value.tolist()
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return None
+    numbers = all(isinstance(channel, int | float) for channel in value)
+    if not numbers or not all(0 <= channel <= 1 for channel in value):
+        return None
+    red, green, blue = (float(channel) for channel in value)
+    return red, green, blue
+
+
+def _is_safetensors(path: Path) -> bool:
+    start = native.read_start(path, 9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length <= path.stat().st_size
