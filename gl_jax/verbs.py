@@ -168,8 +168,7 @@ def evaluate(
     Args:
         output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
             which repeats the holes. The same command goes on after an interruption.
-        method: `gl` is the network of `model`; another method is measured by its name in
-            `compare`, `context_encoder=FILE` and `semantic=FILE` with their weights.
+        method: `gl` is the network of `model`; or another method as in `compare`.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
