@@ -1,4 +1,4 @@
-"""Programs: which operations and options suit the platform they run on, where they are kept."""
+"""Operations, compiler options and the compilation cache for the current platform."""
 
 import contextlib
 import os
@@ -14,17 +14,17 @@ from gl_jax import cpu
 from gl_jax.models.ops import NATIVE, Ops
 
 GUESTS = {"cpu": cpu}
-"""Platforms that are faster with operations and options of their own."""
+"""Platforms with their own operations and options, which are faster there."""
 
 _target: ContextVar[str | None] = ContextVar("target", default=None)
 
 LEAST_SECONDS = 0.2
-"""What compiles sooner is not kept."""
+"""Seconds of compilation below which a program is not cached."""
 
 
 @contextlib.contextmanager
 def building_for(platform: str) -> Iterator[None]:
-    """Makes `platform` the default of `ops` and `options` inside, present or not."""
+    """Makes `platform`, which need not be present, the default of `ops` and `options`."""
     before = _target.set(platform)
     try:
         yield
@@ -37,7 +37,7 @@ def _guest(platform: str | None) -> Any:
 
 
 def ops(platform: str | None = None) -> Ops:
-    """The operations to build networks with for a platform, by default JAX's own default."""
+    """Returns the networks' operations for a platform, by default JAX's default one."""
     guest = _guest(platform)
     return guest.ops() if guest else NATIVE
 
@@ -45,9 +45,9 @@ def ops(platform: str | None = None) -> Ops:
 def options(
     platform: str | None = None, *, once: bool = False
 ) -> dict[str, str | bool]:
-    """The options to compile large programs with: they change how a program is computed.
+    """Returns the compiler options for large programs on a platform.
 
-    A program that runs `once` is rather compiled soon than well.
+    For a program that runs `once` they favour fast compilation over fast code.
     """
     guest = _guest(platform)
     return guest.compiler_options(once=once) if guest else {}
@@ -56,20 +56,20 @@ def options(
 def jit(
     function: Callable[..., Any], static: tuple[int, ...] = (), *, once: bool = False
 ) -> Any:
-    """`jax.jit` with these options; `static` are the places of static arguments."""
+    """Applies `jax.jit` with these options; `static` are indices of static arguments."""
     return jax.jit(function, static_argnums=static, compiler_options=options(once=once))
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, for the next start.
+    """Caches compiled programs in the user's cache folder, for the next start.
 
-    That is gl_jax/ in $XDG_CACHE_HOME or ~/.cache. A folder that JAX was told, by
-    JAX_COMPILATION_CACHE_DIR or in Python, stays.
+    The folder is gl_jax/ in $XDG_CACHE_HOME or ~/.cache, unless JAX already has one, from
+    JAX_COMPILATION_CACHE_DIR or set in Python.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "gl_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
-    # Where something was compiled before, JAX has settled that there is none.
+    # If a program was compiled before, JAX has recorded that there is no cache.
     compilation_cache.reset_cache()

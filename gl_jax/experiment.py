@@ -1,10 +1,9 @@
-"""Experiment files: a Python file that a user names, with one run or several in it.
+"""Experiment files: Python files that define one run or several.
 
-A file defines `config`, or `configs` (a dictionary of named ones), and may define a
-function `parts(config)` that returns the parts of the run (`gl_jax.training.Parts`) if
-they are not those of the paper. Code runs only from a file that the user names: never from
-a run's folder or a weights file, which remember no more than its name and its text.
-A run's folder holds the configuration as config.json, which is read here, too.
+A file defines `config`, or `configs` (a dictionary of named ones). It may define a
+function `parts(config)` that returns the parts of the run (`gl_jax.training.Parts`), to
+replace the paper's. Only a file that the user names is executed, never its text as stored
+with a run. A run's config.json is read here too.
 """
 
 import difflib
@@ -17,12 +16,12 @@ from gl_jax.config import Config, UsageError, did_you_mean
 from gl_jax.files import reading
 
 MOST_LINES = 40
-"""Lines of a diff that are shown, at most."""
+"""Most lines of a diff that are shown."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run as its file describes it."""
+    """A run defined by a file."""
 
     config: Config
     file: str = ""
@@ -35,9 +34,9 @@ class Experiment:
         return Path(self.file).name
 
     def parts(self, config: Config) -> Any:
-        """Returns the parts that the file's own `parts(config)` returns.
+        """Returns the parts from the file's `parts(config)`.
 
-        Raises UsageError if it has no such function, or the function fails.
+        Raises UsageError if the file has no such function, or the function fails.
         """
         if self.make_parts is None:
             raise UsageError(f"{self.file} defines no function parts(config).")
@@ -50,7 +49,7 @@ class Experiment:
 
 
 def load_experiment(reference: str) -> Experiment:
-    """Returns the experiment in a file: `FILE.py`, or `FILE.py:NAME` of several.
+    """Loads the experiment `FILE.py`, or `FILE.py:NAME` from a file with several.
 
     Raises UsageError if the file, the name, or a Config in it is missing.
     """
@@ -84,7 +83,7 @@ def load_experiment(reference: str) -> Experiment:
 
 
 def require_same_text(experiment: Experiment, known: str, holder: str) -> None:
-    """Raises UsageError, with a diff, if the file's text is not the one in `holder`."""
+    """Raises UsageError, with a diff, if the file's text differs from `known`."""
     if experiment.text == known:
         return
     lines = list(
@@ -97,7 +96,7 @@ def require_same_text(experiment: Experiment, known: str, holder: str) -> None:
     shown = lines[:MOST_LINES] + (more if len(lines) > MOST_LINES else [])
     raise UsageError(
         f"{holder} was trained with another text of {experiment.name}, which defines its "
-        "parts. Bring that text back, or choose another --workdir.\n" + "\n".join(shown)
+        "parts. Restore that text, or choose another --workdir.\n" + "\n".join(shown)
     )
 
 
@@ -128,5 +127,5 @@ def read_config(file: Path) -> Config:
     except (UsageError, UnicodeDecodeError) as error:
         text = str(error).rstrip(".")
         raise UsageError(
-            f"{file} is damaged: {text}. Put it back as it was."
+            f"{file} is damaged: {text}. Restore the original file."
         ) from error

@@ -1,11 +1,11 @@
 """Typed fields of dataclasses: their rules, and values from JSON or a command line.
 
-A field says beside its name what it may be:
+A field's annotation holds its type, rules and marks:
 
     log_every: Annotated[int, at_least(1), Mark.MAY_CHANGE] = 50
 
-The type decides how a value is read, the rules what it may be, and the string below a
-field is its help. Only the standard library is imported here.
+The type selects the parser, the rules restrict the value, and the string below a field is
+its help text. This file imports only the standard library.
 """
 
 import ast
@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 
 class UsageError(ValueError):
-    """A mistake of the caller's: shown as one line, exit code 2, no traceback."""
+    """A user's mistake; the command line prints it in one line and exits with code 2."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def above(bound: float) -> Rule:
 
 
 def within(interval: str) -> Rule:
-    """Returns the rule of an interval such as "[0, 1)", which excludes its 1."""
+    """Returns the rule that a number is in an interval such as "[0, 1)", without 1."""
     low, high = (float(end) for end in interval[1:-1].split(","))
 
     def test(value: float) -> bool:
@@ -67,7 +67,7 @@ class Mark(enum.Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A field's type in parts, as of `Annotated[tuple[int, int] | None, rule]`."""
+    """The parts of a field's type; examples for `Annotated[tuple[int, int] | None, r]`."""
 
     type: Any
     """tuple[int, int]"""
@@ -76,20 +76,20 @@ class Kind:
     arguments: tuple[Any, ...]
     """(int, int)"""
     optional: bool
-    """May be None."""
+    """True, because the value may be None"""
     rules: tuple[Rule, ...]
     marks: tuple[Mark, ...]
 
     @property
     def most_words(self) -> float:
-        """The number of words that a value takes on a command line, at most."""
+        """Largest number of words of a value on the command line."""
         if self.origin is dict or self.arguments[1:] == (...,):
             return math.inf
         return len(self.arguments) if self.origin is tuple else 1
 
 
 def kind_of(hint: Any) -> Kind:
-    """Takes a field's type apart."""
+    """Splits a field's type into its parts."""
     optional, notes = False, []
     while True:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -153,13 +153,13 @@ def field_texts(cls: type) -> dict[str, str]:
 
 
 class Section:
-    """A dataclass of fields with rules, which it checks when it is made."""
+    """A dataclass that checks its fields' rules when it is created."""
 
     prefix: ClassVar[str]
-    """Leads the names of its fields in messages."""
+    """Beginning of its fields' names in messages."""
 
     def __init_subclass__(cls, prefix: str = "") -> None:
-        """Takes the prefix: `class ModelConfig(Section, prefix="model.")`."""
+        """Sets the prefix: `class ModelConfig(Section, prefix="model.")`."""
         cls.prefix = prefix
 
     def __post_init__(self) -> None:
@@ -174,7 +174,7 @@ def require(rule: bool, name: str, value: object, expected: str) -> None:
 
 
 def require_rules(tree: object, prefix: str) -> None:
-    """Raises UsageError if a field of this dataclass breaks one of its own rules."""
+    """Raises UsageError if a field of this dataclass breaks one of its rules."""
     for name, hint in hints(type(tree)).items():
         value, kind = getattr(tree, name), kind_of(hint)
         if value is None and kind.optional:
@@ -192,7 +192,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def describe(hint: Any) -> str:
-    """Returns in words which values a field of this type takes."""
+    """Describes the values of a field of this type in words."""
     kind = kind_of(hint)
     words = {
         bool: "true or false",
@@ -217,9 +217,9 @@ def describe(hint: Any) -> str:
 
 
 def build(cls: type, values: Any, path: str) -> Any:
-    """Makes a dataclass of a JSON object; `path` leads the names in messages.
+    """Builds a dataclass from a JSON object; `path` is the names' prefix in messages.
 
-    Raises UsageError for a field that is unknown or of another type.
+    Raises UsageError for an unknown field or a value of another type.
     """
     if not isinstance(values, dict):
         raise UsageError(
@@ -234,7 +234,7 @@ def build(cls: type, values: Any, path: str) -> Any:
     try:
         return cls(**fields)
     except UsageError as error:
-        # An optimizer does not know which of the two it is.
+        # The two optimizers share a class, whose prefix is not their path.
         prefix, message = getattr(cls, "prefix", ""), str(error)
         if prefix and message.startswith(prefix):
             message = path + message.removeprefix(prefix)
@@ -242,9 +242,9 @@ def build(cls: type, values: Any, path: str) -> Any:
 
 
 def from_json(hint: Any, value: Any, name: str) -> Any:
-    """Returns a JSON value as `hint` asks: a tuple for a list, 1.0 for 1.
+    """Converts a JSON value to the type `hint`: a list to a tuple, 1 to 1.0.
 
-    Raises UsageError, which calls the field `name`, if the value does not fit.
+    Raises UsageError, with `name` in its message, if the value does not fit.
     """
     kind = kind_of(hint)
     if value is None and kind.optional:
@@ -276,7 +276,7 @@ def from_json(hint: Any, value: Any, name: str) -> Any:
 
 
 def _misfit(hint: Any, value: Any, name: str) -> str:
-    """The message of a value that is not of the field's type."""
+    """Returns the message for a value that does not have the field's type."""
     words = kind_of(hint).arguments if kind_of(hint).origin is Literal else ()
     near = did_you_mean(value, words) if isinstance(value, str) else ""
     return f"{name} (={value!r}) must be {describe(hint)}.{near}"
@@ -286,10 +286,10 @@ def _misfit(hint: Any, value: Any, name: str) -> str:
 
 
 def from_words(hint: Any, words: Sequence[str], name: str) -> Any:
-    """Returns the value that the words of a command line give a field of this type.
+    """Converts the words of a command line to a value of this type.
 
-    "none" empties a field that may be empty; a switch needs no word. Raises UsageError
-    for words that do not fit, or too many or too few of them.
+    "none" gives None if that is allowed; a switch needs no word. Raises UsageError if
+    the words do not fit, or are too many or too few.
     """
     kind = kind_of(hint)
     if kind.arguments == (int, ...):
@@ -315,7 +315,7 @@ def from_words(hint: Any, words: Sequence[str], name: str) -> Any:
 
 
 def _number(word: str) -> bool | int | float | str:
-    """Returns the word as JSON would read it; one that is no number as it is."""
+    """Converts true, false and numbers; returns other words unchanged."""
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
     for number in (int, float):
@@ -330,12 +330,12 @@ def _number(word: str) -> bool | int | float | str:
 
 
 def values_by_name(tree: Any) -> dict[str, Any]:
-    """Returns every value of a tree by its dotted name, as JSON would give it back."""
+    """Returns every value of a tree by its dotted name, with JSON's types."""
     return _flat(dataclasses.asdict(tree))
 
 
 def differences(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields every field in which two trees differ, as (dotted name, ours, theirs)."""
+    """Yields every field in which two trees differ as (dotted name, ours, theirs)."""
     mine, other = values_by_name(ours), values_by_name(theirs)
     for name in mine | other:
         if mine.get(name) != other.get(name):

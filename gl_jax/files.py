@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what the system refuses in one line."""
+"""Atomic writes, and system errors as one line."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from gl_jax.fields import UsageError
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a file, and the folders above it, so that it appears whole.
+    """Writes a file atomically and creates its parent folders.
 
-    An OSError leaves what was there before.
+    An OSError leaves an existing file unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name may be as long as the file system allows, in bytes, so only its start is
-    # repeated, and of that no part of a letter.
+    # Only the start of the name, because file systems limit the bytes of a name. A
+    # character cut in the middle is dropped.
     start = os.fsencode(path.name)[:100].decode(errors="ignore")
     beside = path.with_name(f".{start}.{os.getpid()}.partial")
     try:
@@ -38,7 +38,7 @@ def write_output(path: str | Path, data: bytes) -> None:
 
 
 def require_utf8(path: str | Path) -> None:
-    """Raises UsageError for a path that is no text: much cannot write, or print, it."""
+    """Raises UsageError for a path that is not UTF-8, which many libraries cannot write."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -49,7 +49,7 @@ def require_utf8(path: str | Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Returns why the system refused, in a few words and without the file's name."""
+    """Returns the reason of a system error in a few words, without the file's name."""
     return error.strerror or str(error)
 
 

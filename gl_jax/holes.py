@@ -1,12 +1,12 @@
-"""The hole in a photograph and the local window around it, sampled on the device.
+"""Holes in photographs and the local windows around them, sampled on the device.
 
-One convention everywhere: images are float RGB in [0, 1], [batch, height, width, 3];
-`mask` is float [batch, height, width, 1] with 1 = missing; a `corner` is the integer
-(y, x) of a window's top-left pixel.
+Conventions: images are float RGB in [0, 1], [batch, height, width, 3]; `mask` is float
+[batch, height, width, 1] with 1 = missing; a `corner` is the integer (y, x) of a window's
+top-left pixel.
 
-Randomness is per example: every function takes one key for each image, made by
-`example_keys` from the example's index in the whole batch, so that a run draws the same
-holes however its batch is spread over devices, hosts and accumulation pieces.
+Every image has its own key, made by `example_keys` from its index in the whole batch. A
+run therefore draws the same holes for any division of the batch into devices, hosts and
+accumulation pieces.
 """
 
 import math
@@ -21,12 +21,12 @@ Mask = Float[Array, "b h w 1"]
 Corner = Int[Array, "b 2"]
 
 # The streams of a step's key: the hole M_c, the window M_d of the real photographs, the
-# augmentation of what the discriminators see, what a penalty draws, and latent codes.
+# augmentation of the discriminators' inputs, the penalty, and latent codes.
 HOLES, REAL_PATCHES, NOISE, PENALTY, CODES = 0, 1, 2, 3, 4
 
 
 class Holes(NamedTuple):
-    """The missing pixels of each image, and the corner of the local window around them."""
+    """The mask of each image, and the corner of the local window around its holes."""
 
     mask: Mask
     corner: Corner
@@ -35,14 +35,14 @@ class Holes(NamedTuple):
 def example_keys(
     key: Key[Array, ""], stream: int, first: int | Int[Array, ""], count: int
 ) -> Key[Array, " b"]:
-    """One key for each example `first`, `first + 1`, ... of the whole batch."""
+    """Returns `count` keys, for examples `first`, `first + 1`, ... of the whole batch."""
     stream_key = jax.random.fold_in(key, stream)
     indices = jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
     return jax.vmap(lambda index: jax.random.fold_in(stream_key, index))(indices)
 
 
 def batch_key(key: Key[Array, ""], stream: int) -> Key[Array, ""]:
-    """The stream's key for what all examples of the batch share."""
+    """Returns the stream's key for random numbers that all examples share."""
     beyond_all_examples = 2**32 - 1
     return jax.random.fold_in(jax.random.fold_in(key, stream), beyond_all_examples)
 
@@ -50,7 +50,7 @@ def batch_key(key: Key[Array, ""], stream: int) -> Key[Array, ""]:
 def rectangle(
     image_shape: tuple[int, ...], top_left: Int[Array, " 2"], size: Int[Array, " 2"]
 ) -> Float[Array, "h w 1"]:
-    """The mask of one image: ones in a rectangle of `size` (height, width)."""
+    """Returns a mask that is 1 in a rectangle of `size` (height, width)."""
     rows, columns = (
         (start <= at) & (at < start + length)
         for start, length, at in zip(
@@ -71,14 +71,14 @@ def sample_holes(
     max_count: int = 1,
     shared_window: bool = False,
 ) -> Holes:
-    """Rectangular holes for each key, all of an image inside its local window.
+    """Samples rectangular holes for each key, inside a local window.
 
     Width and height are drawn independently from [min_size, max_size] (paper: 96 to
     128). The first hole lies anywhere inside the image; the window of `local_size` is
-    centred on it and shifted where it would leave the image. With a `shared_window` the
-    window is drawn first, from `batch_key`, one place for all images, and the hole lies
-    anywhere inside it (GLCIC-PyTorch). An image has 1 to `max_count` holes, each number
-    equally likely; further ones lie anywhere inside the window and may overlap.
+    centred on it, and shifted to stay inside the image. With a `shared_window` the window
+    is drawn first, from `batch_key`, at one place for all images, and the hole lies
+    anywhere inside it (GLCIC-PyTorch). An image has 1 to `max_count` holes with equal
+    probability; further holes lie anywhere inside the window and may overlap.
     """
     bounds = jnp.array(image_shape, jnp.int32)
     if shared_window:
@@ -96,7 +96,7 @@ def sample_holes(
         return rectangle(image_shape, corner + inside, size)
 
     def sample(key: Key[Array, ""]) -> tuple[Float[Array, "h w 1"], Int[Array, " 2"]]:
-        # One draw of four numbers in [0, 1): a draw each would double the compile time.
+        # One draw of four numbers in [0, 1), as four draws double the compile time.
         size_share, place_share = jax.random.uniform(key, (2, 2))
         size = sizes(size_share)
         if shared_window:
@@ -108,7 +108,7 @@ def sample_holes(
             corner = jnp.clip(corner, 0, bounds - local_size)
         mask = rectangle(image_shape, top_left, size)
         if max_count > 1:
-            # The first of these rows only says how many of the others there are.
+            # The first of these rows only gives the number of further holes.
             shares = jax.random.uniform(jax.random.fold_in(key, 1), (max_count, 2, 2))
             more = _scaled(shares[0, 0, :1], max_count)
             others = jax.vmap(further, (0, None))(shares[1:], corner)
@@ -194,12 +194,12 @@ def _for_all(
 
 
 def composite(completed: Images, images: Images, mask: Mask) -> Images:
-    """The completed hole in the photograph; outside the hole the photograph to the bit."""
+    """Returns the completed image inside the hole and the photograph outside, bit for bit."""
     return jnp.where(mask > 0, completed, images)
 
 
 def crop(images: Images, corner: Corner, size: int) -> Float[Array, "b s s 3"]:
-    """The local discriminator's view: one square of `size` for each image at its corner."""
+    """Cuts the local discriminator's view: a square of `size` at each image's corner."""
 
     def cut(
         image: Float[Array, "h w 3"], at: Int[Array, " 2"]
@@ -213,8 +213,8 @@ def crop(images: Images, corner: Corner, size: int) -> Float[Array, "b s s 3"]:
 def _scaled(
     share: Float[Array, " n"], count: Int[Array, " n"] | int
 ) -> Int[Array, " n"]:
-    """Numbers in [0, 1) to integers in [0, count)."""
+    """Scales numbers in [0, 1) to integers in [0, count)."""
     counts = jnp.broadcast_to(jnp.asarray(count, jnp.int32), share.shape)
     # The product can round up to the count itself.
-    whole = jnp.floor(share * counts.astype(jnp.float32)).astype(jnp.int32)
-    return jnp.minimum(whole, counts - 1)
+    integers = jnp.floor(share * counts.astype(jnp.float32)).astype(jnp.int32)
+    return jnp.minimum(integers, counts - 1)

@@ -1,12 +1,12 @@
-"""How close a completed image is to its target: L1, PSNR, (MS-)SSIM, VIF, sharpness.
+"""Metrics of a completed image: L1, PSNR, (MS-)SSIM, VIF, sharpness.
 
 Every function takes batches (B, H, W, C) and returns one float32 value per image, over
-the whole image or, where a mask [B, H, W, 1] (1 = missing) is given, over its hole
-only. An empty hole has no value: the result is NaN.
+the whole image or, with a mask [B, H, W, 1] (1 = missing), over its hole only. The
+result for an empty hole is NaN.
 
-`max_value` is the largest value a pixel can have (1.0 for images in [0, 1], 255 for
-bytes); nothing is clipped or rounded. Integer images need it said, because with the
-default the result would be wrong without a sign of it.
+`max_value` is the largest possible pixel value (1.0 for images in [0, 1], 255 for bytes);
+nothing is clipped or rounded. Integer images require it, because the default would give
+silently wrong results.
 
 All functions work under `jit`, `vmap` and `grad`. Sums run in float32 and avoid the
 subtraction of nearly equal numbers, so bright flat images lose no digits.
@@ -37,21 +37,21 @@ SSIM_SIGMA = 1.5
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003, table 1)."""
 MS_SSIM_MIN_SIZE = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
-"""176: the coarsest of the five scales still has to hold one whole window."""
+"""Smallest side in pixels, 176: the coarsest of the five scales must hold one window."""
 VIF_WINDOWS = (17, 9, 5, 3)
 """Sides of the Gaussian windows of the four scales, finest first; sigma is a fifth."""
 VIF_NOISE = 2.0
-"""Variance of the noise of vision, in levels of 255 squared (the authors' value)."""
+"""Variance of the visual system's noise, in squared levels of 255 (the authors' value)."""
 VIF_FLAT = 1e-8
-"""Variance in levels of 255 squared that rounding to float32 makes."""
+"""Variance up to which a window is flat, in squared levels of 255: float32's rounding."""
 VIF_MIN_SIZE = 41
-"""The coarsest of the four scales still has to hold one whole window."""
+"""Smallest side in pixels: the coarsest of the four scales must hold one window."""
 
 
 def l1(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Mean absolute error as a share of the range: 0 is equal, 1 is black against white.
+    """Returns the mean absolute error as a fraction of the range, in [0, 1].
 
     Times 100 and with a mask, this is the "l1 error" that mmediting publishes.
     """
@@ -62,7 +62,10 @@ def l1(
 def psnr(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Peak signal-to-noise ratio in dB, 10 log10(max_value^2 / MSE); equal images: inf."""
+    """Returns the peak signal-to-noise ratio in dB; infinity for equal images.
+
+    It is 10 log10(max_value^2 / MSE).
+    """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     mean_square = _mean(jnp.square(x - y), weights)
     return 20.0 * jnp.log10(scale) - 10.0 * jnp.log10(mean_square)
@@ -71,18 +74,18 @@ def psnr(
 def ssim(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Structural similarity, at most 1 (equal images), as Wang et al. 2004 define it.
+    """Returns the structural similarity (Wang et al. 2004), 1 for equal images.
 
     Gaussian window 11x11 with sigma 1.5, per channel, C1 = (0.01 max_value)^2,
-    C2 = (0.03 max_value)^2, biased variances, averaged over the positions where the
-    window lies inside the image (5 pixels in from each border) and over the channels.
-    This is what MATLAB, mmediting and `tf.image.ssim` compute, and scikit-image with
+    C2 = (0.03 max_value)^2, biased variances, averaged over all positions of the window
+    inside the image (5 pixels from each border) and over the channels. MATLAB, mmediting
+    and `tf.image.ssim` compute the same, as does scikit-image with
     `gaussian_weights=True, sigma=1.5, use_sample_covariance=False` (its default has
     another window).
 
-    With a mask: the mean over the window centres that lie in the hole. The window still
-    sees known pixels around them. NaN where the hole lies in the 5-pixel border only.
-    Raises ValueError for images below 11 pixels.
+    With a mask: the mean over the window centres inside the hole; the windows include
+    known pixels around it. NaN if the hole lies only in the 5-pixel border. Raises
+    ValueError for images below 11 pixels.
     """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     _require_size(x, SSIM_WINDOW, "SSIM needs images of at least {} pixels, its window")
@@ -93,18 +96,18 @@ def ssim(
 def ms_ssim(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Multi-scale SSIM, in [0, 1], over five scales (Wang, Simoncelli and Bovik 2003).
+    """Returns multi-scale SSIM over five scales, in [0, 1].
 
-    Each scale halves the one before by averaging 2x2 pixels (an odd side is first
-    extended by repeating its last pixel). Scales 1 to 4 contribute the mean of the
-    contrast-structure term, scale 5 the mean of the full SSIM, each raised to its
-    weight; a negative mean counts as 0. The product is taken per channel and then
-    averaged, as `tf.image.ssim_multiscale` does.
+    Wang, Simoncelli and Bovik 2003. Each scale halves the one before by averaging 2x2
+    pixels (an odd side is first extended by repeating its last pixel). Scales 1 to 4
+    contribute the mean of the contrast-structure term, scale 5 the mean of the full SSIM,
+    each raised to its weight; a negative mean counts as 0. The product is taken per
+    channel and then averaged, as in `tf.image.ssim_multiscale`.
 
-    With a mask: the means are over the hole at each scale, where a coarse pixel counts
-    with the share of it that is hole, at positions whose window lies inside the image.
-    At scale 5 these are 80 pixels in from the border: a hole wholly outside gives NaN.
-    Raises ValueError for images below 176 pixels.
+    With a mask: the means are over the hole at each scale, at positions with the window
+    inside the image; a coarse pixel is weighted by the fraction of it that is hole. At
+    scale 5 these positions are 80 pixels from the border, so a hole entirely in that
+    border gives NaN. Raises ValueError for images below 176 pixels.
     """
     x, y, weights, scale = _prepare(images, targets, mask, max_value)
     x, y = x / scale, y / scale
@@ -122,13 +125,13 @@ def ms_ssim(
 
 
 def vif(images: Images, targets: Images, *, max_value: Range = 1.0) -> Values:
-    """Visual information fidelity: the target's information that is left in the image.
+    """Returns the visual information fidelity: the target's information in the image.
 
-    1 for equal images, 0 if nothing of the target is seen, above 1 for one of more
-    contrast; NaN for a target of one colour. In the pixel domain over four scales, as
-    vifp_mscale.m of Sheikh and Bovik ("Image Information and Visual Quality", 2006), of
-    the brightness after BT.601, at positions whose window lies inside the image. Raises
-    ValueError for images below 41 pixels, or with neither 1 nor 3 channels.
+    1 for equal images, 0 if the image shows nothing of the target, above 1 for more
+    contrast; NaN for a target of one colour. Computed like vifp_mscale.m of Sheikh and
+    Bovik ("Image Information and Visual Quality", 2006), in the pixel domain over four
+    scales, on the brightness of BT.601, at positions with the window inside the image.
+    Raises ValueError for images below 41 pixels, or with neither 1 nor 3 channels.
     """
     x, y, _, scale = _prepare(images, targets, None, max_value)
     _require_size(x, VIF_MIN_SIZE, "VIF needs images of at least {} pixels")
@@ -141,12 +144,12 @@ def vif(images: Images, targets: Images, *, max_value: Range = 1.0) -> Values:
 def sharpness(
     images: Images, targets: Images, mask: Mask | None = None, *, max_value: Range = 1.0
 ) -> Values:
-    """Mean length of the colours' gradient as a share of the target's: 1 is as sharp.
+    """Returns the mean length of the colours' gradient divided by the target's.
 
-    Less than 1 is blurred, more is noisier than the target. The gradient is the
-    difference to the next pixel down and right; with a mask, pixels count whose
-    neighbours there are missing too, so that a seam around the hole is no sharpness.
-    A target without any gradient gives NaN or infinity.
+    Below 1 the image is more blurred, above 1 noisier than the target. The gradient is
+    the difference to the next pixel down and right. With a mask, a pixel counts only if
+    both neighbours are missing too, so that a seam around the hole has no influence. A
+    target without any gradient gives NaN or infinity.
     """
     x, y, weights, _ = _prepare(images, targets, mask, max_value)
     inner = weights[:, :-1, :-1] * weights[:, 1:, :-1] * weights[:, :-1, 1:]
@@ -156,7 +159,7 @@ def sharpness(
 def _prepare(
     images: Images, targets: Images, mask: Mask | None, max_value: Range
 ) -> tuple[Array, Array, Array, Array]:
-    """Both batches, the weight of each pixel and the range, as float32 and checked."""
+    """Checks the arguments; returns both batches, pixel weights and range as float32."""
     if images.ndim != 4 or images.shape != targets.shape:
         raise ValueError(
             f"images {images.shape} and targets {targets.shape} must be two batches "
@@ -171,7 +174,7 @@ def _prepare(
             f"max_value (={max_value}) does not fit {images.dtype} images and "
             f"{targets.dtype} targets: give the largest value, 255 for bytes."
         )
-    # Before subtracting: bytes would wrap around.
+    # Converted first, because a difference of bytes would wrap around.
     x, y = (jnp.asarray(a).astype(jnp.float32) for a in (images, targets))
     weights = jnp.ones(shape) if mask is None else jnp.asarray(mask)
     return x, y, weights.astype(jnp.float32), jnp.asarray(max_value, jnp.float32)
@@ -184,16 +187,16 @@ def _require_size(images: Array, smallest: int, rule: str) -> None:
 
 
 def _mean(values: Array, weights: Array) -> Array:
-    """Weighted mean over pixels and channels, [b, h, w, c] to [b]."""
+    """Returns the weighted mean over pixels and channels, [b, h, w, c] to [b]."""
     return jnp.mean(_mean_per_channel(values, weights), axis=1)
 
 
 def _mean_per_channel(values: Array, weights: Array) -> Array:
-    """Weighted mean over pixels, [b, h, w, c] to [b, c]."""
+    """Returns the weighted mean over pixels, [b, h, w, c] to [b, c]."""
     area = _pixel_sum(weights)
     mean = _pixel_sum(values * weights) / area
-    # A float32 sum of equal signs drifts with rounding (1e-5 of it over 32x32 pixels on
-    # a CPU); what it missed is the mean of the residuals.
+    # A float32 sum of equal signs has a rounding error (1e-5 of it over 32x32 pixels on
+    # a CPU), which the mean of the residuals corrects.
     mean += _pixel_sum((values - mean) * weights) / area
     return mean[:, 0, 0, :]
 
@@ -204,9 +207,9 @@ def _pixel_sum(values: Array) -> Array:
 
 @jax.jit
 def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
-    """The luminance and the contrast-structure term wherever the window fits; range 1.
+    """Returns maps of SSIM's luminance and contrast-structure terms, for a range of 1.
 
-    Written with the difference d = x - y, by 2ab = a^2 + b^2 - (a - b)^2:
+    Computed from the difference d = x - y, by 2ab = a^2 + b^2 - (a - b)^2:
       (2 mx my + C1) / (mx^2 + my^2 + C1) = 1 - md^2 / (mx^2 + my^2 + C1)
       (2 cov(x, y) + C2) / (vx + vy + C2) = 1 - vd / (vx + vy + C2)
     so that no covariance is needed and equal images give exactly 1.
@@ -223,8 +226,8 @@ def _ssim_maps(x: Array, y: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def _visual_information(x: Array, y: Array) -> Array:
-    """VIF of x, for the target y, of one channel in levels of 255."""
-    seen = total = jnp.zeros((), jnp.float32)
+    """Returns VIF of x for the target y, of one channel in levels of 255."""
+    information = total = jnp.zeros((), jnp.float32)
     for level, side in enumerate(VIF_WINDOWS):
         taps = _gaussian(side, side / 5)
         if level:
@@ -232,22 +235,22 @@ def _visual_information(x: Array, y: Array) -> Array:
         _, variances = _local_moments(jnp.concatenate([x, y, x - y], axis=-1), taps)
         variance_x, variance_y, variance_d = jnp.split(variances, 3, axis=-1)
         covariance = (variance_x + variance_y - variance_d) / 2
-        # The image is modelled as gain * target + noise. A negative gain shows nothing.
+        # The image is modelled as gain * target + noise; a negative gain counts as 0.
         gain = jnp.where(variance_y > VIF_FLAT, covariance / variance_y, 0.0)
         gain = jnp.maximum(gain, 0.0)
         noise = jnp.maximum(variance_x - gain * covariance, 0.0)
         signal = jnp.square(gain) * variance_y / (noise + VIF_NOISE)
-        seen += _pixel_sum(jnp.log1p(signal))
+        information += _pixel_sum(jnp.log1p(signal))
         total += _pixel_sum(jnp.log1p(variance_y / VIF_NOISE))
-    return (seen / total)[:, 0, 0, 0]
+    return (information / total)[:, 0, 0, 0]
 
 
 def _local_moments(x: Array, taps: list[float]) -> tuple[Array, Array]:
-    """Mean and variance under a window, one axis after the other.
+    """Returns mean and variance under a window, one axis after the other.
 
-    The usual E[x^2] - E[x]^2 cancels in float32 where the image is bright and flat (an
-    error of 4e-4 in SSIM). Here the variance of a window is the mean of its rows'
-    variances plus the variance of its rows' means: a sum of squares.
+    The usual E[x^2] - E[x]^2 loses its digits in float32 if the image is bright and flat
+    (an error of 4e-4 in SSIM). Here the variance of a window is the mean of its rows'
+    variances plus the variance of its rows' means, a sum of squares.
     """
     mean, variance = x, jnp.zeros_like(x)
     for axis in (1, 2):
@@ -261,14 +264,14 @@ def _local_moments(x: Array, taps: list[float]) -> tuple[Array, Array]:
 
 
 def _blurred(x: Array, taps: list[float]) -> Array:
-    """The mean under a window, one axis after the other."""
+    """Returns the mean under a window, one axis after the other."""
     for axis in (1, 2):
         x = _weighted(_shifts(x, axis, len(taps)), taps)
     return x
 
 
 def _shifts(x: Array, axis: int, window: int) -> list[Array]:
-    """The views of `x` under the taps of the window, whole windows only."""
+    """Returns the slices of `x` under the taps of the window, for complete windows."""
     length = x.shape[axis] - window + 1
     return [
         jax.lax.slice_in_dim(x, tap, tap + length, axis=axis) for tap in range(window)
@@ -276,8 +279,8 @@ def _shifts(x: Array, axis: int, window: int) -> list[Array]:
 
 
 def _weighted(views: list[Array], taps: list[float]) -> Array:
-    # Sums instead of a convolution: exact float32 on every device, where convolutions
-    # may round their operands to fewer bits.
+    # Sums instead of a convolution, which may round its operands to fewer bits than
+    # float32 on some devices.
     return sum(
         (view * tap for view, tap in zip(views, taps, strict=True)),
         start=jnp.zeros_like(views[0]),
@@ -285,7 +288,7 @@ def _weighted(views: list[Array], taps: list[float]) -> Array:
 
 
 def _gaussian(side: int, sigma: float) -> list[float]:
-    """The weights of a window along one axis, of sum 1."""
+    """Returns the weights of a window along one axis, with sum 1."""
     taps = [math.exp(-0.5 * ((i - side // 2) / sigma) ** 2) for i in range(side)]
     return [tap / sum(taps) for tap in taps]
 
@@ -306,7 +309,7 @@ def _gradient(x: Array) -> Array:
 
 
 def _valid(weights: Array) -> Array:
-    """The pixels on which a whole window can be centred."""
+    """Returns the pixels that can be the centre of a complete window."""
     border = SSIM_WINDOW // 2
     return weights[:, border:-border, border:-border]
 

@@ -1,8 +1,8 @@
-"""Devices and hosts: the one place that knows there is more than one of them.
+"""Distribution over devices and hosts.
 
-State is replicated in its natural shapes, without a leading device axis; images carry
-one, [devices, per_device, height, width, 3]. Everything else in the project is written
-for one device and an optional axis name.
+State is replicated without a leading device axis; images have one, [devices, per_device,
+height, width, 3]. The rest of the project is written for one device and an optional axis
+name.
 """
 
 import json
@@ -24,13 +24,13 @@ AXIS = "devices"
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
 
-# Batches waiting on the device while one is being computed.
+# Batches that wait on the device while one is computed.
 PREFETCH = 2
 
-# Bytes that go from one host to the others at once.
+# Most bytes sent between hosts at once.
 BROADCAST_BYTES = 32 * 2**20
 
-# Seconds of silence after which a host counts as dead, and the others end.
+# Seconds without a sign of a host after which the other hosts end.
 HEARTBEAT = 100
 
 
@@ -41,11 +41,11 @@ def initialize(
     *,
     heartbeat: int = HEARTBEAT,
 ) -> None:
-    """Joins this process to the others of the run, from arguments or the environment.
+    """Connects this process with the run's other processes.
 
-    With no argument the addresses come from the environment (TPU pod, Slurm, Open MPI).
-    When a host dies, JAX ends the processes of the others, with SIGABRT and without any
-    clean-up, after at most about `heartbeat` seconds.
+    Without arguments the addresses come from the environment (TPU pod, Slurm, Open MPI).
+    If a host dies, JAX ends the other hosts' processes after about `heartbeat` seconds,
+    by SIGABRT and without clean-up.
     """
     if heartbeat < 1:
         raise UsageError(f"--heartbeat (={heartbeat}) must be at least 1 second.")
@@ -66,12 +66,12 @@ def initialize(
 
 
 def from_every_host(text: str) -> list[str]:
-    """What each host of the run gave, in their order; every host has to call it."""
+    """Returns each host's text, in host order; every host must call it."""
     return [data.decode() for data in bytes_from_every_host(text.encode())]
 
 
 def bytes_from_every_host(data: bytes) -> list[bytes]:
-    """Returns what each host gave, of any length; every host has to call it."""
+    """Returns each host's data, of any length; every host must call it."""
     if jax.process_count() == 1:
         return [data]
     received = [bytearray() for _ in range(jax.process_count())]
@@ -97,7 +97,7 @@ def from_first_host(
     """Runs `work` on the first host; returns its JSON value, or raises, on every host.
 
     The other hosts raise one of these `errors` as the same type, any other as
-    RuntimeError. Every host has to call it.
+    RuntimeError. Every host must call it.
     """
     if jax.process_count() == 1:
         return work()
@@ -108,7 +108,7 @@ def from_first_host(
             report["value"] = work()
         except Exception as error:
             raised, report["error"] = error, [type(error).__name__, str(error)]
-    # The others wait here for the first host, so it comes here even if its work failed.
+    # The others wait here, so the first host must get here even if its work failed.
     data = np.frombuffer(json.dumps(report).encode(), np.uint8)
     size = multihost_utils.broadcast_one_to_all(np.asarray(data.size, np.int32))
     data = broadcast(data, jax.ShapeDtypeStruct((int(size),), np.uint8))
@@ -124,7 +124,7 @@ def from_first_host(
 def broadcast(array: np.ndarray | None, like: jax.ShapeDtypeStruct) -> np.ndarray:
     """Returns the first host's array, of this shape and type, on every host.
 
-    The arrays of the other hosts do not count. Every host has to call it.
+    The other hosts' `array` is ignored. Every host must call it.
     """
     if jax.process_count() == 1:
         assert array is not None
@@ -141,10 +141,10 @@ def broadcast(array: np.ndarray | None, like: jax.ShapeDtypeStruct) -> np.ndarra
 
 
 def require_same(facts: dict[str, Any], fault: str | None) -> None:
-    """Raises the same UsageError on every host where one differs, or has a `fault`.
+    """Raises the same UsageError on every host if one differs or has a `fault`.
 
-    `facts` maps names to JSON values; a fault is a mistake this host has found, told to
-    the others so that they need not wait for it in vain.
+    `facts` maps names to JSON values. `fault` describes an error on this host; the others
+    raise it too, because they would wait for this host forever.
     """
     here = json.dumps({"facts": facts, "fault": fault})
     first, *others = (json.loads(text) for text in from_every_host(here))
@@ -178,10 +178,10 @@ def check_batch(batch_size: int, count: int, accumulate: int) -> None:
 
 
 def over_devices(step: Callable[..., Any], devices: Sequence[jax.Device] | None) -> Any:
-    """The step on every device at once: (state, images, key) -> (state, metrics).
+    """Maps a step over devices: (state, images, key) -> (state, metrics).
 
-    State and key are replicated, images sharded; the old state is donated, so its buffers
-    are gone after the call. None stands for all devices of all hosts.
+    State and key are replicated, images sharded. The old state is donated: its buffers
+    cannot be used after the call. `devices` None means all devices of all hosts.
     """
     return jax.pmap(
         step,
@@ -194,7 +194,7 @@ def over_devices(step: Callable[..., Any], devices: Sequence[jax.Device] | None)
 
 
 class Devices:
-    """This host's devices, and the doors by which arrays come and go."""
+    """This host's devices, and the transfer of arrays to and from them."""
 
     def __init__(self, count: int | None = None) -> None:
         available = jax.local_devices()
@@ -212,11 +212,11 @@ class Devices:
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n} on host {i}" for i, n in sorted(counts.items()))
             raise UsageError(
-                f"every host needs as many devices as the others: {listed}."
+                f"every host must have the same number of devices: {listed}."
             )
         self.count = len(self.local) * jax.process_count()
-        # More fake devices than cores deadlock on CPU when steps are queued (rendezvous
-        # of the all-reduce threads), so there every step is waited for.
+        # On CPU, more fake devices than cores deadlock if steps are queued (rendezvous of
+        # the all-reduce threads), so the loop waits for every step.
         self.wait_each_step = self.local[0].platform == "cpu"
         mesh = Mesh(np.array(self.local), (AXIS,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
@@ -227,24 +227,24 @@ class Devices:
         check_batch(batch_size, self.count, accumulate)
 
     def replicate(self, tree: Tree) -> Tree:
-        """The tree on every device of this host, the buffers its own."""
+        """Copies the tree to every device of this host, into new buffers."""
         return jax.device_put(tree, self._replicated, may_alias=False)
 
     def shard(self, images: np.ndarray) -> jax.Array:
-        """This host's share of the batch, [b, h, w, 3], split over its devices."""
+        """Splits this host's share of the batch, [b, h, w, 3], over its devices."""
         n = len(self.local)
         return jax.device_put(images.reshape(n, -1, *images.shape[1:]), self._sharded)
 
     def first(self, tree: Tree) -> Tree:
-        """The first device's copy of a replicated tree, without moving it."""
+        """Returns the first device's copy of a replicated tree, without a transfer."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def pmap(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The step on every device of the run at once; see `over_devices`."""
+        """Maps a step over all devices of the run; see `over_devices`."""
         mapped = over_devices(step, self.local if jax.process_count() == 1 else None)
         options = compilation.options(self.local[0].platform)
-        # Compiled by hand it takes options. Over several hosts a pmap cannot be: it would
-        # ask each of them for the images of all.
+        # Options need ahead-of-time compilation. Over several hosts a pmap compiled so
+        # would expect the images of all hosts from each.
         if not options or jax.process_count() > 1:
             return mapped
         programs: list[Callable[..., Any]] = []
@@ -258,7 +258,7 @@ class Devices:
         return run
 
     def prefetch(self, batches: Iterator[np.ndarray]) -> Iterator[jax.Array]:
-        """The batches, sharded, two of them on their way before they are asked for."""
+        """Yields the batches, sharded, and starts the transfer of the next two."""
         waiting: deque[jax.Array] = deque()
         for batch in batches:
             waiting.append(self.shard(batch))
@@ -268,16 +268,16 @@ class Devices:
 
 
 def pmean(tree: Tree, axis_name: str | None) -> Tree:
-    """Averages over all devices, inside a step; without an axis there is only one."""
+    """Averages over all devices inside a step; returns the tree without an axis."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def local(tree: Tree, axis_name: str | None) -> Tree:
-    """Marks what all devices share as each device's own, inside a step.
+    """Marks replicated arrays as varying over devices, inside a step.
 
-    A gradient with respect to it is then that of this device's share of the batch. Where
-    JAX checks which arrays the devices share (`shard_map`), that with respect to a shared
-    one is a sum over all devices; elsewhere nothing changes.
+    A gradient with respect to them is then that of this device's share of the batch.
+    Under `shard_map`, which checks replication, a gradient with respect to replicated
+    arrays would be a sum over all devices. Elsewhere this has no effect.
     """
     if axis_name is None:
         return tree
@@ -285,10 +285,10 @@ def local(tree: Tree, axis_name: str | None) -> Tree:
 
 
 def gathered(values: Float[Array, " b"], axis_name: str | None) -> Float[Array, " n"]:
-    """The values of all devices' images, in each of them, inside a step.
+    """Gathers the values of all devices' images on every device, inside a step.
 
-    A loss of them is each device's own; the mean over devices of its gradients is the
-    gradient of one such loss.
+    Every device then computes the same loss of them. The mean over devices of its
+    gradients is the gradient of that loss.
     """
     if axis_name is None:
         return values
@@ -296,10 +296,10 @@ def gathered(values: Float[Array, " b"], axis_name: str | None) -> Float[Array, 
 
 
 def axis_size(axis_name: str | None) -> int:
-    """The number of devices that share the step."""
+    """Returns the number of devices of the axis; 1 without one."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
 
 def axis_index(axis_name: str | None) -> jax.Array | int:
-    """This device's place among them, counted over all hosts."""
+    """Returns this device's index on the axis, over all hosts; 0 without one."""
     return 0 if axis_name is None else jax.lax.axis_index(axis_name)

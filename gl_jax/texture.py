@@ -1,13 +1,13 @@
-"""How near the texture inside holes is to the photographs': two measures, no weights.
+"""Two measures of the texture inside holes that need no trained weights.
 
-The sliced Wasserstein distance compares small patches of a set of completed pictures
-with those of their photographs (Karras et al. 2018, "Progressive Growing of GANs",
-section 5). The grid energy shows the weave of upsampling by two. A weave counts as
-texture in the first, so neither should be read without the other.
+The sliced Wasserstein distance compares small patches of a set of completed images with
+those of their photographs (Karras et al. 2018, "Progressive Growing of GANs", section 5).
+The grid energy detects the grid pattern of upsampling by two. The distance counts such a
+pattern as texture, so read both together.
 
-Images are (B, H, W, 3), masks (B, H, W, 1) with 1 = missing, as in `gl_jax.metrics`. A
-part of a picture is compared only if all of it is missing. Holes of any shape will do; one
-too small to hold a part has no value and is left out.
+Images are (B, H, W, 3), masks (B, H, W, 1) with 1 = missing, as in `gl_jax.metrics`. Only
+patches and squares entirely inside the hole are compared. Holes may have any shape; one
+that is too small is left out.
 """
 
 from collections.abc import Iterable
@@ -25,35 +25,35 @@ PATCH = 7
 PATCHES = 24
 """Patches in each hole and level."""
 MOST_PATCHES = 50_000
-"""Patches of a level in an evaluation; more than 2,083 photographs have fewer each."""
+"""Most patches of a level in an evaluation; above 2,083 photographs each has fewer."""
 DIRECTIONS = 256
 """Random directions on which patches are projected."""
 SQUARE = 16
-"""Side of the square in which the grid is looked for."""
+"""Side in pixels of the square in which the grid energy is measured."""
 FLOOR = 1e-9
-"""Power of images in [0, 1] that counts as none: a flat square has no grid."""
+"""Added to the power outside the grid, so that a flat square has an energy of 0."""
 
 BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-"""The kernel of Burt and Adelson (1983), which is also OpenCV's."""
+"""The pyramid's kernel of Burt and Adelson (1983), also used by OpenCV."""
 
 Images = Shaped[Array, "b h w 3"] | Shaped[np.ndarray, "b h w 3"]
 Masks = Shaped[Array, "b h w 1"] | Shaped[np.ndarray, "b h w 1"]
 Textures = Float[np.ndarray, "n 2 levels patches d"]
-"""Patches of n photographs and, second, of the same places in their completions."""
+"""Patches of n photographs (index 0) and of the same places in completions (index 1)."""
 GRIDS = ("grid_photographs", "grid")
-"""The names of grid energies, in the order of the same two."""
+"""Names of the grid energies of photographs and completions."""
 Grids = Float[np.ndarray, "n 2"]
-"""Grid energies of n photographs and, second, of their completions."""
+"""Grid energies of n photographs (index 0) and of their completions (index 1)."""
 
 
 class SmallHolesError(ValueError):
-    """No hole of a set has room for a patch."""
+    """All holes of a set are too small for a patch."""
 
 
 class Places(NamedTuple):
-    """The corners, top and left, of the parts of a hole; -1 if it holds none.
+    """Top-left corners of the patches and of the square in a hole; -1 if it is too small.
 
-    A batch of them has a first axis more.
+    A batch has an additional first axis.
     """
 
     patches: (
@@ -78,19 +78,19 @@ def swd(
     seed: int = 0,
     max_value: float | int = 1.0,
 ) -> list[float]:
-    """Returns 1000 x the distance of a set of images from its targets, finest level first.
+    """Returns 1000 x the sliced Wasserstein distance to the targets, finest level first.
 
-    At each level of the Laplacian pyramid, `patches` places that lie in the hole are drawn
-    for each image, the same in both sets. The 7x7 patches there are projected on
-    `directions` random directions, sorted and compared. `seed` decides places and
-    directions. The pyramid halves the picture from level to level, and so the hole.
+    At each level of the Laplacian pyramid, `patches` random places inside the hole are
+    drawn for each image, the same in both sets. The 7x7 patches there are projected on
+    `directions` random directions, sorted and compared. `seed` determines places and
+    directions. Each level halves the image and the hole.
 
-    Unlike Karras et al., patches are not normalised by channel: a fill without contrast
-    shall be far from a photograph. Distances of few images are noisy, so only sets of the
-    same number should be compared.
+    Unlike in Karras et al., patches are not normalised by channel, so that a fill without
+    contrast is far from a photograph. The distance depends on the number of images; only
+    compare sets of the same size.
 
-    Raises SmallHolesError if no hole holds a patch at one of the levels; single holes that are
-    too small are left out.
+    Raises SmallHolesError if no hole holds a patch at one of the levels; single holes that
+    are too small are left out.
     """
     _check(images, mask, max_value)
     if images.shape != targets.shape:
@@ -111,7 +111,7 @@ def swd(
         if (corners[:, level] < 0).all():
             raise SmallHolesError(
                 f"no hole holds {PATCH}x{PATCH} pixels of level {level}, that is "
-                f"{PATCH * 2**level}x{PATCH * 2**level} of the picture; give larger holes "
+                f"{PATCH * 2**level}x{PATCH * 2**level} of the image; use larger holes "
                 "or fewer levels."
             )
     sets = [jnp.asarray(x, jnp.float32) / max_value for x in (targets, images)]
@@ -122,12 +122,12 @@ def swd(
 def grid_energy(
     images: Images, mask: Masks, *, max_value: float | int = 1.0
 ) -> Float[Array, " b"]:
-    """Returns the mean power at periods of 2 and 4 pixels over that elsewhere, per image.
+    """Returns the ratio of power at periods of 2 and 4 pixels to other power, per image.
 
-    Of the grey 16x16 square in the hole that is nearest to the hole's middle, its mean
-    taken off, under a Hann window. Networks that upsample by two weave at these periods;
-    compare with the photographs' own energy, which is about 0.3. NaN for a hole that
-    holds no such square.
+    It is measured in the grey 16x16 square inside the hole that is closest to its centre,
+    without its mean and under a Hann window. Networks that upsample by two make grid
+    patterns of these periods; the energy of photographs is about 0.3. NaN for a hole
+    without such a square.
     """
     _check(images, mask, max_value)
     corners = np.stack([_square(hole) for hole in np.asarray(mask, bool)[..., 0]])
@@ -143,9 +143,10 @@ def places(
     patches: int = PATCHES,
     seed: int = 0,
 ) -> Places:
-    """Returns where to look in the hole of image `number` of a set.
+    """Returns the patches and the square to measure in the hole of image `number`.
 
-    Patches are drawn evenly from all that lie in the hole, from (seed, number, level).
+    Patches are drawn uniformly from all inside the hole, with the seed
+    (seed, number, level).
     """
     corners = np.full((levels, patches, 2), -1, np.int32)
     for level in range(levels):
@@ -157,7 +158,7 @@ def places(
 
 
 def patches_each(holes: int) -> int:
-    """Returns the number of patches in each of so many holes, PATCHES if they are few."""
+    """Returns the patches of each hole: `PATCHES`, or fewer for more than 2,083 holes."""
     return max(1, min(PATCHES, MOST_PATCHES // holes))
 
 
@@ -166,12 +167,12 @@ def measure(
 ) -> tuple[dict[str, Array], Float[Array, "b 2 levels patches d"]]:
     """Returns the grid energies of completed images and photographs, and their patches.
 
-    Images are in [0, 1]. `of_set` makes the measures of a set from those of its images.
+    Images are in [0, 1]. `of_set` combines the results of all images of a set.
     """
     pair = (targets, images)
     patches = [descriptors(x, jnp.asarray(where.patches)) for x in pair]
     energies = [grid_energies(x, jnp.asarray(where.square)) for x in pair]
-    # To be kept on disk: 11 bits of each number are enough.
+    # float16, because they are stored on disk and 11 bits are enough.
     textures = jnp.stack(patches, axis=1).astype(jnp.float16)
     return dict(zip(GRIDS, energies, strict=True)), textures
 
@@ -181,8 +182,8 @@ def of_set(textures: Textures, grids: Grids) -> dict[str, float]:
     fine, coarse = sliced_wasserstein(textures)
     values = {"swd_fine": fine, "swd_coarse": coarse}
     for name, energies in zip(GRIDS, grids.T, strict=True):
-        known = energies[~np.isnan(energies)]
-        values[name] = float(np.median(known)) if len(known) else float("nan")
+        present = energies[~np.isnan(energies)]
+        values[name] = float(np.median(present)) if len(present) else float("nan")
     return values
 
 
@@ -249,8 +250,8 @@ def grid_energies(
 def laplacian(images: Float[Array, "b h w c"], levels: int) -> list[Array]:
     """Returns the bands of the Laplacian pyramid, the finest first.
 
-    Each is what is lost by halving and doubling, as `cv2.pyrDown` and `pyrUp` do it. What
-    remains after the last level is left out.
+    Each is the difference between a level and its halved and doubled version, by the
+    method of `cv2.pyrDown` and `pyrUp`. The remainder after the last level is dropped.
     """
     bands = []
     for _ in range(levels):
@@ -261,14 +262,14 @@ def laplacian(images: Float[Array, "b h w c"], levels: int) -> list[Array]:
 
 
 def left_out(textures: Textures, grids: Grids) -> list[str]:
-    """Returns a line for each measure from which holes are left out as too small."""
+    """Returns a line for each measure that leaves out holes as too small."""
     small = np.isnan(textures[:, 0, :, 0, 0]).sum(axis=0)
     parts = [(f"SWD {name}", PATCH * 2**i) for i, name in enumerate(("fine", "coarse"))]
     parts.append(("grid", SQUARE))
     counts = [*small, np.isnan(grids[:, 0]).sum()]
     return [
-        f"{name}: {count} of {len(textures)} holes are left out, they hold no square of "
-        f"{side}x{side} pixels."
+        f"{name}: {count} of {len(textures)} holes are left out, because they hold no "
+        f"square of {side}x{side} pixels."
         for (name, side), count in zip(parts, counts, strict=True)
         if count
     ]
@@ -301,7 +302,7 @@ def _fitting(mask: Bool[np.ndarray, "h w"], side: int) -> Int[np.ndarray, "n 2"]
 
 
 def _square(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " 2"]:
-    """Returns the corner of the square in the hole that is nearest to its middle, or -1."""
+    """Returns the corner of the square inside the hole closest to its centre, or -1."""
     corners = _fitting(mask, SQUARE)
     if not len(corners):
         return np.full(2, -1, np.int32)
@@ -312,7 +313,7 @@ def _square(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " 2"]:
 
 
 def _halved(images: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
-    # Sums instead of a convolution, whose operands a device may round to fewer bits.
+    # Sums instead of a convolution, which may round its operands to fewer bits.
     for axis in (1, 2):
         length, margin = images.shape[axis], [(0, 0)] * 4
         margin[axis] = (2, 2)
@@ -330,9 +331,9 @@ def _halved(images: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
 def _doubled(
     images: Float[Array, "b h w c"], size: tuple[int, ...]
 ) -> Float[Array, "b y x c"]:
-    """Returns images of `size`, which is twice theirs or one less."""
+    """Doubles images to `size`, which is twice theirs or one less."""
     for axis, length in zip((1, 2), size, strict=True):
-        # OpenCV's border: mirrored at the beginning, repeated at the end.
+        # OpenCV's border: mirrored at the start, repeated at the end.
         margin = [(0, 0)] * 4
         margin[axis] = (1, 0)
         before = jnp.pad(images, margin, mode="reflect")

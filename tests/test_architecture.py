@@ -34,8 +34,7 @@ ROWS = (
 )
 # Rooms that stand in a row above that of the package around them, by its number.
 STRAYS = {
-    3: "inpainting.masks inpainting.regions inpainting.blending "
-    "training.interruption training.watchdog",
+    3: "inpainting.masks inpainting.blending training.interruption training.watchdog",
 }
 
 # They take numbers and arrays, never a configuration.

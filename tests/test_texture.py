@@ -149,7 +149,7 @@ def test_holes_without_room_are_left_out_and_a_set_of_them_is_refused() -> None:
     assert swd(images, targets, masks) == pytest.approx(alone)
     with pytest.raises(ValueError, match=r"no hole holds 7x7 pixels of level 0"):
         swd(images[1:], targets[1:], masks[1:])
-    with pytest.raises(ValueError, match=r"level 2, that is 28x28 of the picture"):
+    with pytest.raises(ValueError, match=r"level 2, that is 28x28 of the image"):
         swd(images, targets, masks, levels=3)
 
 
@@ -163,9 +163,9 @@ def test_what_is_left_out_is_counted() -> None:
     images = jnp.asarray(photographs(4))
     values, textures = texture.measure(images, images, where)
     assert texture.left_out(np.asarray(textures), grids(values)) == [
-        "SWD fine: 1 of 4 holes are left out, they hold no square of 7x7 pixels.",
-        "SWD coarse: 2 of 4 holes are left out, they hold no square of 14x14 pixels.",
-        "grid: 3 of 4 holes are left out, they hold no square of 16x16 pixels.",
+        "SWD fine: 1 of 4 holes are left out, because they hold no square of 7x7 pixels.",
+        "SWD coarse: 2 of 4 holes are left out, because they hold no square of 14x14 pixels.",
+        "grid: 3 of 4 holes are left out, because they hold no square of 16x16 pixels.",
     ]
 
 

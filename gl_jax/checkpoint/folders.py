@@ -1,4 +1,4 @@
-"""Folders of checkpoints, on a disk or in a bucket: addresses, steps, room, faults."""
+"""Checkpoint folders on a disk or in a bucket: paths, steps, free space, errors."""
 
 import contextlib
 import errno
@@ -17,20 +17,20 @@ from gl_jax.config import UsageError, is_bucket
 from gl_jax.files import require_utf8
 
 UNFINISHED = ".orbax-checkpoint-tmp"
-"""Part of a folder's name until orbax has written it to its end."""
+"""Part of a folder's name until orbax has finished writing it."""
 DAMAGE = (
     *"NOT_FOUND OUT_OF_RANGE DATA_LOSS FAILED_PRECONDITION".split(),
     "Error decoding",
 )
-"""Tensorstore's words for an object that is missing, cut short or misformed."""
+"""Parts of tensorstore's messages for a missing, truncated or malformed object."""
 
 
 class StorageUnreachableError(RuntimeError):
-    """A bucket does not answer, or not as it should; its checkpoints may be whole."""
+    """A bucket does not answer, or answers with an error; its checkpoints may be intact."""
 
 
 def absolute(directory: str | Path | epath.Path) -> epath.Path:
-    """Returns the path of a local folder or of a bucket (`gs://...`).
+    """Returns the absolute path of a local folder or of a bucket (`gs://...`).
 
     Raises UsageError if it is not UTF-8, which tensorstore cannot read, or if the
     library for buckets is not installed.
@@ -38,13 +38,13 @@ def absolute(directory: str | Path | epath.Path) -> epath.Path:
     text = os.fspath(directory)
     require_utf8(text)
     if not is_bucket(text):
-        return epath.Path(os.path.abspath(text))  # tensorstore takes no others
+        return epath.Path(os.path.abspath(text))  # tensorstore requires it
     if importlib.util.find_spec("gcsfs") is None:
         raise UsageError(
             f"{text} is a bucket, which needs gcsfs: pip install 'gcsfs>=2026.9'."
         )
-    # TensorFlow's client, epath's own choice, reports a step as missing if it could not
-    # ask for it.
+    # epath's default, TensorFlow's client, reports a step as missing if the bucket does
+    # not answer.
     os.environ["EPATH_USE_TF"] = "false"
     return epath.Path(text)
 
@@ -56,7 +56,7 @@ def is_local(path: epath.Path) -> bool:
 
 @contextlib.contextmanager
 def _answering(path: epath.Path) -> Iterator[None]:
-    """Raises an error inside the block as StorageUnreachableError if it is a bucket's."""
+    """Raises errors inside the block as StorageUnreachableError if `path` is a bucket."""
     try:
         yield
     except Exception as error:
@@ -66,12 +66,12 @@ def _answering(path: epath.Path) -> Iterator[None]:
 
 
 def names(directory: epath.Path) -> set[str]:
-    """Returns the names in a folder, which need not exist."""
+    """Returns the names in a folder; the empty set if it does not exist."""
     with (
         _answering(directory),
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
     ):
-        # By listing: asked whether a folder exists, gcsfs says no if it has no answer.
+        # By listing, because gcsfs's `exists` is False if the bucket does not answer.
         return {path.name for path in directory.iterdir()}
     return set()
 
@@ -81,17 +81,17 @@ def steps(directory: epath.Path) -> list[int]:
     present = names(directory)
     with _answering(directory):
         complete = set(ocp.utils.checkpoint_steps(directory)) if present else set()
-    # Orbax reads a step from names such as backup_5 too.
+    # Orbax also takes names such as backup_5 for steps.
     return sorted(step for step in complete if str(step) in present)
 
 
 def set_aside(directory: epath.Path) -> set[str]:
-    """Returns the names of the damaged checkpoints that restores have set aside."""
+    """Returns the names of damaged checkpoints that a restore has renamed."""
     return {name for name in names(directory) if ".corrupt" in name}
 
 
 def remove_unfinished(directory: epath.Path) -> None:
-    """Deletes the folders of killed and failed saves; no save may be under way."""
+    """Deletes the folders of killed and failed saves; no save may be running."""
     for name in names(directory):
         if UNFINISHED in name:
             (directory / name).rmtree(missing_ok=True)
@@ -104,12 +104,12 @@ def require_writable(directory: str | Path | epath.Path) -> None:
     backslash in it, StorageUnreachableError if it fails in a bucket.
     """
     directory = absolute(directory)
-    # Orbax reads the path as a pattern, finds nothing to put together at the end of a
-    # save, and leaves a checkpoint without arrays, in silence.
+    # Orbax uses the path as a glob pattern at the end of a save, matches nothing, and
+    # silently leaves a checkpoint without arrays.
     if set("*?[\\") & set(os.fspath(directory)):
         raise UsageError(
-            f"checkpoints cannot be written to {directory}: orbax takes a path with *, ?, [ "
-            "or a backslash for a pattern. Choose another place (--workdir, "
+            f"checkpoints cannot be written to {directory}: orbax reads a path with *, ?, [ "
+            "or a backslash as a pattern. Choose another place (--workdir, "
             "--run.checkpoints)."
         )
     probe = directory / f".probe-{uuid.uuid4().hex}"
@@ -129,8 +129,8 @@ def require_writable(directory: str | Path | epath.Path) -> None:
 def require_room(directory: epath.Path, size: int) -> None:
     """Raises OSError if a state of `size` bytes does not fit on a local disk.
 
-    Checked before a save, because tensorstore reports a disk that becomes full with a
-    traceback for each array.
+    Called before a save, because tensorstore prints a traceback for each array if the
+    disk becomes full.
     """
     if not is_local(directory) or not directory.exists():
         return
@@ -139,12 +139,12 @@ def require_room(directory: epath.Path, size: int) -> None:
 
 
 def _room(size: int) -> float:
-    """Returns the bytes on disk of a state of `size` bytes, descriptions included."""
+    """Returns the bytes that a state of `size` bytes takes on disk, with its metadata."""
     return 1.05 * size + 2**20
 
 
 def save_reason(error: Exception, size: int, directory: epath.Path) -> str:
-    """Returns why a save failed; for a full disk, the room needed and the room left."""
+    """Returns the reason of a failed save; for a full disk, the space needed and free."""
     text = str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
@@ -157,10 +157,10 @@ def save_reason(error: Exception, size: int, directory: epath.Path) -> str:
 
 
 def is_damage(path: epath.Path, error: Exception) -> bool:
-    """Returns whether a failure to read means that the checkpoint is damaged.
+    """Returns whether a read error means that the checkpoint is damaged.
 
-    On a disk every failure does. In a bucket only a missing or misformed object does: if
-    the network is down, good checkpoints must not be set aside.
+    On a disk every error does. In a bucket only a missing or malformed object does:
+    intact checkpoints must not be set aside because the network is down.
     """
     if is_local(path):
         return True

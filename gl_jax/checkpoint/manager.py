@@ -1,4 +1,4 @@
-"""The checkpoints of one run: save in the background, keep, restore the newest whole one."""
+"""The checkpoints of one run: background saves, deletion of old ones, restore."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from gl_jax.checkpoint.manifest import (
 from gl_jax.config import UsageError
 
 SAVE_TIMEOUT = 1200
-"""Seconds after which orbax gives a save up."""
+"""Seconds after which orbax gives up a save."""
 
 
 class SaveFailedError(RuntimeError):
@@ -61,8 +61,8 @@ class _Best:
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
     def reached_preemption(self, step: int) -> bool:
-        # The loop asks JAX once per step. Orbax would ask again from its background
-        # thread, with an older step, and could make the hosts miss the agreed one.
+        # The loop calls JAX's check once per step. A second call from orbax's background
+        # thread, with an older step, could make the hosts miss the agreed step.
         del step
         return False
 
@@ -70,10 +70,10 @@ class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
 class Checkpoints:
     """The checkpoints of one run, in a local folder or a bucket (`gs://...` as a str).
 
-    Kept are the `keep_newest` newest, the `keep_best` of highest validation PSNR and
-    all at multiples of `keep_every`; the newest is always among them. Every process of
-    a run makes one and calls `save` and `restore_newest` at the same steps; `primary`
-    is true on process 0 only. Raises UsageError if the folder cannot be written.
+    It keeps the `keep_newest` newest, the `keep_best` with the highest validation PSNR
+    and all at multiples of `keep_every`; the newest is never deleted. Every process of a
+    run makes one and calls `save` and `restore_newest` at the same steps; `primary` is
+    True on process 0 only. Raises UsageError if the folder cannot be written.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Checkpoints:
             try:
                 self._psnr[step] = manifest.read(self._directory, step)["psnr"]
             except DamagedError:
-                self._psnr[step] = None  # a restore reports it, and sets it aside
+                self._psnr[step] = None  # a restore reports it and sets it aside
         preserved: list[policies.PreservationPolicy] = [
             policies.LatestN(keep_newest),
             _Best(keep_best, self._psnr),
@@ -119,13 +119,13 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 create=False,
                 save_root_metadata=False,
-                # Metrics live in the manifest: if orbax's own metrics file is damaged,
-                # it stops the run at its start.
+                # Metrics are in the manifest, because a damaged metrics file of orbax's
+                # would stop a run at its start.
                 lightweight_initialize=True,
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
                 multiprocessing_options=here,
-                # Made in the background, a folder that cannot be made would leave threads
-                # waiting for it, and the process could not exit, until the timeout.
+                # In the background, a folder that cannot be made would keep threads
+                # waiting, and the process from exiting, until the timeout.
                 async_options=ocp.options.AsyncOptions(
                     timeout_secs=SAVE_TIMEOUT,
                     create_directories_asynchronously=False,
@@ -142,17 +142,17 @@ class Checkpoints:
         config_json: str,
         extra: dict[str, Any],
     ) -> bool:
-        """Begins to save `state`, in the background; returns whether it has begun.
+        """Starts saving `state` in the background; returns whether it has started.
 
-        The arrays of `state` are copied before this returns, so it may be donated. They
-        are replicated jax arrays or numpy arrays in their natural shapes. `psnr` ranks
-        the checkpoint (None or NaN: not measured); `extra` has to be JSON.
+        `state` holds replicated jax arrays or numpy arrays. They are copied before this
+        returns, so it may be donated. `psnr` ranks the checkpoint (None or NaN: not
+        measured); `extra` must be JSON.
 
-        Returns False if the step, or a later one, is already there, or if the save
-        failed; on a process that is not primary always True. A failure, also one of the
-        save before, is logged with its reason. Raises SaveFailedError at the
-        `max_failed_saves`-th in a row and NonFiniteStateError (on every process) if
-        the state holds NaN or infinity.
+        Returns False if this step or a later one is already saved, or if the save
+        failed; always True on a process that is not primary. Failures, including one of
+        the previous save, are logged with their reason. Raises SaveFailedError at the
+        `max_failed_saves`-th consecutive failure and NonFiniteStateError (on every
+        process) if the state holds NaN or infinity.
         """
         named = manifest.named(state)
         if self._manager is None:
@@ -171,14 +171,14 @@ class Checkpoints:
             "extra": extra,
             "leaves": manifest.describe(leaves),
         }
-        # Through JSON once, so that the digest is of what will be read.
+        # A round trip through JSON, because the digest is checked on the parsed JSON.
         content = json.loads(json.dumps(content))
         content["sha256"] = manifest.digest(content)
         self.wait()
         if not self._manager.should_save(step):
             return False
         size = sum(leaf.nbytes for leaf in leaves.values())
-        # The policy decides inside orbax's save what goes once this step is on disk.
+        # Orbax's save asks `_Best` which older steps to delete.
         self._psnr[step] = rank
         try:
             folders.remove_unfinished(self._directory)
@@ -197,10 +197,10 @@ class Checkpoints:
         return True
 
     def wait(self) -> bool:
-        """Blocks until the save under way is on disk; returns False if it has failed.
+        """Waits until the running save is on disk; returns False if it failed.
 
-        It has failed, too, if the checkpoint cannot be found and read afterwards: that is
-        then set aside. Raises SaveFailedError at the `max_failed_saves`-th failure in a row.
+        A checkpoint that cannot be read back counts as failed and is set aside. Raises
+        SaveFailedError at the `max_failed_saves`-th consecutive failure.
         """
         if self._manager is None or self._saving is None:
             return True
@@ -217,17 +217,17 @@ class Checkpoints:
         return True
 
     def restore_newest(self, template: Any) -> Restored | None:
-        """Restores the newest whole checkpoint; None if there never was one.
+        """Restores the newest intact checkpoint; returns None if there never was one.
 
-        The state has `template`'s tree, node types included, and numpy arrays as leaves;
+        The state has `template`'s tree and node types, with numpy arrays as leaves;
         `template` holds arrays or `jax.ShapeDtypeStruct`. A checkpoint that cannot be
-        read or does not match its checksums is logged, renamed to `<step>.corrupt`, and
-        the one before is tried. All processes call this, and all return the step that
-        process 0 has found.
+        read or does not match its checksums is logged and renamed to `<step>.corrupt`,
+        and the one before is tried. All processes call this; all return the checkpoint
+        that process 0 has read.
 
-        Raises NoWholeCheckpointError if every checkpoint is damaged (also if earlier
-        restores have set them all aside: a run never starts anew silently) and
-        CheckpointMismatchError if one is whole but of another configuration.
+        Raises NoWholeCheckpointError if every checkpoint is damaged, even if earlier
+        restores have set them aside: a run never silently starts anew. Raises
+        CheckpointMismatchError if one is intact but of another configuration.
         """
         expected = manifest.signatures(template)
         leaves: Leaves = {}
@@ -255,9 +255,9 @@ class Checkpoints:
         return manifest.restored(content, state)
 
     def steps(self) -> list[int]:
-        """Returns the steps on disk in ascending order; none if this is not primary.
+        """Returns the saved steps in ascending order; [] on a process not primary.
 
-        If a bucket does not answer, returns the steps of its last answer.
+        If a bucket does not answer, returns its last answer.
         """
         if self._manager is not None:
             with contextlib.suppress(StorageUnreachableError):
@@ -265,7 +265,7 @@ class Checkpoints:
         return self._seen
 
     def empty(self) -> bool:
-        """Returns whether the primary finds no checkpoint, not even one set aside."""
+        """Returns True on the primary if no checkpoint exists, not even one set aside."""
         return (
             self._manager is not None
             and not folders.steps(self._directory)
@@ -273,7 +273,7 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits for the save under way, as `wait` does, and frees orbax's threads."""
+        """Waits for the running save, like `wait`, and frees orbax's threads."""
         if self._manager is not None:
             try:
                 self.wait()
@@ -295,8 +295,8 @@ class Checkpoints:
         if not steps and not aside:
             return None
         raise NoWholeCheckpointError(
-            f"no checkpoint in {self._directory} is whole ({len(aside)} set aside as "
-            "<step>.corrupt). Copy a good one back into it under its step, or begin a "
+            f"no checkpoint in {self._directory} is intact ({len(aside)} set aside as "
+            "<step>.corrupt). Copy an intact one back into it under its step, or begin a "
             "new run in another place."
         )
 
@@ -309,14 +309,14 @@ class Checkpoints:
         try:
             folder.rename(self._directory / name)
             fate = f"set aside as {name}"
-        except Exception as error:  # a bucket's client raises whatever it meets
+        except Exception as error:  # a bucket's client may raise anything
             fate = f"and cannot be set aside ({folders.one_line(error)})"
         self._log(f"checkpoint {step} is damaged: {damage}; {fate}{then}")
         assert self._manager is not None
         self._manager.reload()
 
     def _failed(self, step: int, size: int, error: Exception) -> bool:
-        """Reports a failed save; returns True if only removing an old one has failed."""
+        """Reports a failed save; returns True if only deleting an old one failed."""
         assert self._manager is not None
         reason = folders.save_reason(error, size, self._directory)
         try:
@@ -338,10 +338,10 @@ class Checkpoints:
             raise SaveFailedError(
                 f"checkpoint {step} could not be saved: {reason}. That is failure "
                 f"{self._failures} in a row (run.max_failed_saves={limit}); the newest "
-                f"checkpoint is {newest}. Mend it and run the same command to resume."
+                f"checkpoint is {newest}. Fix it and run the same command to resume."
             ) from error
         self._log(
-            f"CHECKPOINT {step} COULD NOT BE SAVED: {reason}. Training goes on and "
+            f"CHECKPOINT {step} COULD NOT BE SAVED: {reason}. Training continues and "
             f"saves again at the next interval (failure {self._failures} of {limit})."
         )
         return False

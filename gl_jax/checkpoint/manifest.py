@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint, and arrays read and verified against it."""
+"""The manifest of a checkpoint, and the reading of arrays verified against it."""
 
 import asyncio
 import concurrent.futures
@@ -21,29 +21,29 @@ from gl_jax.checkpoint import folders
 from gl_jax.config import UsageError
 
 FORMAT = 1
-"""Version of the manifest; a reader refuses the versions it does not know."""
+"""Version of the manifest; `read` refuses any other."""
 
 Leaves = dict[str, np.ndarray]
-"""Arrays by their place in the state: completion/params/conv1/kernel."""
+"""Arrays by their path in the state: completion/params/conv1/kernel."""
 Signatures = dict[str, tuple[str, list[int]]]
 """Type and shape of each array."""
 Manifest = dict[str, Any]
 
 
 class NonFiniteStateError(RuntimeError):
-    """The state to save holds NaN or infinity, so the checkpoint would be worthless."""
+    """The state to save holds NaN or infinity."""
 
 
 class NoWholeCheckpointError(RuntimeError):
-    """There are checkpoints, and not one of them can be restored."""
+    """There are checkpoints, but none of them can be restored."""
 
 
 class CheckpointMismatchError(UsageError):
-    """A whole checkpoint of another configuration, or of a newer gl_jax."""
+    """An intact checkpoint has another configuration or comes from a newer gl_jax."""
 
 
 class DamagedError(Exception):
-    """One checkpoint cannot be used; says why, in one line."""
+    """A checkpoint is damaged; the message is the reason, in one line."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def restored(manifest: Manifest, state: Any) -> Restored:
 
 
 def peek(directory: str | Path) -> Restored | None:
-    """Returns the newest readable checkpoint without its state, None if there is none."""
+    """Returns the newest readable checkpoint without its state; None if there is none."""
     root = folders.absolute(directory)
     for step in reversed(folders.steps(root)):
         try:
@@ -80,38 +80,37 @@ def restore_subtree(
     step: int | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Restored:
-    """Reads parts of the newest whole checkpoint, or of `step`.
+    """Reads parts of the newest intact checkpoint, or of that of `step`.
 
-    `Restored.state` maps each name that the checkpoint has to its subtree, as
-    dictionaries of numpy arrays; `ema` is absent if the run kept none. Only these arrays
-    are read and verified, and nothing is renamed: a folder that belongs to a running
-    training is safe.
+    `Restored.state` maps each of `names` in the checkpoint to nested dictionaries of
+    numpy arrays; `ema` is absent if the run had no moving average. Only these arrays are
+    read and verified. Nothing is renamed, so the run may still be training.
     Raises UsageError if there is no such checkpoint or it has none of the names,
-    NoWholeCheckpointError if the arrays are damaged in all of them.
+    NoWholeCheckpointError if the arrays are damaged in every checkpoint.
     """
     root = folders.absolute(directory)
     steps = folders.steps(root)
     if not steps or (step is not None and step not in steps):
-        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        there = f"; there are steps {', '.join(map(str, steps))}" if steps else ""
+        missing = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        present = f"; it holds steps {', '.join(map(str, steps))}" if steps else ""
         raise UsageError(
-            f"{root} holds {wanted}{there}. Give the folder of a run's steps."
+            f"{root} holds {missing}{present}. Give the folder of a run's checkpoints."
         )
     for candidate in reversed(steps) if step is None else [step]:
         try:
             manifest = read(root, candidate)
-            wanted_leaves = [
+            chosen = [
                 leaf
                 for leaf in manifest["leaves"]
                 if any(leaf == name or leaf.startswith(f"{name}/") for name in names)
             ]
-            if not wanted_leaves:
+            if not chosen:
                 parts = sorted({"/".join(n.split("/")[:2]) for n in manifest["leaves"]})
                 raise UsageError(
                     f"checkpoint {candidate} in {root} has none of {', '.join(names)}; "
                     f"its parts are {', '.join(parts)}."
                 )
-            leaves = read_leaves(root, manifest, wanted_leaves)
+            leaves = read_leaves(root, manifest, chosen)
         except DamagedError as damage:
             if log is not None:
                 log(f"checkpoint {candidate} is damaged: {damage}; not used")
@@ -123,7 +122,7 @@ def restore_subtree(
     raise NoWholeCheckpointError(
         f"{', '.join(names)} cannot be read from any checkpoint in {root}"
         f"{'' if step is None else f' of step {step}'}: all are damaged. "
-        "Copy a good one back, or use another run."
+        "Copy an intact one back, or use another run."
     )
 
 
@@ -131,7 +130,7 @@ def restore_subtree(
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a tree by their place: completion/params/conv1/kernel."""
+    """Returns the leaves of a tree by their path: completion/params/conv1/kernel."""
     leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -164,7 +163,7 @@ def describe(leaves: Leaves) -> dict[str, dict[str, Any]]:
 def require_finite(leaves: Mapping[str, np.ndarray | jax.Array], step: int) -> None:
     """Raises NonFiniteStateError if an array holds NaN or infinity.
 
-    Jax arrays are examined on their device; only the counts are fetched.
+    Values are counted on the arrays' device; only the counts are fetched.
     """
     counts: Mapping[str, Any]
     if all(isinstance(leaf, np.ndarray) for leaf in leaves.values()):
@@ -184,7 +183,7 @@ def require_finite(leaves: Mapping[str, np.ndarray | jax.Array], step: int) -> N
 
 
 def _count_not_finite(leaf: Any) -> Any:
-    # bfloat16 and its kin are no subtype of np.floating, but of jax's inexact.
+    # NumPy does not count bfloat16 as floating, JAX does.
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return 0
     module = np if isinstance(leaf, np.ndarray) else jnp
@@ -200,7 +199,7 @@ def _array_digest(leaf: np.ndarray) -> str:
 
 
 def digest(manifest: Manifest) -> str:
-    """Returns the SHA-256 of a manifest, that entry itself left out."""
+    """Returns the SHA-256 of a manifest without its entry `sha256`."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -218,7 +217,7 @@ def read(directory: epath.Path, step: int) -> Manifest:
     try:
         manifest = ocp.JsonCheckpointHandler().restore(folder)
     except PermissionError as error:
-        # Not damage: renaming would hide a good checkpoint.
+        # Not damage: renaming would hide an intact checkpoint.
         raise UsageError(
             f"{folder} cannot be read: {folders.one_line(error)}. Grant this user access."
         ) from error
@@ -236,7 +235,7 @@ def read(directory: epath.Path, step: int) -> Manifest:
         raise DamagedError("its manifest does not match its own SHA-256")
     if manifest["format"] != FORMAT:
         raise CheckpointMismatchError(
-            f"checkpoint {step} in {directory} has format {manifest['format']}, this "
+            f"checkpoint {step} in {directory} has format {manifest['format']}, but this "
             f"gl_jax reads {FORMAT}. Use the version of gl_jax that wrote it."
         )
     if manifest["step"] != step:
@@ -249,7 +248,7 @@ def read_leaves(
 ) -> Leaves:
     """Reads these arrays of a checkpoint and verifies each against the manifest.
 
-    Raises DamagedError, which names the array, if one is not as it was saved.
+    Raises DamagedError, which names the array, if one differs from the saved one.
     """
     folder = directory / str(manifest["step"]) / "state"
     names = list(names)
@@ -275,10 +274,10 @@ def read_leaves(
 
 
 class _SeparateReads(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
-    """Reads all arrays at once, and returns an error in place of one that fails.
+    """Reads all arrays at once; the result of a failed read is its error.
 
-    Orbax's own handler raises the first error while the other reads still run; they end
-    in tracebacks on a closed event loop.
+    Orbax's own handler raises the first error while other reads still run, which then
+    print tracebacks about a closed event loop.
     """
 
     async def deserialize(
@@ -294,7 +293,7 @@ class _SeparateReads(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]
 
 
 def _request(folder: epath.Path, names: Sequence[str]) -> dict[str, Any]:
-    """Returns, for each name, orbax's array or the error met while reading it."""
+    """Returns the array, or the error of its read, for each name."""
     registry = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, _SeparateReads()),
         (jax.Array, ocp.type_handlers.ArrayHandler()),  # orbax warns if it is missing
@@ -309,19 +308,19 @@ def _request(folder: epath.Path, names: Sequence[str]) -> dict[str, Any]:
     return results
 
 
-def _unreadable(folder: epath.Path, what: str, error: Exception) -> Exception:
+def _unreadable(folder: epath.Path, part: str, error: Exception) -> Exception:
     """Returns the error to raise if a part of a checkpoint cannot be read."""
     if isinstance(error, MemoryError):
         return error
     if not folders.is_damage(folder, error):
         return folders.unreachable(folder, error)
-    return DamagedError(f"{what} cannot be read ({folders.one_line(error)})")
+    return DamagedError(f"{part} cannot be read ({folders.one_line(error)})")
 
 
 def require_match(
     manifest: Manifest, expected: Signatures, directory: epath.Path
 ) -> None:
-    """Raises CheckpointMismatchError if a checkpoint is of another configuration."""
+    """Raises CheckpointMismatchError if a checkpoint has another configuration."""
     leaves = manifest["leaves"].items()
     saved = {name: (leaf["dtype"], leaf["shape"]) for name, leaf in leaves}
     wrong = [f"it has no {name}" for name in expected if name not in saved]
@@ -334,7 +333,7 @@ def require_match(
     if wrong:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
         raise CheckpointMismatchError(
-            f"checkpoint {manifest['step']} in {directory} is of another "
+            f"checkpoint {manifest['step']} in {directory} has another "
             f"configuration: {wrong[0]}{more}. Resume with the config.json of its run, "
             "or begin a new run in another place."
         )
@@ -345,7 +344,7 @@ def _signature(leaf: tuple[str, list[int]]) -> str:
 
 
 def _subtree(tree: Any, name: str) -> Any:
-    """Returns the part of nested dictionaries at completion/params; None if absent."""
+    """Returns the part of nested dictionaries at a path; None if absent."""
     for part in name.split("/"):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree

@@ -1,8 +1,8 @@
-"""The networks' two operations as processors compute them fastest, gradients included.
+"""The networks' two operations with fast gradients on processors.
 
-XLA's gradients of convolutions are several times slower on processors than its forward
-convolution. Nothing else in the project depends on this folder: without it the networks
-take `gl_jax.models.ops.NATIVE` and train two to three times more slowly there.
+On processors, XLA's gradients of convolutions are several times slower than its forward
+convolution. The rest of the project does not depend on this folder: without it the
+networks use `gl_jax.models.ops.NATIVE` and train two to three times more slowly there.
 """
 
 from gl_jax.cpu.convolution import ops

@@ -1,17 +1,18 @@
-"""The two operations of `gl_jax.models.ops`, their gradients rewritten for processors.
+"""The two operations of `gl_jax.models.ops`, with gradients rewritten for processors.
 
-A layer is three bilinear maps: from the fine grid to the coarse one (a convolution), back
-(a transposed convolution), and from both grids to the kernel. Each one's gradients are the
-other two, so derivatives of any order stay inside them. XLA's forward convolution is fast
-on processors, and its gradients are not; here they are
+A layer has three bilinear maps: from the fine grid to the coarse one (a convolution), back
+(a transposed convolution), and from both grids to the kernel. The gradients of each are
+the other two, so derivatives of any order need only these three. On processors XLA's
+forward convolution is fast, but its gradients are slow. They are replaced by
 
-- Winograd's algorithm for 3x3 layers of stride 1 and 5x5 layers of stride 2, if they are
-  wide (`winograd.py`),
-- from the coarse grid to the fine one at stride 2 one convolution of stride 1 for each
-  parity of the row and the column,
-- at stride 2 onto a small map, matrix products with patches of the inputs,
-- for other kernels' gradients matrix products with patches, a strip of rows at a time,
-- and XLA's own for layers that do little. `NOTES.md` has the measurements.
+- Winograd's algorithm for wide 3x3 layers of stride 1 and 5x5 layers of stride 2
+  (`winograd.py`),
+- one convolution of stride 1 for each parity of row and column, from the coarse grid to
+  the fine one at stride 2,
+- matrix products with patches of the inputs, at stride 2 onto a small map,
+- matrix products with patches of a strip of rows at a time, for other kernels' gradients.
+
+Small layers use XLA's own gradients. `NOTES.md` has the measurements.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,38 +35,38 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 Dense = Callable[[Coarse, Kernel, Padding], Fine]
 
 LEAST_PRODUCTS = 2**17
-"""Multiplications for each tap and photograph; below, XLA's own operations are as fast and
-compile in half the time."""
+"""Fewest multiplications per tap and photograph for these gradients; below, XLA's own are
+as fast and compile in half the time."""
 
 WINOGRAD_CHANNELS = 32
-"""Features on either side; below, Winograd's transforms cost more than they save."""
+"""Fewest features on either side for Winograd; below, the transforms cost too much."""
 
 WINOGRAD_OUTPUT_CHANNELS = 64
-"""The same of outputs, for which XLA's own convolution is fast."""
+"""Fewest features for the forward pass by Winograd, as XLA's convolution is fast."""
 
 WINOGRAD_COARSE_CHANNELS = 128
-"""The same of the coarse side at stride 2."""
+"""Fewest coarse features for Winograd at stride 2."""
 
 WINOGRAD_PRODUCTS = 2**26
-"""Multiplications for each tap at stride 2; below, Winograd takes longer to compile than it
-saves in a few hundred steps."""
+"""Fewest multiplications per tap for Winograd at stride 2; below, compiling it takes longer
+than it saves in a few hundred steps."""
 
 ACCURATE_FEATURES = 128
-"""Features that are summed; with more, an undilated layer takes the smallest tiles:
-normalisation makes more of their rounding, which grows with the features."""
+"""Most summed features for larger tiles in an undilated layer: their rounding errors grow
+with the features, and normalisation amplifies them."""
 
 LARGE_TILES_FEATURES = 192
-"""Features on either side; from so many on, input gradients take the largest tiles."""
+"""Fewest features on either side for the largest tiles in input gradients."""
 
 STRIP_VALUES = 2**20
 """Values of the patches of a strip: 4 MB, which stay in the cache."""
 
 LEAST_STRIP = 1024
-"""Pixels of a strip; of fewer, adding up the products of all strips takes time."""
+"""Fewest pixels of a strip; with fewer, adding up the strips' products takes long."""
 
 SMALL_MAP = 64
-"""Coarse pixels of one photograph, and MOST_PATCHES of all, up to which a stride-2 layer
-is done by patches: XLA reaches a quarter to three quarters of the peak there."""
+"""Most coarse pixels of a photograph, and with MOST_PATCHES of all photographs, for stride-2
+layers by patches: there XLA reaches only 1/4 to 3/4 of the peak."""
 MOST_PATCHES = 1024
 
 
@@ -90,15 +91,15 @@ def upsample(inputs: Coarse, kernel: Float[Array, "4 4 i o"]) -> Fine:
 
 
 def _varying_alike(one: Array, other: Array) -> tuple[Array, Array]:
-    """Both, varying over the same axes of a `shard_map`, as the functions below need.
+    """Makes both arrays vary over the same axes of a `shard_map`, as the maps below need.
 
-    The gradient of a kernel that devices share is then summed over them by JAX.
+    JAX then sums the gradient of a replicated kernel over the devices.
     """
     return one + _zero_like(other), other + _zero_like(one)
 
 
 def _zero_like(array: Array) -> Array:
-    """A zero that varies over the same axes; XLA removes its addition."""
+    """Returns a zero that varies over the same axes; XLA removes its addition."""
     return jax.lax.full_like(array, 0, shape=())
 
 
@@ -107,7 +108,7 @@ def _zero_like(array: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
-    """The layer's convolution."""
+    """Applies the layer's convolution."""
     sides = layer.coarse_sides(fine.shape[1:3])
     way = _way(layer, fine, kernel.shape, fine.shape[1:3])
     if way is _Way.SMALL_MAP:
@@ -127,7 +128,7 @@ def to_coarse(fine: Fine, kernel: Kernel, layer: Layer) -> Coarse:
 def to_fine(
     coarse: Coarse, kernel: Kernel, layer: Layer, sides: tuple[int, int]
 ) -> Fine:
-    """The layer's transposed convolution, onto a fine grid of these sides."""
+    """Applies the layer's transposed convolution, onto a fine grid of these sides."""
     way = _way(layer, coarse, kernel.shape, sides)
     if way is _Way.WINOGRAD and layer.stride == 1:
         large = min(kernel.shape[2:]) >= LARGE_TILES_FEATURES
@@ -151,14 +152,14 @@ def to_fine(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def to_kernel(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
-    """The kernel's gradient from the layer's inputs and the gradient of its outputs."""
+    """Returns the kernel's gradient from the layer's inputs and its outputs' gradient."""
     shape = (layer.size, layer.size, fine.shape[3], coarse.shape[3])
     way = _way(layer, fine, shape, fine.shape[1:3])
     if way is _Way.LITTLE:
         return _native_to_kernel(fine, coarse, layer)
     if way is not _Way.WINOGRAD:
         if layer.stride == 1 and coarse.shape[3] < fine.shape[3]:
-            # Patches of the thinner side: at stride 1 both grids may change roles.
+            # Patches of the side with fewer features; at stride 1 the grids are symmetric.
             return grids.mirrored(_from_patches(coarse, fine, layer))
         return _from_patches(fine, coarse, layer)
     if layer.stride == 1:
@@ -169,9 +170,9 @@ def to_kernel(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
 
 to_coarse.defvjp(
     lambda fine, kernel, layer: (to_coarse(fine, kernel, layer), (fine, kernel)),
-    lambda layer, kept, error: (
-        to_fine(error, kept[1], layer, kept[0].shape[1:3]),
-        to_kernel(kept[0], error, layer),
+    lambda layer, residuals, error: (
+        to_fine(error, residuals[1], layer, residuals[0].shape[1:3]),
+        to_kernel(residuals[0], error, layer),
     ),
 )
 to_fine.defvjp(
@@ -179,16 +180,16 @@ to_fine.defvjp(
         to_fine(coarse, kernel, layer, sides),
         (coarse, kernel),
     ),
-    lambda layer, sides, kept, error: (
-        to_coarse(error, kept[1], layer),
-        to_kernel(error, kept[0], layer),
+    lambda layer, sides, residuals, error: (
+        to_coarse(error, residuals[1], layer),
+        to_kernel(error, residuals[0], layer),
     ),
 )
 to_kernel.defvjp(
     lambda fine, coarse, layer: (to_kernel(fine, coarse, layer), (fine, coarse)),
-    lambda layer, kept, error: (
-        to_fine(kept[1], error, layer, kept[0].shape[1:3]),
-        to_coarse(kept[0], error, layer),
+    lambda layer, residuals, error: (
+        to_fine(residuals[1], error, layer, residuals[0].shape[1:3]),
+        to_coarse(residuals[0], error, layer),
     ),
 )
 
@@ -206,9 +207,9 @@ class _Way(Enum):
 def _way(
     layer: Layer, array: Array, kernel: Sequence[int], fine: Sequence[int]
 ) -> _Way:
-    """The formulation for a layer between a fine grid of these sides and its coarse one.
+    """Returns the formulation for a layer with a fine grid of these sides.
 
-    `array` is of either grid, `kernel` the kernel's shape.
+    `array` is on either grid; `kernel` is the kernel's shape.
     """
     coarse = layer.coarse_sides(fine)
     count, pixels, strided = array.shape[0], prod(coarse), layer.stride == 2
@@ -238,8 +239,8 @@ def _native_to_fine(
 ) -> Fine:
     before = layer.reach - 1 - layer.padding
     padding = [
-        (before, side + layer.padding - 1 - layer.stride * (met - 1))
-        for side, met in zip(sides, coarse.shape[1:3], strict=True)
+        (before, side + layer.padding - 1 - layer.stride * (count - 1))
+        for side, count in zip(sides, coarse.shape[1:3], strict=True)
     ]
     return jax.lax.conv_general_dilated(
         coarse,
@@ -269,24 +270,24 @@ def _native_to_kernel(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
 def _by_parity(
     coarse: Coarse, kernel: Kernel, layer: Layer, sides: Sequence[int], dense: Dense
 ) -> Fine:
-    """A stride-2 transposed convolution from four convolutions of stride 1.
+    """Computes a stride-2 transposed convolution by four convolutions of stride 1.
 
-    Fine row 2y + p meets coarse row (2y + p + padding - t) / 2 through tap t, so each
-    parity p has its own taps t, of parity p + padding, and a convolution of them.
+    Tap t connects fine row 2y + p with coarse row (2y + p + padding - t) / 2, so each
+    parity p has its own taps t, of parity p + padding, and a convolution with them.
     """
     kernel = kernel.swapaxes(2, 3)
     parities = [_parity_taps(layer, parity) for parity in (0, 1)]
-    found = [
+    parts = [
         dense(coarse, kernel[down, right], (above, left))
         for down, above in parities
         for right, left in parities
     ]
-    fine = grids.pixels(jnp.concatenate(found, axis=3))
+    fine = grids.pixels(jnp.concatenate(parts, axis=3))
     return fine[:, : sides[0], : sides[1]]
 
 
 def _parity_taps(layer: Layer, parity: int) -> tuple[slice, tuple[int, int]]:
-    """The taps that reach pixels of one parity, last first, and the padding they need."""
+    """Returns the taps of one parity's pixels, last first, and the padding they need."""
     first = (parity + layer.padding) % 2
     last = layer.size - 1 - (layer.size - 1 - first) % 2
     taps = slice(last, first - 1 if first else None, -2)
@@ -310,10 +311,10 @@ def _dense(inputs: Fine, kernel: Kernel, padding: Padding) -> Coarse:
 
 
 def _padding(fine: Array, coarse: Sequence[int], layer: Layer) -> Padding:
-    """Zeros around the fine grid; below 0 if the stride leaves its last pixels unmet."""
+    """Returns the fine grid's padding, negative if the stride skips its last pixels."""
     height, width = (
-        (layer.padding, layer.stride * (met - 1) + layer.reach - layer.padding - side)
-        for side, met in zip(fine.shape[1:3], coarse, strict=True)
+        (layer.padding, layer.stride * (count - 1) + layer.reach - layer.padding - side)
+        for side, count in zip(fine.shape[1:3], coarse, strict=True)
     )
     return height, width
 
@@ -327,7 +328,7 @@ def _padded(images: Array, padding: Padding) -> Array:
 def _by_patches(
     inputs: Fine, kernel: Kernel, padding: Padding, stride: int = 1
 ) -> Coarse:
-    """A convolution as one matrix product."""
+    """Computes a convolution as one matrix product."""
     patches = _patches(_padded(inputs, padding), kernel.shape[:2], stride, 1)
     products = patches.reshape(-1, patches.shape[3]) @ kernel.reshape(
         -1, kernel.shape[3]
@@ -338,7 +339,7 @@ def _by_patches(
 def _patches(
     padded: Fine, taps: Sequence[int], stride: int, dilation: int
 ) -> Float[Array, "b y x kli"]:
-    """The pixels that each output of a convolution meets, first columns, then rows."""
+    """Gathers the input pixels of each output, first along columns, then along rows."""
     for axis in (2, 1):
         reach = dilation * (taps[axis - 1] - 1)
         parts = [
@@ -347,13 +348,13 @@ def _patches(
             )
             for tap in range(0, reach + 1, dilation)
         ]
-        # Fused with a product, each patch would be made many times.
+        # Without the barrier XLA fuses this with the product and computes patches often.
         padded = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=3))
     return padded
 
 
 def _from_patches(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
-    """A kernel's gradient as a matrix product with patches of a strip of rows at a time."""
+    """Computes a kernel's gradient by matrix products with patches, strip by strip."""
     count, height, width, features = coarse.shape
     patch = layer.size**2 * fine.shape[3]
     padded = _padded(fine, _padding(fine, (height, width), layer))
@@ -361,16 +362,16 @@ def _from_patches(fine: Fine, coarse: Coarse, layer: Layer) -> Kernel:
     rows = winograd.divisor(height, pixels // width)
     images = winograd.divisor(count, pixels // (rows * width)) if rows == height else 1
     strips = height // rows
-    seen = (images, layer.stride * (rows - 1) + layer.reach, *padded.shape[2:])
+    sizes = (images, layer.stride * (rows - 1) + layer.reach, *padded.shape[2:])
 
     def add(index: Array, total: Array) -> Array:
         image, row = index // strips * images, index % strips * rows
-        strip = jax.lax.dynamic_slice(padded, (image, layer.stride * row, 0, 0), seen)
+        strip = jax.lax.dynamic_slice(padded, (image, layer.stride * row, 0, 0), sizes)
         patches = _patches(strip, (layer.size,) * 2, layer.stride, layer.dilation)
         errors = jax.lax.dynamic_slice(
             coarse, (image, row, 0, 0), (images, rows, width, features)
         )
-        # Many strips are added, which the 8 bits of bfloat16 are too few for.
+        # float32, because the 8 bits of bfloat16 are too few for a sum of many strips.
         return total + jax.lax.dot_general(
             patches.reshape(-1, patch),
             errors.reshape(-1, features),

@@ -1,4 +1,4 @@
-"""The options that XLA compiles large programs with for processors."""
+"""XLA's compiler options for large programs on processors."""
 
 import functools
 from pathlib import Path
@@ -8,23 +8,23 @@ import jax
 Options = dict[str, str | bool]
 
 _OPTIONS: Options = {
-    # Otherwise XLA begins independent operations early and keeps their results: half as
-    # much memory again and more, and each has all processors to itself anyway.
+    # By default XLA starts independent operations early and keeps their results. That
+    # takes over 1.5 times the memory without a gain, as each uses all processors anyway.
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # Programs are 2 % slower at most, and compiled with a quarter of the memory: 0.5 GB
+    # Programs are at most 2 % slower, and compiling takes a quarter of the memory: 0.5 GB
     # instead of 1.7 for a joint step of the paper's size.
     "xla_cpu_use_fusion_emitters": False,
 }
 
-# Products and convolutions by Eigen, sums as ever by YNNPACK, whose other loops are slower
-# without AVX-512: a completion step of the paper's size takes 3.9 to 4.9 s instead of 5.1
-# to 5.4, a photograph two thirds to five sixths of the time.
+# Products and convolutions by Eigen, because YNNPACK's are slower without AVX-512; only
+# sums remain with YNNPACK. A completion step of the paper's size takes 3.9 to 4.9 s
+# instead of 5.1 to 5.4, a photograph two thirds to five sixths of the time.
 _WITHOUT_AVX512: Options = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
 }
 
-# For initial weights of the paper's size 9 seconds of a processor instead of 16, for those of
-# a small network 2.5 instead of 21.
+# Fast compilation. Initial weights of the paper's size take 9 seconds of a processor
+# instead of 16, those of a small network 2.5 instead of 21.
 _ONCE: Options = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
@@ -38,9 +38,8 @@ _PROCESSOR = Path("/proc/cpuinfo")
 def compiler_options(*, once: bool = False) -> Options:
     """Returns XLA's compiler options for large programs on this machine's processors.
 
-    They change how a program is computed, never its results; an option that the installed
-    XLA does not know is left out. A program that runs `once` is compiled without care for
-    its speed.
+    They do not change a program's results. Options unknown to the installed XLA are left
+    out. A program that runs `once` is compiled quickly, but runs slowly.
     """
     options = _OPTIONS | (_WITHOUT_AVX512 if _widest_is_avx2() else {})
     options = _ONCE if once else options
@@ -48,7 +47,7 @@ def compiler_options(*, once: bool = False) -> Options:
 
 
 def _widest_is_avx2() -> bool:
-    """Returns whether Linux lists AVX2 and not AVX-512; False on other systems."""
+    """Returns whether Linux lists AVX2 but not AVX-512; False on other systems."""
     try:
         lines = _PROCESSOR.read_text().splitlines()
     except OSError:

@@ -1,17 +1,18 @@
-"""3x3 convolutions with a quarter to a half of the products: Winograd's algorithm.
+"""Winograd's algorithm: 3x3 convolutions with a quarter to a half of the products.
 
-A tile of inputs, a 3x3 kernel and a tile of outputs are seen as polynomials: they are
+A tile of inputs, a 3x3 kernel and a tile of outputs are treated as polynomials: they are
 evaluated at a few points along each axis, multiplied there, and interpolated (Lavin and
-Gray 2016). Products at one point, of all tiles and between all features, are one matrix
-product. A dilated convolution does the same in each of the grids of pixels that it sees.
+Gray 2016). The products at one point, for all tiles and features, are one matrix product.
+A dilated convolution does this separately for each of its interleaved grids of pixels.
 
-Larger tiles need fewer products and round more. With the points 0, ±1/√2, ±√2 and infinity
-a tile of 4 outputs has half the error of the usual 0, ±1, ±2. Tiles of 2x2 take 4 products
-for each output instead of 9 and have twice the definition's rounding, of 2x4 3 products and
-three times, of 4x4, as weight gradients take, 2.25 products and six times. float32 only.
+Larger tiles need fewer products, but have larger rounding errors. With the points 0,
+±1/√2, ±√2 and infinity a tile of 4 outputs has half the error of the usual 0, ±1, ±2.
+Products for each output (instead of 9) and rounding error relative to the definition's:
+tiles of 2x2 need 4 and have 2 times the error, 2x4 need 3 and have 3 times, 4x4, used for
+weight gradients, need 2.25 and have 6 times. float32 only.
 
-The transforms are memory traffic, so a block of tiles that fits into the cache is done at
-a time, from the inputs to the outputs.
+The transforms are limited by memory traffic, so blocks of tiles that fit into the cache
+are processed one after another, from the inputs to the outputs.
 """
 
 from collections.abc import Sequence
@@ -24,22 +25,22 @@ from jaxtyping import Array, Float
 from numpy.polynomial.polynomial import polyfromroots
 
 VALUES = 2**20
-"""Inputs or outputs of one block: 4 MB."""
+"""Values of the inputs or outputs of one block: 4 MB."""
 
 GRADIENT_VALUES = 3 * 2**19
-"""Inputs and errors together of one block of a weight gradient."""
+"""Values of inputs and errors together in one block of a weight gradient: 6 MB."""
 
 MOST_PADDING = 1.25
-"""Times the pixels there are, when the sides are filled up to whole tiles."""
+"""Largest ratio of pixels after and before padding the sides to complete tiles."""
 
 Images = Float[Array, "b h w f"]
 Kernel = Float[Array, "3 3 i o"]
 AtPoints = list[Float[Array, "v _ _"]]
-"""For each row of points the matrices at its v points."""
+"""For each row of points, the matrices at its v points."""
 
 
 class _Axis:
-    """Tiles along one axis: linear maps of kernels, inputs and products, as matrices."""
+    """Tiles along one axis: the matrices that transform kernels, inputs and products."""
 
     def __init__(self, *points: float) -> None:
         self.points = len(points) + 1  # the last is infinity
@@ -53,7 +54,7 @@ class _Axis:
         self.inputs[-1] = polyfromroots(points)
 
     def filled(self, side: int, dilation: int) -> int:
-        """The side filled up to whole tiles of every grid of the dilation."""
+        """Rounds a side up to complete tiles in every grid of the dilation."""
         return ceil(side / (self.tile * dilation)) * self.tile * dilation
 
 
@@ -70,7 +71,7 @@ TILES_2X2, TILES_2X4, TILES_4X4 = (_OF_2, _OF_2), (_OF_2, _OF_4), (_OF_4, _OF_4)
 
 
 def fits(sides: Sequence[int], dilation: int) -> bool:
-    """Returns whether images are not much smaller than the tiles over them."""
+    """Returns whether padding images to complete tiles adds few pixels."""
     height, width = (_OF_4.filled(side, dilation) for side in sides)
     return height * width <= MOST_PADDING * sides[0] * sides[1]
 
@@ -83,9 +84,9 @@ def convolve(
     *,
     transposed: bool = False,
 ) -> Images:
-    """A 3x3 convolution of stride 1, zero padding of `dilation` on every side.
+    """Computes a 3x3 convolution of stride 1, with zero padding of `dilation`.
 
-    `transposed` is its input gradient: by the kernel from outputs to inputs.
+    With `transposed` it computes the input gradient of such a convolution.
     """
     rows, columns = tiles
     if transposed:
@@ -103,15 +104,15 @@ def convolve(
         ]
         image, row = blocks.start(index)
         for number, line in enumerate(_combinations(rows.outputs, products)):
-            found = _combinations(columns.outputs, line)
-            written = jnp.stack([part.reshape(blocks.tiles) for part in found], axis=4)
+            parts = _combinations(columns.outputs, line)
+            written = jnp.stack([part.reshape(blocks.tiles) for part in parts], axis=4)
             start = (image, row, number, 0, 0, 0)
             written = written.reshape(*blocks.tiles[:2], 1, dilation, -1, features)
             outputs = jax.lax.dynamic_update_slice(outputs, written, start)
         return outputs
 
-    # By tiles and their lines, each line written on its own: in one piece XLA would ask
-    # of every value which line it is in.
+    # Each line of the tiles is written separately, because XLA would compile a joint
+    # write to a selection by line for every value.
     count, height, width = blocks.filled
     shape = (count, height // blocks.high, rows.tile, dilation, width, features)
     outputs = jax.lax.full_like(inputs, 0, shape=shape)
@@ -121,7 +122,7 @@ def convolve(
 
 
 def weight_gradient(inputs: Images, errors: Images, dilation: int) -> Kernel:
-    """The gradient of `convolve` with respect to the kernel, from that of its outputs."""
+    """Computes the kernel's gradient of `convolve` from `errors`, the outputs' gradient."""
     rows, columns = tiles = TILES_4X4
     features = (inputs.shape[3], errors.shape[3])
     blocks = _Blocks(inputs.shape, tiles, dilation, GRADIENT_VALUES // sum(features))
@@ -144,38 +145,38 @@ def weight_gradient(inputs: Images, errors: Images, dilation: int) -> Kernel:
 
 # ---- The transforms ------------------------------------------------------------------
 
-# First along the columns, then a row of points at a time: 24 or 36 arrays XLA would not
-# write where they are needed, but beside each other first.
+# First along the columns, then one row of points at a time, because XLA would write all
+# 24 or 36 arrays to a temporary first.
 
 
 def _transformed(kernel: Kernel, tiles: Tiles) -> AtPoints:
-    """A kernel, columns of taps first, at the points."""
+    """Evaluates a kernel, with its columns of taps first, at the points."""
     rows, columns = tiles
-    found = _stacked(_combinations(columns.kernel, kernel))
-    return _combinations(rows.kernel, found.swapaxes(0, 1))
+    lines = _stacked(_combinations(columns.kernel, kernel))
+    return _combinations(rows.kernel, lines.swapaxes(0, 1))
 
 
 def _input_tiles(block: Images, tiles: Tiles, dilation: int) -> AtPoints:
-    """Tiles of inputs with the pixels that they see beyond, at the points: [v, t, f]."""
+    """Evaluates overlapping tiles of inputs at the points: [v, t, f]."""
     rows, columns = tiles
     windows = _windows(block, 2, columns, dilation)
-    found = _stacked(_combinations(columns.inputs, windows))
-    windows = _windows(found, 2, rows, dilation)
+    lines = _stacked(_combinations(columns.inputs, windows))
+    windows = _windows(lines, 2, rows, dilation)
     return [_flat(row) for row in _combinations(rows.inputs, windows)]
 
 
 def _error_tiles(block: Images, tiles: Tiles, dilation: int) -> AtPoints:
-    """Tiles of errors at the points: [v, t, f]."""
+    """Evaluates tiles of errors at the points: [v, t, f]."""
     rows, columns = tiles
-    found = _stacked(
+    lines = _stacked(
         _combinations(columns.outputs.T, _split(block, 2, columns, dilation))
     )
-    parts = _split(found, 2, rows, dilation)
+    parts = _split(lines, 2, rows, dilation)
     return [_flat(row) for row in _combinations(rows.outputs.T, parts)]
 
 
 def _stacked(parts: Sequence[Array]) -> Array:
-    """Stacked in the cache: fused with the next step, they would be made many times."""
+    """Stacks arrays behind a barrier: XLA would fuse and compute them many times."""
     return jax.lax.optimization_barrier(jnp.stack(parts))
 
 
@@ -184,7 +185,7 @@ def _flat(points: Float[Array, "v b y d x e f"]) -> Float[Array, "v t f"]:
 
 
 def _combinations(matrix: np.ndarray, parts: Sequence[Array] | Array) -> list[Array]:
-    """The matrix times a vector whose entries are arrays."""
+    """Multiplies the matrix by a vector whose entries are arrays."""
     return [_combination(weights, parts) for weights in matrix]
 
 
@@ -192,7 +193,7 @@ def _combination(weights: np.ndarray, parts: Sequence[Array] | Array) -> Array:
     terms = [
         part if weight == 1 else part * np.asarray(weight, part.dtype)
         for weight, part in zip(weights, parts, strict=True)
-        if abs(weight) > 1e-9  # 0, but for rounding: the points are symmetrical
+        if abs(weight) > 1e-9  # smaller ones are rounding errors of 0
     ]
     return sum(terms[1:], terms[0])
 
@@ -201,7 +202,7 @@ def _combination(weights: np.ndarray, parts: Sequence[Array] | Array) -> Array:
 
 
 def _split(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
-    """Along an axis the first, second, ... pixel of each tile, [..., tiles, d, ...]."""
+    """Returns the first, second, ... pixel of each tile on an axis: [..., tiles, d, ...]."""
     before, after = block.shape[:place], block.shape[place + 1 :]
     split = block.reshape(*before, -1, axis.tile, dilation, *after)
     return [
@@ -211,7 +212,7 @@ def _split(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
 
 
 def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array]:
-    """The same of overlapping tiles: a tile's last two pixels are the next one's first."""
+    """Does the same for tiles that share their last two pixels with the next tile."""
     parts = _split(block, place, axis, dilation)
     count = parts[0].shape[place] - 1
     return [
@@ -223,7 +224,7 @@ def _windows(block: Array, place: int, axis: _Axis, dilation: int) -> list[Array
 
 
 class _Blocks:
-    """Images cut into equal blocks of whole rows of tiles, of about so many pixels."""
+    """Images in equal blocks of complete rows of tiles, with up to about `pixels` pixels."""
 
     def __init__(
         self, shape: Sequence[int], tiles: Tiles, dilation: int, pixels: int
@@ -238,20 +239,20 @@ class _Blocks:
         self.filled = (images, *sides)
         self._missing = (sides[0] - height, sides[1] - width)
         down = sides[0] // self.high
-        room = pixels // (self.high * sides[1])
-        rows = divisor(down, room)
-        together = divisor(images, room // rows) if rows == down else 1
+        most = pixels // (self.high * sides[1])
+        rows = divisor(down, most)
+        together = divisor(images, most // rows) if rows == down else 1
         self.tiles = (together, rows, dilation, sides[1] // self._wide, dilation, -1)
         self._per_image = down // rows
         self.count = images // together * self._per_image
 
     def whole(self, images: Array) -> Array:
-        """Zeros below and on the right, up to whole tiles."""
+        """Pads with zeros below and on the right, up to complete tiles."""
         below, right = self._missing
         return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
 
     def padded(self, images: Array) -> Array:
-        """Zeros around: the pixels that the first and the last tiles see beyond images."""
+        """Pads with zeros on all sides, for the overlap of the first and last tiles."""
         around = [
             (self._dilation, missing + side - self._dilation)
             for missing, side in zip(
@@ -261,22 +262,22 @@ class _Blocks:
         return jnp.pad(images, ((0, 0), *around, (0, 0)))
 
     def start(self, index: Array) -> tuple[Array, Array]:
-        """The first image and row of tiles of block `index`."""
+        """Returns the first image and row of tiles of block `index`."""
         together, rows = self.tiles[:2]
         return index // self._per_image * together, index % self._per_image * rows
 
     def cut(self, images: Array, index: Array, beyond: int = 0) -> Array:
-        """Block `index` of whole images, and so many rows of pixels beyond it."""
+        """Cuts block `index` of `whole` images, with `beyond` more rows of pixels."""
         together, rows = self.tiles[:2]
         image, row = self.start(index)
         sizes = (together, rows * self.high + beyond, *images.shape[2:])
         return jax.lax.dynamic_slice(images, (image, row * self.high, 0, 0), sizes)
 
     def cut_around(self, images: Array, index: Array) -> Array:
-        """Block `index` of padded images, and the pixels that its tiles see beyond it."""
+        """Cuts block `index` of `padded` images, with the overlap of its last tiles."""
         return self.cut(images, index, self.high)
 
 
 def divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`, at least 1."""
+    """Returns the largest divisor of `number` up to `most`, at least 1."""
     return max(n for n in range(1, max(1, most) + 1) if number % n == 0)

@@ -1,4 +1,4 @@
-"""Photographs for training: from a folder, TFDS or the bundled few to batches of crops.
+"""Batches of training crops from a folder, a TFDS dataset or the bundled photographs.
 
-The one home of TensorFlow in this project, and it is imported only when data is read.
+Only this package uses TensorFlow, which it imports when data is read.
 """

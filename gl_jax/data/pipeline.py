@@ -1,11 +1,10 @@
-"""From a source of photographs to batches of training crops, with no state to save.
+"""Batches of training crops from a source of photographs, without a state to save.
 
-Position i of a run (i = step * batch_size + j for the j-th crop of a batch) shows the
-record `index_shuffle(i mod n, seed, epoch)` with epoch = i div n: every photograph
-exactly once per epoch, in an order that is different in each. The record, the size it
-is resized to, the place of the crop, the mirroring and the colours are functions of
-(seed, i) alone. A run therefore resumes at any step at no cost, and sees the same
-photographs on any number of hosts.
+Position i of a run (i = step * batch_size + j for the j-th crop of a batch) uses record
+`index_shuffle(i mod n, seed, epoch)` with epoch = i div n: every photograph once per
+epoch, in a new order each time. The record, its size, the place of the crop, the
+mirroring and the colours depend only on (seed, i). A run therefore resumes at any step
+at no cost, and uses the same photographs on any number of hosts.
 """
 
 import contextlib
@@ -34,20 +33,20 @@ from gl_jax.images import jittered, mirrored
 
 Crops = UInt8[np.ndarray, "b side side 3"]
 
-_PREFETCH = 1  # batches that wait to be taken
-_AT_ONCE = 2  # that are read: the next one begins while one ends
+_PREFETCH = 1  # finished batches that wait
+_AT_ONCE = 2  # batches read at the same time: one begins while another ends
 _ALIGNMENT = 64  # bytes, of TensorFlow's arrays
 
-# The uniform numbers of one position, in this order.
+# Indices of the random numbers of a crop.
 _SIZE, _TOP, _LEFT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(7)
 
 
 class Photographs:
     """Photographs of a run: training batches, validation images, the mean colour.
 
-    Opens both sets at once, so that a mistake in either shows before training starts.
-    `cache_dir` keeps slow results; `log` is called with each photograph that cannot be
-    read; files in the `workdir` are not photographs. Raises UsageError as `open_source` does.
+    Opens both sets at once, so that mistakes in either appear before training starts.
+    `cache_dir` keeps slow results; `log` gets a line for each unreadable photograph;
+    pictures in `workdir` are not used. Raises UsageError like `open_source`.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Photographs:
         )
 
     def summary(self) -> str:
-        """The numbers of photographs to train and to validate on, and of other files."""
+        """Describes the numbers of photographs to train and validate on."""
         sources = self.training.source, self.validation.source
         others = dict.fromkeys(getattr(source, "left_out", None) for source in sources)
         numbers = (
@@ -86,22 +85,22 @@ class Photographs:
         return "; ".join([numbers, *filter(None, others)]).removesuffix(".") + "."
 
     def fingerprint(self) -> str:
-        """A hash of the training set's names and sizes: another set has another one."""
+        """Returns a hash of the training set's names and sizes, which identifies it."""
         return self._fingerprint
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        # As the run found it at its start: a photograph may vanish during the run.
+        # Cached, because photographs may be deleted during the run.
         return self.training.source.fingerprint()
 
     @functools.cached_property
     def validation_fingerprint(self) -> str:
-        """The same of the validation set, as the run found it at its start."""
+        """Hash of the validation set's names and sizes."""
         return self.validation.source.fingerprint()
 
     @functools.cached_property
     def inventory(self) -> dict[str, Any]:
-        """The training set's number and names, for `records.changes` to compare later."""
+        """The training set's number, names and sizes, for `records.changes`."""
         return inventory(self.training.source)
 
     def train_batches(
@@ -112,14 +111,14 @@ class Photographs:
         host_count: int = 1,
         shown: MutableSequence[Int64[np.ndarray, " b"]] | None = None,
     ) -> Iterator[Crops]:
-        """Yields this host's share of each batch, in order, from `start_step` on.
+        """Yields this host's share of each batch, starting at `start_step`.
 
         Host h of H yields crops h*B/H to (h+1)*B/H of the global batch of B. The arrays
-        may be read-only. Each batch's records, the numbers of the photographs that its
-        crops show, are appended to `shown` if it is given.
+        may be read-only. The record numbers of each batch are appended to `shown`, if
+        given.
 
-        Raises UsageError if the hosts cannot share a batch evenly, and while iterating
-        CorruptDataError.
+        Raises UsageError if the hosts cannot share a batch evenly, and CorruptDataError
+        while iterating.
         """
         share, rest = divmod(self._config.batch_size, host_count)
         if rest:
@@ -129,16 +128,16 @@ class Photographs:
             )
         opened = _Opened()
         batches = self._batches(opened, start_step, host_index * share, share, shown)
-        # TensorFlow's threads call Python. If they still do when Python ends, the process
-        # hangs or aborts, so the iterator is let go of before, whoever holds `batches`.
+        # TensorFlow's threads call Python. If they still do so when Python exits, the
+        # process hangs or aborts, so the iterator is closed before.
         weakref.finalize(batches, opened.close)
         return batches
 
     def validation_images(self, count: int) -> Crops:
-        """Returns `count` centre crops, or all if there are fewer; the same every time.
+        """Returns up to `count` centre crops, always the same.
 
-        They are spread evenly over the validation set, each resized to a shortest side
-        of `resize[0]`, the training sizes' lower end.
+        They are spread evenly over the validation set. The photographs are resized to a
+        shortest side of `resize[0]`, the smallest training size.
         """
         size, side = self._config.resize[0], self._config.image_size
 
@@ -152,9 +151,9 @@ class Photographs:
     def mean_color(self) -> tuple[float, float, float]:
         """Returns the RGB in [0, 1] that fills the hole: as configured, or the mean.
 
-        Measured over the middle squares of at most 2,048 photographs spread evenly over
-        the training set (its error is then about 0.003), and kept in `cache_dir` for as
-        long as the set stays the same.
+        The mean is measured over the centre squares of up to 2,048 photographs spread
+        evenly over the training set (an error of about 0.003), and kept in `cache_dir`
+        until the set changes.
         """
         if self._config.mean_color is not None:
             return self._config.mean_color
@@ -162,7 +161,7 @@ class Photographs:
         if self._cache_dir is not None:
             fingerprint = self.fingerprint()
             cache = self._cache_dir / f"mean-color-{fingerprint[:16]}.json"
-            # A file that cannot be read is like none: it is written anew below.
+            # An unreadable file is replaced below.
             with contextlib.suppress(OSError, ValueError, KeyError):
                 red, green, blue = json.loads(cache.read_text())["mean_color"]
                 return red, green, blue
@@ -181,7 +180,7 @@ class Photographs:
 
         indices = evenly_spaced(len(self.training), 2048)
         with ThreadPoolExecutor(self._workers) as pool:
-            # Sums of integers: the same to the bit whoever adds them up.
+            # Sums of integers are exact in any order.
             totals = np.sum(list(pool.map(total, indices)), axis=0)
         red, green, blue = (totals / (255 * side * side * len(indices))).tolist()
         return red, green, blue
@@ -201,16 +200,16 @@ class Photographs:
         readers = _Readers(self._workers)
 
         def load(
-            indices: Int64[np.ndarray, " b"], chances: Float[np.ndarray, "b 7"]
+            indices: Int64[np.ndarray, " b"], uniforms: Float[np.ndarray, "b 7"]
         ) -> tuple[Crops, Int64[np.ndarray, " b"]]:
             try:
-                return self._training_crops(opened, readers, indices, chances)
+                return self._training_crops(opened, readers, indices, uniforms)
             except BaseException as error:
-                # TensorFlow would pass on no more than the text of it.
+                # TensorFlow passes on only the error's text.
                 failures.append(error)
                 raise
 
-        def drawn(count: Any) -> Any:
+        def draw(count: Any) -> Any:
             position = (
                 start_step * batch + (count // share) * batch + first + count % share
             )
@@ -218,12 +217,12 @@ class Photographs:
             index = tf.random.experimental.index_shuffle(
                 position % length, seed=tf.stack([seed, epoch]), max_index=length - 1
             )
-            chances = tf.random.stateless_uniform([7], tf.stack([seed, position]))
-            return index, chances
+            uniforms = tf.random.stateless_uniform([7], tf.stack([seed, position]))
+            return index, uniforms
 
-        def loaded(indices: Any, chances: Any) -> Any:
+        def loaded(indices: Any, uniforms: Any) -> Any:
             crops, records = tf.numpy_function(
-                load, [indices, chances], [tf.uint8, tf.int64]
+                load, [indices, uniforms], [tf.uint8, tf.int64]
             )
             shape = [share, side, side, 3]
             return tf.ensure_shape(crops, shape), tf.ensure_shape(records, [share])
@@ -231,10 +230,10 @@ class Photographs:
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
-        # They wait for the readers, except for the one that draws.
+        # These threads wait for the readers, except the one that draws.
         options.threading.private_threadpool_size = _AT_ONCE + 1
         batches = tf.data.Dataset.range(tf.int64.max).with_options(options)
-        batches = batches.map(drawn).batch(share, drop_remainder=True)
+        batches = batches.map(draw).batch(share, drop_remainder=True)
         batches = batches.map(loaded, num_parallel_calls=_AT_ONCE).prefetch(_PREFETCH)
         opened.iterator = batches.as_numpy_iterator()
         try:
@@ -257,54 +256,54 @@ class Photographs:
         opened: "_Opened",
         readers: "_Readers",
         indices: Int64[np.ndarray, " b"],
-        chances: Float[np.ndarray, "b 7"],
+        uniforms: Float[np.ndarray, "b 7"],
     ) -> tuple[Crops, Int64[np.ndarray, " b"]]:
-        """Returns a batch, read by all readers at once, and the records it shows."""
+        """Returns a batch, read by all readers at once, and its record numbers."""
         side = self._config.image_size
         crops = _aligned((len(indices), side, side, 3))
         records = np.empty(len(indices), np.int64)
         places = iter(range(len(indices)))
 
         def read() -> None:
-            for place in places:  # of all readers: each takes the next one
+            for place in places:  # shared by all readers: each takes the next one
                 if opened.closed:
                     return
                 crops[place], records[place] = self._training_crop(
-                    int(indices[place]), chances[place]
+                    int(indices[place]), uniforms[place]
                 )
 
         readers.all_do(read)
         return crops, records
 
     def _training_crop(
-        self, index: int, chances: Float[np.ndarray, "7"]
+        self, index: int, uniforms: Float[np.ndarray, "7"]
     ) -> tuple[Crop, int]:
         config = self._config
         low, high = config.resize
         crop, record = self.training.read_numbered(
             index,
-            shortest=low + int(float(chances[_SIZE]) * (high - low + 1)),
+            shortest=low + int(float(uniforms[_SIZE]) * (high - low + 1)),
             side=config.image_size,
-            place=(float(chances[_TOP]), float(chances[_LEFT])),
+            place=(float(uniforms[_TOP]), float(uniforms[_LEFT])),
             exact=False,
         )
-        if config.flip and chances[_FLIP] < 0.5:
+        if config.flip and uniforms[_FLIP] < 0.5:
             crop = mirrored(crop)
         if config.color_jitter:
-            factors = 1 + config.color_jitter * (2 * chances[_BRIGHTNESS:] - 1)
+            factors = 1 + config.color_jitter * (2 * uniforms[_BRIGHTNESS:] - 1)
             crop = jittered(crop, *factors.tolist())
         return crop, record
 
 
 def _aligned(shape: tuple[int, ...]) -> UInt8[np.ndarray, "*shape"]:
-    """Returns an array aligned so that TensorFlow takes it without a copy."""
+    """Returns an empty array aligned so that TensorFlow does not copy it."""
     room = np.empty(prod(shape) + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     return room[start : start + prod(shape)].reshape(shape)
 
 
 class _Opened:
-    """An iterator that can be closed while another thread is taking from it."""
+    """An iterator that can be closed while another thread is waiting for an item."""
 
     def __init__(self) -> None:
         self.iterator: Iterator[Any] = iter(())
@@ -317,21 +316,21 @@ class _Opened:
     def __next__(self) -> Any:
         with self._taking:
             item = next(self.iterator)
-            if self.closed:  # what was being read then is not whole
+            if self.closed:  # the item may be incomplete
                 raise StopIteration
             return item
 
     def close(self) -> None:
-        """Closes the iterator; returns when no item is being read any more."""
+        """Closes the iterator; returns when no item is being read."""
         self.closed = True
         with self._taking:
             self.iterator = iter(())
 
 
 class _Readers:
-    """Threads that do the same work together.
+    """Threads that run the same function together.
 
-    An executor would not do: Python closes it at exit, while TensorFlow still reads.
+    An executor is unsuitable, as Python closes it at exit while TensorFlow still reads.
     """
 
     def __init__(self, count: int) -> None:
@@ -342,7 +341,7 @@ class _Readers:
             threading.Thread(target=self._serve, name="reader", daemon=True).start()
 
     def all_do(self, work: Callable[[], None]) -> None:
-        """Runs `work` in every thread and waits; raises the first error of a thread."""
+        """Runs `work` in every thread and waits; raises the first thread's error."""
         results = [Future[None]() for _ in range(self._count)]
         for result in results:
             self._work.put((work, result))

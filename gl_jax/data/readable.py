@@ -1,4 +1,4 @@
-"""Crops of the photographs that can be read, and a count of those that cannot."""
+"""Crops of readable photographs, with a limit on the unreadable ones."""
 
 import threading
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from gl_jax.images import read_crop
 Crop = UInt8[np.ndarray, "side side 3"]
 
 SUFFICIENT = 1000
-"""Records after which the share of unreadable ones is known well enough."""
+"""Tried records after which the share of unreadable ones is a good estimate."""
 
 
 class CorruptDataError(RuntimeError):
-    """More photographs than `data.max_corrupt_share` allows cannot be read."""
+    """More photographs are unreadable than `data.max_corrupt_share` allows."""
 
 
 class ReadableCrops:
-    """Crops of a source's photographs; the next one replaces an unreadable one.
+    """Crops of a source's photographs; the next photograph replaces an unreadable one.
 
-    Record r that cannot be read is replaced by the first readable one of r+1, r+2, ...,
-    which keeps every crop a function of its position. Each is named once in the log.
-    CorruptDataError is raised once they are more than `max_corrupt_share` of the
-    distinct records tried so far. At least 1,000 records, or all of a smaller set,
-    count as tried, so that an early one does not stop a run; a single one is tolerated
-    in a set of any size, unless the share is 0.
+    An unreadable record r is replaced by the first readable one of r+1, r+2, ..., so
+    that every crop depends only on its position. Each is logged once. CorruptDataError is
+    raised if more than `max_corrupt_share` of the distinct records tried so far are
+    unreadable. At least 1,000 records, or all of a smaller set, count as tried, so that
+    an early one does not stop a run. A single one is always tolerated unless the share
+    is 0.
     """
 
     def __init__(
@@ -53,11 +53,10 @@ class ReadableCrops:
         side: int,
         place: tuple[float, float] = (0.5, 0.5),
     ) -> Crop:
-        """Reads a crop of record `index`, or of the next one that can be read.
+        """Reads a crop of record `index`, or of the next readable one.
 
-        The arguments are those of `images.read_crop`.
-
-        Raises as `read_numbered` does.
+        The arguments are those of `images.read_crop`; the errors are those of
+        `read_numbered`.
         """
         return self.read_numbered(index, shortest=shortest, side=side, place=place)[0]
 
@@ -70,13 +69,13 @@ class ReadableCrops:
         place: tuple[float, float] = (0.5, 0.5),
         exact: bool = True,
     ) -> tuple[Crop, int]:
-        """Reads a crop as `read` does; returns it with the number of its record.
+        """Reads a crop like `read`; returns it with the number of its record.
 
-        Raises CorruptDataError, or UsageError if 1,000 records in a row, or all of
-        fewer, cannot be read.
+        Raises CorruptDataError, or UsageError if 1,000 consecutive records, or all of a
+        smaller set, are unreadable.
         """
-        row = min(len(self.source), SUFFICIENT)
-        for candidate in range(index, index + row):
+        attempts = min(len(self.source), SUFFICIENT)
+        for candidate in range(index, index + attempts):
             candidate %= len(self.source)
             if candidate in self._corrupt:
                 continue
@@ -99,11 +98,12 @@ class ReadableCrops:
                     self._check_share()
                 return crop, candidate
         raise UsageError(
-            f"{row} of {row} photographs cannot be read: {self._corrupt[index]}"
+            f"{attempts} of {attempts} photographs cannot be read: "
+            f"{self._corrupt[index]}"
         )
 
     def _mark(self, index: int, *, reason: str | None = None) -> None:
-        """Counts a record as tried, and with a `reason` as unreadable."""
+        """Marks a record as tried and, with a `reason`, as unreadable."""
         if reason is None and self._tried[index]:
             return
         with self._lock:
@@ -112,7 +112,7 @@ class ReadableCrops:
             if reason is None or index in self._corrupt:
                 return
             self._corrupt[index] = reason
-        self._log(f"unreadable photograph, the next takes its place: {reason}")
+        self._log(f"unreadable photograph, replaced by the next one: {reason}")
 
     def _check_share(self) -> None:
         count, tried = len(self._corrupt), self._tried_count

@@ -1,45 +1,45 @@
-"""Photographs by number, from wherever they come, and how two sets of them differ."""
+"""The interface of a photograph source, and the comparison of two sets."""
 
 import hashlib
 import os
 from typing import Any, Protocol
 
 LISTED = 1_000
-"""Names that are kept with a checkpoint, to say later what has changed."""
+"""Most names stored in a checkpoint, for the comparison with a later set."""
 
 
 class Source(Protocol):
     """Encoded photographs in a fixed order; safe to read from many threads."""
 
     def __len__(self) -> int:
-        """The number of records, at least 1."""
+        """Returns the number of records, at least 1."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image; OSError or ValueError where the record cannot be read."""
+        """Returns the encoded image; raises OSError or ValueError if unreadable."""
         ...
 
     def name(self, index: int) -> str:
-        """The name by which a person finds the record."""
+        """Returns the record's name for messages."""
         ...
 
     def fingerprint(self) -> str:
-        """A hash of the names and sizes in order: another set has another one."""
+        """Returns a hash of the names and sizes in order, which identifies the set."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Names and sizes, of at most `LISTED` records: those of lowest `rank`."""
+        """Returns names and sizes of the `LISTED` records of lowest `rank`."""
         ...
 
 
 def inventory(source: Source) -> dict[str, Any]:
-    """Number, names and sizes for `changes` to compare later; JSON of at most some 100 kB."""
+    """Returns number, names and sizes for `changes`, as JSON of at most about 100 kB."""
     return {"count": len(source), "sizes": source.sizes()}
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Tells how two inventories differ, in one line: numbers and a few names."""
-    # Where not all names are listed, only ranks that both lists reach can be compared.
+    """Describes the differences of two inventories in one line."""
+    # If not all names are listed, only ranks that both lists reach can be compared.
     reach = min(
         max(map(rank, one["sizes"])) if len(one["sizes"]) >= LISTED else 1.0
         for one in (then, now)
@@ -54,8 +54,8 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
         "new": sorted(after.keys() - before.keys()),
         "of another size": sorted(n for n in both if before[n] != after[n]),
     }
-    sample = "" if reach == 1 else f" of the {len(before)} that were compared"
-    parts = [f"{now['count']} where there were {then['count']}"]
+    sample = "" if reach == 1 else f" of the {len(before)} compared ones"
+    parts = [f"{now['count']} instead of {then['count']}"]
     for kind, names in kinds.items():
         if names:
             more = ", ..." if len(names) > 3 else ""
@@ -65,12 +65,12 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """At most `count` indices spread evenly over `length` records, ascending."""
+    """Returns up to `count` ascending indices, evenly spread over `length` records."""
     count = min(length, count)
     return [i * length // count for i in range(count)]
 
 
 def rank(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """Returns a pseudo-random number in [0, 1) that depends only on the name."""
     digest = hashlib.sha1(os.fsencode(name), usedforsecurity=False).digest()
     return int.from_bytes(digest[:8]) / 2**64

@@ -1,8 +1,8 @@
-"""Random access to encoded photographs: a folder, the bundled few, or a TFDS dataset.
+"""Sources of encoded photographs: a folder, the bundled ones, or a TFDS dataset.
 
-A source is a list of encoded images with names. Every record can be read at any time
-by any thread and on any host, which is what lets the pipeline draw a true permutation
-of the set and resume anywhere without a state. Nothing is decoded here.
+A source is a list of encoded images with names. Any thread on any host can read any
+record at any time, so the pipeline can permute the set and resume anywhere without a
+state.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from gl_jax.data.tfds import TfdsSource
 from gl_jax.files import reason
 
 PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.webp")
-"""What counts as a photograph in a folder, in upper and lower case."""
+"""File names of photographs in a folder, in upper or lower case."""
 
 RUN_STATUS = "run_status.json"
-"""A folder that has it is a training run's: its pictures are no photographs."""
+"""File that marks the folder of a training run, whose pictures are not used."""
 
 BUNDLED = {
     "train": (
@@ -50,13 +50,13 @@ def open_source(
     cache_dir: Path | None = None,
     workdir: Path | None = None,
 ) -> Source:
-    """The photographs to train on, or with `validation` those held back from training.
+    """Opens the training photographs, or with `validation` the validation photographs.
 
-    `cache_dir` keeps the index of TFRecord files from one run to the next. Nothing in
-    the `workdir`, the folder of the run that asks, is a photograph.
+    `cache_dir` keeps the index of TFRecord files for later runs. Pictures in `workdir`,
+    the run's own folder, are not used.
 
-    Raises UsageError where there is no such folder, dataset or split, or no photograph
-    in it, and where a TFDS dataset can neither be found prepared nor be prepared.
+    Raises UsageError if the folder, dataset or split does not exist or has no
+    photographs, or if a TFDS dataset cannot be prepared.
     """
     own = config.validation_source
     source = own if validation and own is not None else config.source
@@ -71,7 +71,7 @@ def open_source(
 
 
 class FileSource:
-    """Image files, in the order given; `locate` turns a name into a path."""
+    """Image files in the given order; `locate` turns a name into a path."""
 
     def __init__(
         self,
@@ -82,21 +82,21 @@ class FileSource:
         self._names = names
         self._locate = locate
         self.left_out = left_out
-        """One line on the files of the folder that are no photographs, if there are any."""
+        """A line on the folder's other files, or None."""
 
     def __len__(self) -> int:
         return len(self._names)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Returns the file's bytes."""
         return self._locate(self._names[index]).read_bytes()
 
     def name(self, index: int) -> str:
-        """The file's path."""
+        """Returns the file's path."""
         return str(self._locate(self._names[index]))
 
     def fingerprint(self) -> str:
-        """Hash of all names and of at most 10,000 sizes: asking for one can be slow."""
+        """Returns a hash of all names and of up to 10,000 sizes, which can be slow to get."""
         digest = hashlib.sha256()
         for name in self._names:
             digest.update(os.fsencode(name) + b"\0")
@@ -105,7 +105,7 @@ class FileSource:
         return digest.hexdigest()
 
     def sizes(self) -> dict[str, int]:
-        """The names of lowest rank, with the sizes of their files."""
+        """Returns the names of lowest rank, with the sizes of their files."""
         names = heapq.nsmallest(LISTED, self._names, key=rank)
         return {name: self._size(name) for name in names}
 
@@ -113,7 +113,7 @@ class FileSource:
         try:
             return self._locate(name).stat().st_size
         except OSError:
-            return -1  # a link that leads nowhere: unreadable, like a damaged file
+            return -1  # a dangling link is unreadable, like a damaged file
 
 
 def _open_bundled(split: str) -> Source:
@@ -139,12 +139,12 @@ def _bundled_path(name: str) -> Path:
 def _open_folder(
     root: Path, validation: bool, share: float | None, workdir: Path | None
 ) -> Source:
-    """The folder, of which a `share` is for validation; None: it is read whole."""
+    """Opens a folder; a `share` of its files is for validation, or None of them."""
     if not root.is_dir():
-        there = "is not a folder" if root.exists() else "does not exist"
+        fault = "is not a folder" if root.exists() else "does not exist"
         near = [str(p) for p in root.parent.glob("*") if p.is_dir()]
         raise UsageError(
-            f"data source {str(root)!r} {there}; give `bundled`, a folder, or "
+            f"data source {str(root)!r} {fault}; give `bundled`, a folder, or "
             f"tfds:NAME.{did_you_mean(str(root), near)}"
         )
     for held_back in (root / "val", root / "validation"):
@@ -155,14 +155,14 @@ def _open_folder(
     if _identity(root) in runs or (root / RUN_STATUS).exists():
         raise UsageError(
             f"data source {str(root)!r} is the folder of a training run, whose pictures "
-            "are no photographs: give another folder, or the run another --workdir."
+            "are not used: choose another folder, or another --workdir for the run."
         )
     others: Counter[str] = Counter()
     names = sorted(_image_names(root, runs, others))
     left_out = images.left_out(others, root)
     if not names:
         raise UsageError(
-            f"there is no photograph in {str(root)!r} nor in any folder below it "
+            f"there is no photograph in {str(root)!r} or any folder below it "
             f"(looked for {', '.join(PATTERNS)}){f'; {left_out}' if left_out else '.'}"
         )
     if share is not None:
@@ -171,7 +171,7 @@ def _open_folder(
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """Numbers that a folder has under each of its names."""
+    """Returns the device and inode of a folder, which all its names share."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
@@ -179,13 +179,13 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 def _image_names(
     root: Path, runs: set[tuple[int, int]], others: Counter[str]
 ) -> Iterator[str]:
-    """Names relative to `root`, with slashes, following links but no circle of them.
+    """Yields names relative to `root`, with slashes; follows links, but not in circles.
 
-    Counts in `others` what is no photograph by its ending, and folders of runs: those
-    in `runs`, and those that say so.
+    Counts other files, and skipped folders of training runs, in `others`. Those are the
+    folders in `runs` and folders with a `RUN_STATUS`.
     """
     endings = tuple(pattern.removeprefix("*") for pattern in PATTERNS)
-    been = set()
+    visited = set()
 
     def refuse(error: OSError) -> None:
         raise UsageError(
@@ -194,15 +194,15 @@ def _image_names(
 
     for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
         identity = _identity(folder)
-        if identity in been:
+        if identity in visited:
             inner.clear()
             continue
-        been.add(identity)
+        visited.add(identity)
         if identity in runs or RUN_STATUS in files:
             others["training run's folder"] += 1
             inner.clear()
             continue
-        # What starts with a dot is a file system's own, a thumbnail for example.
+        # Hidden folders often hold thumbnails.
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         below = Path(folder).relative_to(root).as_posix()
         for name in files:
@@ -215,8 +215,8 @@ def _image_names(
 
 
 def _divided(names: list[str], share: float) -> tuple[list[str], list[str]]:
-    """Names to train on and names held back; each has one, if need be the same one."""
-    # By its own name, so a photograph keeps its side when others are added.
+    """Divides names into training and validation; a single name goes into both."""
+    # By the name's rank, so a photograph keeps its side if others are added.
     ranked = sorted(names, key=rank)
     count = sum(rank(name) < share for name in names)
     first = ranked[: max(1, min(count, len(names) - 1))]

@@ -1,6 +1,6 @@
-"""The photographs of a prepared TFDS dataset, by number, read from its files.
+"""Random access to the photographs of a prepared TFDS dataset.
 
-TensorFlow and TFDS are loaded when a dataset is opened.
+TensorFlow and TFDS are imported when a dataset is opened.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from gl_jax.files import write_whole
 
 @functools.cache
 def tensorflow() -> Any:
-    """TensorFlow, kept off every accelerator: their memory is for JAX."""
-    # TensorFlow only reads files here: its notices on start-up are of no use.
+    """Imports TensorFlow without accelerators, whose memory is for JAX."""
+    # TensorFlow only reads files here, so its notices about processors are noise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # A record in a bucket is small; by default far more is fetched around each one.
+    # Records in a bucket are small; the default fetches far more around each one.
     os.environ.setdefault("GCS_READ_CACHE_BLOCK_SIZE_MB", "1")
     import tensorflow as tf
 
@@ -47,11 +47,11 @@ class _Shard(NamedTuple):
 
 
 class TfdsSource:
-    """The images of one split of a TFDS dataset, in the order in which it is stored.
+    """The images of one split of a TFDS dataset, in stored order.
 
-    Data prepared as array_record is read by TFDS itself. In TFRecord files, which have
-    no random access, the place of every record is found once by walking over their
-    lengths, and kept in `cache_dir`.
+    TFDS itself reads data prepared as array_record. TFRecord files have no random
+    access, so they are indexed once by reading the length of every record; `cache_dir`
+    keeps the index.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class TfdsSource:
         return self._length
 
     def read(self, index: int) -> bytes:
-        """The encoded image as the dataset holds it."""
+        """Returns the encoded image as stored in the dataset."""
         try:
             record = self._records[index]
             example = tensorflow().train.Example.FromString(record)
         except Exception as error:
-            # array_record and protobuf report a damaged record each in their own way.
+            # array_record and protobuf raise different errors for a damaged record.
             raise OSError(f"{self.name(index)} cannot be read: {error}") from error
         values: Sequence[bytes] = example.features.feature[self._key].bytes_list.value
         if not values:
@@ -106,15 +106,15 @@ class TfdsSource:
         return values[0]
 
     def name(self, index: int) -> str:
-        """Dataset, version, split and number of the record."""
+        """Returns dataset, version, split and number of the record."""
         return f"{self._label}[{index}]"
 
     def fingerprint(self) -> str:
-        """Hash of the dataset's version and of its files and their record counts."""
+        """Returns a hash of the dataset's version, its files and their record counts."""
         return self._fingerprint
 
     def sizes(self) -> dict[str, int]:
-        """The dataset's files, with how many of their records belong to the split."""
+        """Returns the dataset's files, with the number of their records in the split."""
         names = heapq.nsmallest(LISTED, self._files, key=rank)
         return {name: self._files[name] for name in names}
 
@@ -142,11 +142,11 @@ class TfdsSource:
 
 
 class TfRecords:
-    """The raw records of TFRecord files, by number; local files and buckets alike.
+    """The raw records of TFRecord files, on a disk or in a bucket, by number.
 
     A file is a sequence of frames: the length n (8 bytes, little-endian), 4 bytes of
-    checksum, n bytes of record, 4 bytes of checksum. The checksums are not verified: a
-    damaged photograph is found when it is decoded.
+    checksum, n bytes of record, 4 bytes of checksum. The checksums are not verified,
+    because decoding detects a damaged photograph.
     """
 
     def __init__(self, shards: list[_Shard], cache: Path | None) -> None:
@@ -174,7 +174,7 @@ _HEADER, _FOOTER = 12, 4
 
 
 def _reader(path: str) -> Any:
-    """A local file by Python's reader, which starts faster; a bucket's by TF."""
+    """Opens a local file by Python, which starts faster, or a bucket's by TensorFlow."""
     if "://" in path:
         return _bucket_file(path)
     return open(path, "rb")
@@ -193,22 +193,22 @@ def _bucket_file(path: str) -> Iterator[Any]:
 def _cached_places(
     shards: list[_Shard], sizes: list[int], cache: Path | None
 ) -> Int64[np.ndarray, "records 2"]:
-    """Offset and length of every record, from the cache where it is whole and current.
+    """Returns offset and length of every record, from the cache if it is valid.
 
-    The last row holds the sum of the files' sizes: files that were written anew have
-    another one.
+    The cache's last row holds the sum and number of the files' sizes; it is invalid if
+    they have changed.
     """
     expected = sum(shard.take for shard in shards)
     stamp = [sum(sizes), len(sizes)]
     if cache is not None and cache.is_file():
-        # A cache that cannot be read is like none: it is written anew below.
+        # An unreadable cache is replaced below.
         with contextlib.suppress(ValueError, OSError, EOFError):
             places: np.ndarray = np.load(cache, allow_pickle=False)
             if places.shape == (expected + 1, 2) and places[-1].tolist() == stamp:
                 return places[:-1]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        found = list(pool.map(_places, shards, sizes))
-    places = np.concatenate(found)
+        parts = list(pool.map(_places, shards, sizes))
+    places = np.concatenate(parts)
     if cache is not None:
         data = io.BytesIO()
         np.save(data, np.concatenate([places, [stamp]]), allow_pickle=False)
@@ -217,7 +217,7 @@ def _cached_places(
 
 
 def _places(shard: _Shard, size: int) -> Int64[np.ndarray, "records 2"]:
-    """Offset and length of the shard's records, from their headers alone."""
+    """Returns offset and length of the shard's records, read from their headers."""
     places = []
     position = start = 0
     window = b""
@@ -232,15 +232,15 @@ def _places(shard: _Shard, size: int) -> Int64[np.ndarray, "records 2"]:
             position += _HEADER + length + _FOOTER
     if position != size or len(places) != shard.records:
         raise UsageError(
-            f"{shard.path} is damaged: it should hold {shard.records} records to its "
-            "last byte and does not; prepare the dataset anew."
+            f"{shard.path} is damaged: it does not consist of {shard.records} records; "
+            "prepare the dataset anew."
         )
-    wanted = places[shard.skip : shard.skip + shard.take]
-    return np.array(wanted, np.int64).reshape(-1, 2)
+    taken = places[shard.skip : shard.skip + shard.take]
+    return np.array(taken, np.int64).reshape(-1, 2)
 
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:
-    tensorflow()  # before TFDS imports it in its own way
+    tensorflow()  # before TFDS imports it with accelerators
     import tensorflow_datasets as tfds
 
     try:
@@ -257,12 +257,12 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         try:
             builder.download_and_prepare()
         except Exception as error:
-            # Whatever failed in the download or the preparation has the same way out.
-            where = f" --data_dir={data_dir}" if data_dir else ""
+            # Any error of the download or preparation has the same remedy.
+            option = f" --data_dir={data_dir}" if data_dir else ""
             raise UsageError(
                 f"tfds:{name} is not prepared in {builder.data_dir} and preparing it "
                 f"failed ({_one_line(error)}); prepare it by hand: "
-                f"tfds build {name}{where}"
+                f"tfds build {name}{option}"
             ) from error
     return builder
 
@@ -273,7 +273,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _image_key(name: str, features: Any) -> str:
-    """The feature that holds photographs: `image`, or the first one of its kind."""
+    """Returns the feature with photographs: `image`, or the first image feature."""
     import tensorflow_datasets as tfds
 
     def photographs(keys: Iterable[str]) -> Iterator[str]:
@@ -285,9 +285,9 @@ def _image_key(name: str, features: Any) -> str:
             ):
                 yield key
 
-    found = sorted(photographs(features), key=lambda key: (key != "image", key))
-    if not found:
+    keys = sorted(photographs(features), key=lambda key: (key != "image", key))
+    if not keys:
         raise UsageError(
             f"tfds:{name} holds no photographs; its features are {', '.join(sorted(features))}."
         )
-    return found[0]
+    return keys[0]

@@ -1,4 +1,4 @@
-"""Pictures for people: curves over the steps, and sheets of photographs.
+"""Figures: curves over the steps, and sheets of photographs.
 
-The only package that imports matplotlib, each time inside the function that draws.
+Only this package imports matplotlib, inside the functions that draw.
 """

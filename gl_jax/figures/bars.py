@@ -1,4 +1,4 @@
-"""Shares as bars with their intervals, beside published ones."""
+"""Bar charts of fractions with their intervals and published references."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from gl_jax.figures.style import LINE_COLORS, fitted, plain_style, png
 
 WIDTH, ROW, HEAD, FOOT = 6.4, 0.34, 0.4, 0.5
-"""Inches: the figure, a bar with its gap, above and below the axes."""
+"""Inches of the figure's width, of a bar with its gap, above and below the axes."""
 LABELS = 2.0
 """Inches for the names."""
 VALUES = 1.3
@@ -15,7 +15,7 @@ DPI = 160
 
 
 class Bar(NamedTuple):
-    """A share in [0, 1] with its name, its interval if known, and a word after it."""
+    """A fraction in [0, 1] with its name, its interval if known, and a note behind it."""
 
     name: str
     share: float
@@ -32,7 +32,7 @@ def draw_bars(
 ) -> bytes:
     """Draws a PNG of horizontal bars from 0 to 100 %, `references` below them in grey.
 
-    `chance` is a share that is marked by a line.
+    `chance` is a fraction marked by a dashed line.
     """
     from matplotlib.figure import Figure
 

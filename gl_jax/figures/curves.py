@@ -1,4 +1,4 @@
-"""Curves of the metrics over the steps, of one training run or of several."""
+"""Curves of the metrics over the steps of one or several training runs."""
 
 import itertools
 import math
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of the figure with a y axis of its own."""
+    """A part of the figure with its own y axis."""
 
     title: str
     series: Mapping[str, str]
-    """The metrics drawn, each with its name in the legend."""
+    """Metric -> its name in the legend."""
     held_out: Mapping[str, str] = field(default_factory=dict)
-    """The same on held-out photographs, by the names of those in training; drawn dashed."""
+    """Training metric -> the same metric on held-out photographs, drawn dashed."""
     log: bool = False
-    """On a logarithmic axis, which leaves out values of 0."""
+    """If set, the axis is logarithmic and values of 0 are left out."""
     from_zero: bool = False
+    """If set, the axis starts at 0."""
     unbroken: bool = False
-    """Drawn through from phase to phase."""
+    """If set, the line continues from phase to phase."""
 
 
 TRAINING = (
@@ -51,7 +52,7 @@ TRAINING = (
         {"real_accuracy": "photographs", "fake_accuracy": "completions"},
         {"real_accuracy": "val_real_accuracy", "fake_accuracy": "val_fake_accuracy"},
     ),
-    Panel("Penalty", {"penalty": "on the discriminator's slopes"}, log=True),
+    Panel("Penalty", {"penalty": "on the discriminator's gradient"}, log=True),
     Panel(
         "Augmentation's probability",
         {"augment_probability": "of each change"},
@@ -95,13 +96,13 @@ VALIDATION = (
 )
 
 HELD_OUT = "held out"
-"""Name in the legend of what is measured on photographs that are not trained on."""
+"""Legend of metrics on photographs outside the training set."""
 MANY = 200
-"""Points from which on a running median is drawn over a curve."""
+"""Fewest points of a curve with a running median."""
 FEW = 30
-"""Points up to which each one has a dot."""
+"""Most points of a curve with a dot for each."""
 TICK_STEPS = 1, 2, 2.5, 5, 10
-"""Multiples that the ticks count in."""
+"""Distances between ticks, times a power of 10."""
 
 DPI = 120
 WIDTH, LEFT, RIGHT = 9.0, 0.75, 0.4
@@ -112,12 +113,12 @@ TOP, RUN, STRIP, LEGEND, PANEL, GAP, FOOT = 0.15, 0.4, 0.09, 0.2, 1.2, 0.42, 0.5
 
 @dataclass(frozen=True)
 class History:
-    """A training run for drawing: its configuration and the lines of its log."""
+    """A training run to draw: its configuration and the lines of its log."""
 
     name: str
     config: Config
     metrics: Sequence[Mapping[str, Any]]
-    """As `read_metrics` returns them; ValueError if there is none."""
+    """Lines from `read_metrics`, at least one."""
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -125,7 +126,7 @@ class History:
 
     @property
     def last_step(self) -> int:
-        """The newest step that was logged."""
+        """The last logged step."""
         return max(int(record["step"]) for record in self.metrics)
 
     def values(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +151,7 @@ class History:
 
 
 class _Line(NamedTuple):
-    """One metric of one run; `pieces` are drawn without a break."""
+    """One metric of one run; the line is interrupted between `pieces`."""
 
     label: str
     color: str
@@ -166,7 +167,7 @@ class _Line(NamedTuple):
 
     @property
     def window(self) -> int:
-        """Points that the running median spans; 0 if there are too few for one."""
+        """Points of the running median's window; 0 if there are too few for one."""
         points = len(self.finite)
         return points // 25 | 1 if points >= MANY else 0
 
@@ -176,9 +177,9 @@ def draw_curves(
 ) -> bytes:
     """Draws a PNG of the metrics over the steps, with a strip of phases for each run.
 
-    One run has its newest values in the legends and a tint for each phase. Several runs
-    share panels of one metric each, in a colour for each run. Panels without a finite
-    value are left out.
+    For one run, legends show the last values and phases are tinted. For several runs,
+    each panel has one metric and each run one colour. Panels without a finite value are
+    left out.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -255,7 +256,7 @@ def _line(panel: Panel, run: History, metric: str, label: str, color: str) -> _L
     steps, values = run.values(metric)
     phases = np.array([record["phase"] for record in run.metrics if metric in record])
     if panel.log:
-        # A lazy penalty is 0 in the steps between: the line goes on to the next one.
+        # A lazy penalty is 0 in the steps between; the line skips them.
         shown = ~(values <= 0)
         steps, values, phases = steps[shown], values[shown], phases[shown]
     changes = [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
@@ -265,7 +266,7 @@ def _line(panel: Panel, run: History, metric: str, label: str, color: str) -> _L
 
 
 def _write_head(figure: "Figure", runs: Sequence[History], height: float) -> None:
-    """The runs' names and steps above their strips, the phases' names below."""
+    """Writes the runs' names and steps above their strips, the phases' names below."""
     from matplotlib.patches import Patch
 
     left, right, inner = LEFT / WIDTH, 1 - RIGHT / WIDTH, WIDTH - LEFT - RIGHT
@@ -308,9 +309,9 @@ def _draw_panel(axes: "Axes", panel: Panel, lines: Sequence[_Line]) -> None:
             axes.plot(
                 steps, values, line.style, color=line.color, lw=1.5, label=label, **dots
             )
-            label = "_"  # only the first piece enters the legend
+            label = "_"  # only the first piece is in the legend
             shown.append(values[np.isfinite(values)])
-        # Outliers may leave the panel: a spike must not flatten the rest.
+        # Outliers may exceed the axis, so that a spike does not flatten the rest.
         shown.append(np.percentile(finite, [1, 99] if line.window else [0, 100]))
     limits = np.concatenate(shown)
     low, high = _padded(np.log10(limits) if panel.log else limits, panel.from_zero)
@@ -332,7 +333,7 @@ def _padded(values: np.ndarray, from_zero: bool) -> tuple[float, float]:
 
 
 def _set_ticks(axes: "Axes", decades: float | None) -> None:
-    """Three to five plain numbers on the y axis, however narrow or wide its range."""
+    """Sets three to five plain numbers on the y axis, for any range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if decades is None or decades < 0.9:

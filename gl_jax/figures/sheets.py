@@ -1,4 +1,4 @@
-"""Sheets of photographs: rows and columns of pictures with words around them."""
+"""Sheets of photographs: rows and columns of pictures with titles and captions."""
 
 import math
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ GUTTER, HEADER, CAPTION = 8, 30, 22
 """Pixels between pictures, above the first row, and below a row with captions."""
 
 TITLE_SIZE, CAPTION_SIZE = 16.5, 12.5
-"""Points."""
+"""Font sizes in points."""
 
 DPI = 64
-"""A power of two: pixels over DPI times DPI are the same number, without rounding."""
+"""Dots per inch; a power of two, so that pixels to inches and back has no rounding."""
 
 GREY = 236
-"""The background: a white hole at a picture's border keeps its edge."""
+"""Level of the background, of 255: a white hole at a picture's border stays visible."""
 
 
 class Tile(NamedTuple):
-    """A picture of a sheet and the words below it; None leaves its place empty."""
+    """A picture of a sheet and its caption; None leaves the place empty."""
 
     image: UInt8[np.ndarray, "h w 3"] | None
     caption: str = ""
@@ -35,11 +35,11 @@ class Tile(NamedTuple):
 def draw_sheet(
     titles: Sequence[str], rows: Sequence[Sequence[Tile]], *, note: str = ""
 ) -> bytes:
-    """Draws a PNG of rows of pictures under the columns' titles; `note` stands at the foot.
+    """Draws a PNG of rows of pictures under column titles, with `note` at the bottom.
 
-    Each pixel of a picture is one pixel of the sheet, or a square block of them. Words
-    wider than their picture end in an ellipsis. Raises ValueError unless all pictures
-    have one size and each row has one for each title.
+    A pixel of a picture is one pixel of the sheet, or a square block of them. Text wider
+    than its picture is cut with an ellipsis. Raises ValueError unless all pictures have
+    the same size and each row has one for each title.
     """
     images = [tile.image for row in rows for tile in row if tile.image is not None]
     shapes = {image.shape for image in images}

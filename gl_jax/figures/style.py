@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def plain_style() -> Iterator[None]:
-    """Sets Matplotlib's defaults and `SETTINGS`, whatever the user's matplotlibrc says."""
+    """Uses Matplotlib's defaults and `SETTINGS` inside, instead of the user's settings."""
     import matplotlib.style
 
     with matplotlib.style.context(["default", SETTINGS]):
@@ -58,7 +58,7 @@ def png(figure: "Figure") -> bytes:
 
 
 def fitted(figure: "Figure", text: str, width: float, size: float) -> str:
-    """Returns `text` on one line, cut to `width` pixels with an ellipsis if it is wider."""
+    """Returns `text` on one line, cut to `width` pixels with an ellipsis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import FontProperties
 
@@ -69,7 +69,7 @@ def fitted(figure: "Figure", text: str, width: float, size: float) -> str:
         extent = renderer.get_text_width_height_descent(words, font, ismath=False)
         return float(extent[0])
 
-    # A file's name need not be text.
+    # A file's name may be invalid UTF-8.
     text = " ".join(text.split()).encode(errors="backslashreplace").decode()
     if pixels(text) <= width:
         return text

@@ -1,17 +1,15 @@
-"""Reads and writes the photographs users have, whatever their format; upright throughout.
+"""Reads and writes photographs in the formats that users have, turned upright.
 
-Everything that decodes an image in this project goes through this room, so a network
-sees a photograph in use exactly as it saw photographs in training: `read_rgb` and
-`read_crop` give training its plain 8-bit RGB, turned upright after the EXIF tag. Alpha
-is dropped there and the colour under it kept; grey becomes three equal channels; CMYK
-and palettes become RGB; of an animation the first frame counts. Deeper images are
-scaled, never clipped.
+The whole project decodes images here, so a network gets the same pixels in use as in
+training. `read_rgb` and `read_crop` return 8-bit RGB for training, turned upright by the
+EXIF tag. They drop alpha but keep the colours under it; grey becomes three equal
+channels; CMYK and palettes become RGB; only the first frame of an animation is read.
+Deeper images are scaled, never clipped.
 
-`read` gives the same pixels in their own depth, as a `Photo` with all that has to
-survive completion: alpha, the kind of samples, colour profile, EXIF, text. `write`
-puts a photo back into its format; what was not completed is then the same to the bit
-wherever the format is lossless. Pillow knows no colour of more than 8 bits: OpenCV
-decodes those, and `writing` encodes them.
+`read` returns the same pixels in their original depth, as a `Photo` with alpha, colour
+profile, EXIF and text. `write` encodes a photo in its format; in a lossless one, pixels
+outside the hole stay bit for bit. Pillow has no colour of more than 8 bits, so OpenCV
+decodes it and `writing` encodes it.
 """
 
 from gl_jax.images.augmentation import jittered, mirrored

@@ -1,4 +1,4 @@
-"""Decodes a square of a photograph at the size that a network sees, quickly."""
+"""Decodes square crops of photographs quickly, at the size of a network's input."""
 
 from math import ceil, floor
 from pathlib import Path
@@ -11,10 +11,10 @@ from gl_jax.images.metadata import orientation_of
 from gl_jax.images.photo import RgbImage
 from gl_jax.images.reading import UPRIGHT_ARRAY, opened, require_opaque, upright_rgb
 
-# An image made larger is faster resized as a whole, up to so many times the square's pixels.
+# Up to this many times the square's pixels, enlarging the whole image is faster.
 _MOST_ENLARGED = 4
 
-# Of a square made smaller, so many pixels are made before it at most, to begin at a whole one.
+# Most extra pixels computed before the square, to begin near a whole source pixel.
 _MOST_BEFORE = 16
 
 
@@ -28,20 +28,17 @@ def read_crop(
     exact: bool = True,
     opaque: bool = False,
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """A square of `side` pixels of the image resized to a shortest side of `shortest`.
+    """Resizes an image to a shortest side of `shortest` and returns a square of it.
 
-    The image is made smaller or larger with its proportions kept; `shortest` is at
-    least `side`. `place` is the square's (y, x) in [0, 1]: at 0 it touches the top or
-    left edge, at 1 the bottom or right one, by default it is in the middle. No more is
-    resized than the square needs, and a JPEG is decoded at a half, a quarter or an eighth
-    of its size where that still is no smaller than the resized image.
+    The square's sides are `side`, at most `shortest`; the proportions are kept. `place`
+    is its (y, x) in [0, 1]: 0 is the top or left edge, 1 the bottom or right one, and
+    the default is the centre. Only pixels of the square are resized. A JPEG is decoded
+    at 1/2, 1/4 or 1/8 of its size if that is no smaller than the resized image.
 
-    Where it need not be `exact`, as in training, OpenCV decodes and resizes it in half the
-    time: colours then are 0.2 to 1.5 grey levels off on average, the most in fine texture
-    made smaller.
+    Without `exact`, as in training, OpenCV decodes and resizes in half the time; colours
+    differ by 0.2 to 1.5 grey levels on average, most in reduced fine texture.
 
-    Raises UsageError as `read_rgb` does, also where `opaque`, and ValueError if `side`
-    exceeds `shortest`.
+    Raises UsageError like `read_rgb`, and ValueError if `side` exceeds `shortest`.
     """
     if side > shortest:
         raise ValueError(f"side (={side}) must be at most shortest (={shortest}).")
@@ -49,12 +46,12 @@ def read_crop(
         if opaque:
             require_opaque(image, name)
         stored = image.size
-        image.draft(None, _resized(image.size, shortest))  # only a JPEG is made smaller
+        image.draft(None, _resized(image.size, shortest))  # affects JPEGs only
         if exact:
             upright = upright_rgb(image)
             resized = _resized(upright.size, shortest)
             box, _ = _square(upright.size, resized, side, place)
-            # Pillow widens the bilinear filter with the reduction, so nothing aliases.
+            # Pillow widens the bilinear filter with the reduction, which avoids aliasing.
             crop = upright.resize((side, side), Image.Resampling.BILINEAR, box=box)
             return np.array(crop)
         pixels = _upright_pixels(image, data, stored)
@@ -63,15 +60,15 @@ def read_crop(
         box, (left, top) = _square(size, (width, height), side, place)
         larger = width >= size[0] and height >= size[1]
         if larger and width * height <= _MOST_ENLARGED * side**2:
-            whole = _enlarged(pixels, width, height)
-            return whole[top : top + side, left : left + side]
+            enlarged = _enlarged(pixels, width, height)
+            return enlarged[top : top + side, left : left + side]
         if 1 < size[0] / width < 2 and 1 < size[1] / height < 2:
             return _reduced(pixels, box, side)
         return _warped(pixels, box, side)
 
 
 def _resized(size: tuple[int, int], shortest: int) -> tuple[int, int]:
-    """Width and height with the proportions of those in `size`."""
+    """Returns (width, height) for this shortest side, with the proportions of `size`."""
     scale = shortest / min(size)
     width, height = (max(shortest, round(length * scale)) for length in size)
     return width, height
@@ -87,7 +84,7 @@ def _square(
     side: int,
     place: tuple[float, float],
 ) -> tuple[_Corners, tuple[int, int]]:
-    """What the square shows of an image of that size, and its left and top in the resized."""
+    """Returns the square's box in the image, and its (left, top) in the resized image."""
     width, height = resized
     top = min(int(place[0] * (height - side + 1)), height - side)
     left = min(int(place[1] * (width - side + 1)), width - side)
@@ -99,22 +96,25 @@ def _square(
 def _upright_pixels(
     image: Image.Image, data: bytes | Path, stored: tuple[int, int]
 ) -> RgbImage:
-    """What `upright_rgb` gives; a JPEG in colour is decoded by OpenCV.
+    """Returns the pixels of `upright_rgb`, with OpenCV decoding colour JPEGs.
 
-    Both use the same library for it, but Pillow's way into an array takes two copies.
-    `stored` is the size before the draft.
+    Both use the same JPEG library, but Pillow copies the pixels twice. `stored` is the
+    size before the draft.
     """
     if image.format == "JPEG" and image.mode == "RGB":
         jpeg = data.read_bytes() if isinstance(data, Path) else data
         pixels = _jpeg(jpeg, round(stored[0] / image.width))
-        # Of what is damaged Pillow says more.
+        # Pillow decodes damaged files again, as its messages say more.
         if pixels is not None and pixels.shape[:2] == (image.height, image.width):
             return UPRIGHT_ARRAY.get(orientation_of(image), np.asarray)(pixels)
     return np.asarray(upright_rgb(image))
 
 
 def _jpeg(data: bytes, reduction: int) -> RgbImage | None:
-    """The JPEG by OpenCV, not turned, its size divided by 1, 2, 4 or 8."""
+    """Decodes a JPEG by OpenCV at 1 / `reduction` of its size, without turning it.
+
+    Returns None for reductions other than 1, 2, 4 and 8 and for damaged files.
+    """
     import cv2
 
     flags = {
@@ -137,7 +137,7 @@ def _jpeg(data: bytes, reduction: int) -> RgbImage | None:
 
 
 def _enlarged(pixels: RgbImage, width: int, height: int) -> RgbImage:
-    """The whole image at that size, by OpenCV: in half the time of `_warped`."""
+    """Enlarges the whole image by OpenCV, in half the time of `_warped`."""
     import cv2
 
     return cv2.resize(pixels, (width, height))
@@ -146,10 +146,10 @@ def _enlarged(pixels: RgbImage, width: int, height: int) -> RgbImage:
 def _warped(
     pixels: RgbImage, box: _Corners, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """The part of the image in the box as a square, by OpenCV."""
+    """Resizes the part of the image in the box to a square, by OpenCV."""
     import cv2
 
-    # What the box cuts, and a pixel more to interpolate with.
+    # A pixel more on each side, for the interpolation.
     left, top = (max(0, floor(edge) - 1) for edge in box[:2])
     right, bottom = ceil(box[2]) + 1, ceil(box[3]) + 1
     pixels = pixels[top:bottom, left:right]
@@ -160,7 +160,7 @@ def _warped(
     across, down = across / reduction, down / reduction
     if max(across, down) > 1:
         pixels = _blurred(pixels, across, down)
-    # Where among the part's pixels the first one of the square lies, middle to middle.
+    # The centre of the square's first pixel, in pixels of the part.
     x = (box[0] - left) / reduction + across / 2 - 0.5
     y = (box[1] - top) / reduction + down / 2 - 0.5
     return cv2.warpAffine(
@@ -175,10 +175,10 @@ def _warped(
 def _reduced(
     pixels: RgbImage, box: _Corners, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
-    """What `_warped` gives, by OpenCV's `resize`, which takes a third of the time.
+    """Does the same as `_warped` by OpenCV's `resize`, in a third of the time.
 
-    It begins at a whole pixel: so what is resized begins a few of the square's pixels
-    before the box, where one nearly is.
+    `resize` begins at a whole pixel, but the box may not. The resized part therefore
+    begins some of the square's pixels earlier, close to a whole pixel.
     """
     import cv2
 
@@ -188,13 +188,13 @@ def _reduced(
     right = left + round((side + before) * across)
     bottom = top + round((side + above) * down)
     blurred = _blurred(pixels[top:bottom, left:right], across, down)
-    # Factors, because a size would round them: half a pixel more or less gives as many.
+    # Factors instead of a size, because a size would round them.
     resized = cv2.resize(blurred, None, fx=1 / across, fy=1 / down)
     return resized[above:, before:]
 
 
 def _beginning(edge: float, scale: float) -> tuple[int, int]:
-    """How many of the square's pixels are made before the edge, and where the first begins."""
+    """Returns the number of pixels to add before the edge, and the first source pixel."""
     counts = range(min(_MOST_BEFORE, int(edge / scale)) + 1)
     starts = [edge - count * scale for count in counts]
     before = min(counts, key=lambda count: abs(starts[count] - round(starts[count])))
@@ -202,10 +202,10 @@ def _beginning(edge: float, scale: float) -> tuple[int, int]:
 
 
 def _blurred(pixels: RgbImage, across: float, down: float) -> RgbImage:
-    """What can be made smaller by these factors, below 2, by OpenCV's bilinear filter.
+    """Blurs an image before OpenCV's bilinear filter reduces it by factors below 2.
 
-    That stays a pixel wide: without a blur that makes it as wide (of the same variance) as
-    Pillow's, pixels would go unseen.
+    That filter is always one pixel wide and would skip pixels. Blur and filter together
+    have the variance of Pillow's wider filter.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Pictures of a photo for a screen, in the colours in which a browser shows its file."""
+"""PNGs of photos for a browser, in the colours in which it shows the files."""
 
 import dataclasses
 import io
@@ -16,26 +16,26 @@ _COLORS = (b"cHRM", b"cICP", b"gAMA", b"sRGB")
 
 
 def browser_type(data: bytes) -> str | None:
-    """The media type of a file that browsers show as `decode` reads it, else None.
+    """Returns the media type of a file that browsers show like `decode`, else None.
 
-    They know neither inks nor TIFF, play an animation, and do not agree on whether to
-    turn other pictures than JPEG after their tag. `data` is what `decode` has read.
+    Browsers cannot show inks or TIFF, play animations, and differ in applying the EXIF
+    orientation of formats other than JPEG. `data` are bytes that `decode` can read.
     """
     with Image.open(io.BytesIO(data)) as image:
         kind = {"MPO": "JPEG"}.get(image.format or "", image.format or "")
         still = kind == "JPEG" or getattr(image, "n_frames", 1) == 1
         if kind not in _TYPES or image.mode not in _MODES or not still:
             return None
-        # A PNG's tags may stand behind its pixels, where Pillow does not look yet.
+        # A PNG's tags may follow its pixels, which Pillow has not read yet.
         tagged = b"eXIf" in data if kind == "PNG" else orientation_of(image) != 1
         return _TYPES[kind] if kind == "JPEG" or not tagged else None
 
 
 def to_png(photo: Photo, box: Box = EVERYWHERE, *, longest: int | None = None) -> bytes:
-    """The part of the photo in `box` as a PNG of 8 bits with the photo's colour profile.
+    """Returns the part of the photo in `box` as an 8-bit PNG with its colour profile.
 
-    Nothing else of its metadata is in it. `longest` is the longest side in pixels of a
-    smaller copy.
+    Other metadata is left out. `longest` is the longest side, in pixels, of a smaller
+    copy.
     """
     pixels, alpha = photo.pixels[box], photo.alpha
     if photo.deep:
@@ -45,7 +45,7 @@ def to_png(photo: Photo, box: Box = EVERYWHERE, *, longest: int | None = None) -
         if photo.deep:
             alpha = np.rint(np.clip(alpha / photo.white, 0, 1) * 255).astype(np.uint8)
     if longest is not None:
-        # Leaves so many pixels that averaging them hides which ones were left out.
+        # Keeps enough pixels that averaging them hides the skipped ones.
         step = max(1, max(photo.size) // (4 * longest))
         pixels = pixels[::step, ::step]
         alpha = None if alpha is None else alpha[::step, ::step]

@@ -1,8 +1,7 @@
-"""Pictures within metadata, which would show the photograph as it was before.
+"""Removes pictures from metadata, such as thumbnails, previews and gain maps.
 
-A thumbnail, a preview, a gain map, Photoshop's layers: all may show what was removed.
-The functions here take them out, and leave what describes the photograph. `left_out`
-collects the names of what was taken out, for the user.
+They may show the photograph before completion. Descriptions of it are kept. `left_out`
+collects the names of the removed parts, for the user.
 """
 
 import re
@@ -12,20 +11,20 @@ from xml.dom import expatbuilder
 from xml.dom.minidom import Element, Node
 from xml.parsers.expat import ExpatError
 
-# The beginnings of JPEG, PNG, WebP, GIF, PSD and HEIF or AVIF; in Base64 the first four.
+# First bytes of JPEG, PNG, WebP, GIF, PSD, HEIF and AVIF; the first four in Base64 too.
 _SIGNATURES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|GIF8[79]a.{0,3}\0|8BPS\0"
     rb"|ftyp(hei|avi|mif)|/9j/[24]|iVBORw0KGgo|UklGR.{6}XRUJQ|R0lGODlh", re.DOTALL,
 )  # fmt: skip
-# No sentence, name or address runs on like this: a long word, or lines of Base64.
-# What is matched once is not tried again in parts: a text of a megabyte takes no time.
+# A word too long for text, or lines of Base64. Possessive repeats avoid backtracking,
+# which would be slow in texts of a megabyte.
 _DATA = re.compile(
     rb"(?<![!#-+\--~])[!#-+\--~]{512}"
     rb"|(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{60,}+={0,2}+(?:&#x[AaDd];|\s)*+){4}"
 )
 
-# Namespaces of XMP that hold pictures or promise ones that follow the photograph, which
-# of their properties, and their names for the user.
+# XMP properties that hold or refer to pictures: namespace, pattern of the property's
+# name, and label for the user.
 _XMP_PICTURES = (
     ("http://ns.adobe.com/xap/1.0/g/img/", "", "XMP thumbnail"),
     ("http://ns.adobe.com/xap/1.0/", "Thumbnails", "XMP thumbnail"),
@@ -47,15 +46,15 @@ _THUMBNAILS, _PATHS = (0x0409, 0x040C), range(2000, 2999)
 
 
 def holds_picture(value: bytes) -> bool:
-    """Whether the value holds an image file, or data where a text should be."""
-    plain = value.replace(b"\0", b"")  # of UTF-16
+    """Returns whether a value holds an image file, or binary data instead of text."""
+    plain = value.replace(b"\0", b"")  # the zeros of UTF-16
     return bool(_SIGNATURES.search(value) or _DATA.search(plain))
 
 
 def clean_xmp(packet: bytes, left_out: list[str]) -> bytes | None:
-    """The XMP without its pictures, to the byte as it was if it has none.
+    """Returns the XMP without its pictures, or unchanged if it has none.
 
-    None where it is no XML: what cannot be read cannot be searched.
+    Returns None if it is not valid XML, because it cannot be searched then.
     """
     text = packet.strip(b"\0")
     try:
@@ -80,7 +79,7 @@ def clean_xmp(packet: bytes, left_out: list[str]) -> bytes | None:
 
 
 def _namespaces(root: Element) -> dict[str, str]:
-    """The namespace of each prefix; XMP gives a prefix one meaning in all of a packet."""
+    """Returns the namespace of each prefix, which is unique within an XMP packet."""
     return {
         name.partition(":")[2]: value
         for element in [root, *root.getElementsByTagName("*")]
@@ -90,7 +89,7 @@ def _namespaces(root: Element) -> dict[str, str]:
 
 
 def _is_description(element: Element, names: dict[str, str]) -> bool:
-    """Whether it is one of the outermost rdf:Description, which hold the properties."""
+    """Returns whether an element is an outermost rdf:Description, with properties."""
     parent = element.parentNode
     return (
         _split(element.tagName, names)[1] == "Description"
@@ -100,7 +99,7 @@ def _is_description(element: Element, names: dict[str, str]) -> bool:
 
 
 def _remove_pictures(description: Element, names: dict[str, str]) -> Iterator[str]:
-    """Removes the properties that hold a picture somewhere; yields a name of each."""
+    """Removes the properties that contain a picture; yields a label for each."""
     for name, value in description.attributes.items():
         label = _picture(name, value, names)
         if label is not None:
@@ -148,9 +147,9 @@ def _text(element: Element) -> str:
 
 
 def clean_photoshop(blocks: bytes, left_out: list[str]) -> bytes | None:
-    """The resources of Photoshop that describe a photograph: IPTC, copyright, caption.
+    """Returns the Photoshop resources that describe a photo: IPTC, copyright, caption.
 
-    What tells how a document was laid out and printed goes without a word.
+    Resources about layout and printing are removed without a notice.
     """
     kept = b""
     for code, content in _resources(blocks):
@@ -166,27 +165,27 @@ def clean_photoshop(blocks: bytes, left_out: list[str]) -> bytes | None:
 
 
 def iptc_of(blocks: bytes) -> bytes | None:
-    """The IPTC among the resources of Photoshop."""
+    """Returns the IPTC data among the Photoshop resources, or None."""
     return dict(_resources(blocks)).get(_IPTC)
 
 
 def iptc_resource(iptc: bytes) -> bytes:
-    """IPTC as a resource of Photoshop."""
+    """Encodes IPTC data as a Photoshop resource."""
     return resource(_IPTC, iptc)
 
 
 def resource(code: int, content: bytes) -> bytes:
-    """A resource of Photoshop, without a name."""
+    """Encodes an unnamed Photoshop resource."""
     padding = b"\0" * (len(content) % 2)
     return struct.pack(">4sHHI", b"8BIM", code, 0, len(content)) + content + padding
 
 
 def _resources(blocks: bytes) -> Iterator[tuple[int, bytes]]:
-    """The code and the content of each resource, up to one that is damaged."""
+    """Yields the code and content of each resource, up to a damaged one."""
     at = 0
     while blocks[at : at + 4] == b"8BIM" and at + 12 <= len(blocks):
         (code,) = struct.unpack_from(">H", blocks, at + 4)
-        # A name of an odd length has its length before it, so all of it is even.
+        # The name is a length byte and text, padded to an even number of bytes.
         at += 6 + (blocks[at + 6] | 1) + 1
         if at + 4 > len(blocks):
             return
@@ -196,13 +195,13 @@ def _resources(blocks: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def clean_iptc(iptc: bytes, left_out: list[str]) -> bytes:
-    """The data sets of IPTC without the preview (2:200 to 2:202) and embedded objects."""
+    """Returns IPTC data sets without previews (2:200 to 2:202) and embedded objects."""
     kept, at = b"", 0
     while iptc[at : at + 1] == b"\x1c" and at + 5 <= len(iptc):
         record, number, length = struct.unpack_from(">BBH", iptc, at + 1)
         end = at + 5 + length
         if length & 0x8000:
-            # The length of the length.
+            # An extended data set: these are the bytes of its length field.
             end = at + 5 + (length & 0x7FFF)
             end += int.from_bytes(iptc[at + 5 : end])
         if record >= 7 or (record == 2 and number in (200, 201, 202)):
@@ -214,7 +213,7 @@ def clean_iptc(iptc: bytes, left_out: list[str]) -> bytes:
 
 
 def further_parts(segments: list[tuple[str, bytes]], left_out: list[str]) -> None:
-    """Names the segments of a JPEG that no result takes over, but pure structure."""
+    """Adds a JPEG's segments that are not kept to `left_out`, except pure structure."""
     for segment, content in segments:
         known = (name for start, name in _SEGMENTS.items() if content.startswith(start))
         large = len(content) > 256 and segment != "COM"
@@ -234,14 +233,14 @@ _SEGMENTS = {
     b"JP": "Content Credentials (C2PA)", b"Photoshop 3.0\0": "", b"Adobe": "",
     b"Ducky": "",
 }  # fmt: skip
-"""What a segment begins with, and its name; none for what is taken over or structure."""
+"""A segment's first bytes and its label; empty if it is kept or pure structure."""
 
 
 def behind_jpeg(data: bytes) -> bytes:
-    """What follows the picture of a JPEG, as the video of a motion photo does."""
+    """Returns the bytes behind a JPEG's picture, such as a motion photo's video."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    # Among the pixels 0xff is always followed by something else.
+    # Within the pixel data 0xff is never followed by 0xd9.
     end = data.find(b"\xff\xd9", at)
     return b"" if end < 0 else data[end + 2 :].strip(b"\0\xff\r\n ")

@@ -1,7 +1,7 @@
-"""What a file says about its pixels: colour profile, EXIF, text, compression.
+"""Reads a file's metadata: colour profile, EXIF, text, compression.
 
-All that describes the photograph is kept: camera, time, place, copyright, caption,
-colours. All that may show it as it was before goes (`embedded`), with one line about it.
+Descriptions of the photograph are kept: camera, time, place, copyright, caption,
+colours. Pictures that may show it before completion are removed, with a notice.
 """
 
 import re
@@ -16,28 +16,27 @@ from gl_jax.images import embedded
 from gl_jax.images.photo import Metadata
 
 _ORIENTATION, _MAKER_NOTE = 0x0112, 0x927C
-# Tags of TIFF that describe how its pixels are stored, not the photograph; among them
-# the ones that Metadata carries for itself.
+# TIFF tags that describe the storage of the pixels, or that have a field in Metadata.
 _STRUCTURE = frozenset(
     [*range(254, 260), 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291,
      292, 293, 297, 317, 320, 321, *range(322, 326), 330, 332, 333, 334, 338, 339, 340,
      341, 342, 347, *range(512, 522), 529, 530, 531, 532, 700, 33723, 34377, 34675]
 )  # fmt: skip
 _IPTC_TAG, _PHOTOSHOP_TAG, _SUB_IFDS = 33723, 34377, 330
-# Tags that describe the photograph in many numbers: the transfer function, the camera's
+# Tags that may be long without holding a picture: the transfer function, the camera's
 # measured response, the place on the earth, comments of Windows, printing.
 _LONG = frozenset(
     [301, 0x828E, 0x8828, 0xA20C, 0xA302, 0xA40B, 0x9286, *range(40091, 40096),
      33550, 33922, 34264, *range(34735, 34738), 0xC4A5]
 )  # fmt: skip
 _FEW, _SHORT = 64, 256
-"""Numbers and bytes that are too few for a picture."""
+"""Most numbers and most bytes that are too few for a picture."""
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _PIXEL_SIZE = (0xA003, 0xA002)
-# Colour, and what a pixel measures.
+# PNG chunks of colour, time and physical scale, which are kept.
 _COLOR_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"mDCV", b"cLLI",
                  b"oFFs", b"pCAL", b"sCAL")  # fmt: skip
-# Chunks that a result has of its own, or that matter to the stored pixels only.
+# PNG chunks that the result gets anew, or that concern only the stored pixels.
 _OWN_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT",
                b"sPLT", b"pHYs", b"iCCP", b"eXIf", b"iDOT", b"acTL", b"fcTL",
                b"fdAT")  # fmt: skip
@@ -49,11 +48,10 @@ _RAW_PROFILE = b"Raw profile type "
 def read_metadata(
     image: Image.Image, data: bytes, name: str, notices: list[str], *, sideways: bool
 ) -> Metadata:
-    """What the opened file says about its pixels.
+    """Returns the metadata of an opened file.
 
-    Adds a line for what is damaged, and one for all that is left out because it could
-    show the photograph as it was. `sideways` says that the image was turned by a quarter
-    already.
+    Adds notices of damaged parts, and of parts left out because they could show the
+    original photograph. `sideways`: the image was already turned by 90 degrees.
     """
     left_out: list[str] = []
     info = image.info
@@ -79,7 +77,7 @@ def read_metadata(
         notices.append(f"{name}: left out, as it could show what was removed: {names}.")
     lost = _not_read(image, data)
     if lost:
-        notices.append(f"{name}: not read, and so not in a result: {', '.join(lost)}.")
+        notices.append(f"{name}: not read, so missing in a result: {', '.join(lost)}.")
     return Metadata(
         icc=icc if isinstance(icc, bytes) and icc else None,
         exif=exif,
@@ -93,16 +91,16 @@ def read_metadata(
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, from 1 (upright) to 8; 1 where the tags are damaged."""
+    """Returns the EXIF orientation, from 1 (upright) to 8; 1 if the tags are damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # Damaged tags of a photograph whose pixels are whole: taken as having none.
+        # Damaged tags must not prevent reading intact pixels.
         return 1
 
 
 def tags_of(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF, with which it says what its samples mean; {} for others."""
+    """Returns the tags of a TIFF; {} for other formats."""
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     return tags
 
@@ -113,7 +111,7 @@ def _plain_exif(
     sideways: bool,
     left_out: list[str],
 ) -> bytes | None:
-    """The tags without orientation and pictures, or None where there are none."""
+    """Returns the EXIF tags without orientation and pictures; None if none are left."""
     exif = Image.Exif()
     exif.endian = "<"
     stored = image.getexif()
@@ -144,7 +142,7 @@ def _plain_exif(
 
 
 def _describes(tag: int, value: Any, left_out: list[str]) -> bool:
-    """Whether a tag says something in words or few numbers; names it where it does not."""
+    """Returns whether a tag holds words or few numbers; else adds it to `left_out`."""
     if isinstance(value, str):
         harmless = not embedded.holds_picture(value.encode(errors="replace"))
     elif isinstance(value, bytes):
@@ -175,7 +173,7 @@ def _plausible_dpi(dpi: Any) -> tuple[float, float] | None:
 
 
 def _photoshop(image: Image.Image, profiles: dict[bytes, bytes]) -> bytes:
-    """The resources of Photoshop, among them IPTC, wherever the file keeps them."""
+    """Returns the Photoshop resources, including IPTC, from anywhere in the file."""
     start = b"Photoshop 3.0\0"
     segments = [
         content.removeprefix(start)
@@ -184,7 +182,7 @@ def _photoshop(image: Image.Image, profiles: dict[bytes, bytes]) -> bytes:
     ]
     tags = tags_of(image)
     stored = tags.get(_PHOTOSHOP_TAG, b"")
-    # Its bytes as they stand there: many programs call them numbers of 32 bits.
+    # The raw bytes, because many programs label them as 32-bit numbers.
     iptc: bytes = getattr(tags, "_tagdata", {}).get(_IPTC_TAG, b"")
     blocks = b"".join(segments)
     blocks += stored if isinstance(stored, bytes) else b""
@@ -200,7 +198,7 @@ def _photoshop(image: Image.Image, profiles: dict[bytes, bytes]) -> bytes:
 
 
 def _further_pictures(image: Image.Image, data: bytes, left_out: list[str]) -> None:
-    """Names what stands beside the photograph in its file, or behind it."""
+    """Adds the file's other pictures, and data behind the photograph, to `left_out`."""
     if image.format in ("JPEG", "MPO"):
         embedded.further_parts(getattr(image, "applist", []), left_out)
         behind = embedded.behind_jpeg(data)
@@ -213,7 +211,7 @@ def _further_pictures(image: Image.Image, data: bytes, left_out: list[str]) -> N
 
 
 def _not_read(image: Image.Image, data: bytes) -> list[str]:
-    """Descriptions of the photograph that a result loses because Pillow skips them."""
+    """Returns the kinds of metadata that Pillow does not read, so a result loses them."""
     lost = []
     if image.format == "GIF" and b"XMP DataXMP" in data:
         lost.append("XMP")
@@ -221,19 +219,19 @@ def _not_read(image: Image.Image, data: bytes) -> list[str]:
         lost.append("metadata of JPEG 2000")
     if image.format == "PSD":
         resources = {code for code, *_ in getattr(image, "resources", ())}
-        lost += [what for code, what in _PSD_METADATA.items() if code in resources]
+        lost += [label for code, label in _PSD_METADATA.items() if code in resources]
     return lost
 
 
 _BOXES = 1 << 16
-"""Bytes of a JPEG 2000 among which its boxes of metadata usually begin."""
+"""Bytes at the start of a JPEG 2000 searched for boxes of metadata."""
 _PSD_METADATA = {0x0404: "IPTC", 0x0422: "EXIF", 0x0424: "XMP"}
 
 
 def _png_chunks(
     data: bytes, left_out: list[str]
 ) -> tuple[tuple[tuple[bytes, bytes], ...], dict[bytes, bytes]]:
-    """Text and colour chunks of a PNG, and the profiles that programs hide in text."""
+    """Returns the text and colour chunks of a PNG, and profiles stored as text."""
     kept, profiles = [], {}
     for chunk, content in _all_chunks(data):
         if chunk in _COLOR_CHUNKS:
@@ -272,7 +270,7 @@ def _all_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(chunk: bytes, content: bytes) -> bytes | None:
-    """The text of a PNG chunk, unpacked; None where it is damaged or beyond measure."""
+    """Returns the unpacked text of a PNG chunk; None if damaged or above 1 MB."""
     _, _, rest = content.partition(b"\0")
     if chunk == b"tEXt":
         return rest
@@ -291,7 +289,7 @@ def _text(chunk: bytes, content: bytes) -> bytes | None:
 
 
 def _raw_profile(text: bytes) -> bytes:
-    """A profile in ImageMagick's way: its name, its length, its bytes in hexadecimal."""
+    """Decodes ImageMagick's profile text: name, length, bytes in hexadecimal."""
     try:
         return bytes.fromhex("".join(text.decode("latin-1").split()[2:]))
     except ValueError:
@@ -299,14 +297,14 @@ def _raw_profile(text: bytes) -> bytes:
 
 
 def as_raw_profile(kind: str, profile: bytes) -> str:
-    """The text in which a PNG keeps a profile that it has no chunk for."""
+    """Encodes a profile without a PNG chunk of its own as ImageMagick's text."""
     digits = profile.hex()
     lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
     return f"\n{kind}\n{len(profile):8d}\n" + "\n".join(lines) + "\n"
 
 
 def _encoding(image: Image.Image) -> dict[str, Any]:
-    """How the file was compressed, for writing it the same way."""
+    """Returns the file's compression, as options for writing it the same way."""
     if image.format in ("JPEG", "MPO"):
         options: dict[str, Any] = {"qtables": image.quantization}  # type: ignore[attr-defined]
         sampling = JpegImagePlugin.get_sampling(image)

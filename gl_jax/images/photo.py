@@ -1,4 +1,4 @@
-"""What a photograph is here: upright pixels in their own depth, and all that goes along."""
+"""`Photo`: upright pixels in their original depth, with the file's metadata."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -14,8 +14,7 @@ RgbImage = UInt8[np.ndarray, "h w 3"]
 PillowImage = Image.Image
 
 
-# The formats that are written: their usual suffixes, and the kinds of pixels each can
-# hold, among which `_encoded` chooses.
+# Formats that can be written: their suffixes and the Pillow modes they hold.
 FORMATS = {
     "PNG": (".png .apng", "1 L LA RGB RGBA"),
     "JPEG": (".jpg .jpeg .jpe .jfif", "L RGB CMYK"),
@@ -32,7 +31,7 @@ SUFFIXES = {s: f for f, (row, _) in FORMATS.items() for s in row.split()}
 ALWAYS_LOSSY = ("JPEG", "AVIF")
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in the brightness, after ITU-R BT.601."""
+"""Weights of red, green and blue in the brightness, from ITU-R BT.601."""
 
 
 Box = tuple[slice, slice]
@@ -41,28 +40,28 @@ EVERYWHERE: Box = (slice(None), slice(None))
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """What a file says about its pixels; the orientation is applied and no longer there.
+    """A file's metadata without the orientation, which is already applied.
 
-    Nothing in it shows the photograph as it was.
+    It holds no thumbnails or other pictures of the original photograph.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
-    """With its leading `Exif` marker."""
+    """EXIF tags, beginning with the `Exif` marker."""
     xmp: bytes | None = None
     photoshop: bytes | None = None
-    """Resources of Photoshop, among them IPTC: caption, author, place."""
+    """Photoshop resources, which include IPTC: caption, author, place."""
     comment: bytes | None = None
     dpi: tuple[float, float] | None = None
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Text and colour chunks of a PNG, as they stood there."""
+    """Unchanged text and colour chunks of a PNG, as (type, content)."""
     encoding: dict[str, Any] = field(default_factory=dict)
-    """How the file was compressed, as options of Pillow's writer."""
+    """The file's compression, as options of Pillow's writer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An upright photograph in its own depth, with all that has to survive completion."""
+    """An upright photograph in its original depth, with everything that is written back."""
 
     name: str
     pixels: np.ndarray
@@ -70,17 +69,17 @@ class Photo:
     white: float
     """The value of a full channel: 255, 65535, 1.0, ..."""
     alpha: np.ndarray | None = None
-    """[h, w] in the same units, `white` is opaque."""
+    """[h, w] in the same units: 0 is transparent, `white` is opaque."""
     mode: str = "RGB"
-    """Pillow's name for the file's kind of pixels; 16-bit colour is RGB, too."""
+    """Pillow's mode of the file; RGB for 16-bit colour too."""
     format: str | None = None
-    """A key of the formats that `write` knows; None for other formats and for arrays."""
+    """A key of `FORMATS`; None for other formats and for arrays."""
     lossless: bool = True
     metadata: Metadata = field(default_factory=Metadata)
     notices: tuple[str, ...] = ()
-    """What a user should know about how the file was read, one line each."""
+    """Messages to the user about the reading of the file, one line each."""
     inks: Image.Image | None = None
-    """The samples themselves if RGB cannot stand for them: CMYK, Lab, YCbCr."""
+    """The original samples if RGB cannot represent them: CMYK, Lab, YCbCr."""
     filled: Bool[np.ndarray, "h w"] | None = None
     """The pixels that `fill` has replaced."""
 
@@ -91,11 +90,11 @@ class Photo:
 
     @property
     def deep(self) -> bool:
-        """Whether a channel has more than 8 bits."""
+        """True if a channel has more than 8 bits."""
         return self.pixels.dtype != np.uint8
 
     def unit(self, box: Box = EVERYWHERE) -> Float[np.ndarray, "y x 3"]:
-        """The colours as float32 in [0, 1]; floating point beyond its white is cut."""
+        """Returns the colours as float32 in [0, 1]; brighter floats are clipped."""
         pixels = self.pixels[box]
         if pixels.dtype == np.uint8:
             return _UNIT[pixels]
@@ -108,10 +107,10 @@ class Photo:
         *,
         opaque: bool = False,
     ) -> "Photo":
-        """The photo with new `colors`, RGB in [0, 1], for the pixels where `hole` is true.
+        """Returns the photo with new `colors`, RGB in [0, 1], in the pixels of `hole`.
 
-        Everywhere else not a bit changes. A grey photo stays grey. Alpha stays as it is,
-        or with `opaque` becomes full inside the hole.
+        All other pixels stay bit for bit. A grey photo stays grey. Alpha is unchanged,
+        or fully opaque inside the hole with `opaque`.
         """
         new = np.clip(colors, 0, 1).astype(np.float64)
         if self.mode in GREY:
@@ -134,7 +133,7 @@ class Photo:
         )
 
     def layer(self, weight: Float[np.ndarray, "h w"]) -> "Photo":
-        """The colours alone with `weight` in [0, 1] as alpha, for a layer above the photo."""
+        """Returns the colours with `weight` in [0, 1] as alpha, to lay over the photo."""
         alpha = self._levels(weight)
         if self.alpha is not None:
             alpha = np.minimum(alpha, self.alpha)
@@ -155,7 +154,7 @@ _UNIT = (np.arange(256) / 255).astype(np.float32)
 
 
 def side_by_side(photo: Photo, hole: Bool[np.ndarray, "h w"], result: Photo) -> Photo:
-    """Input, the input with a white hole, and result in one picture, from left to right."""
+    """Joins the input, the input with a white hole, and the result from left to right."""
     white = np.asarray(photo.white, photo.pixels.dtype)
     holed = np.where(hole[..., None], white, photo.pixels)
     return dataclasses.replace(
@@ -167,10 +166,10 @@ def side_by_side(photo: Photo, hole: Bool[np.ndarray, "h w"], result: Photo) -> 
 
 
 def from_array(pixels: np.ndarray, name: str = "the image") -> Photo:
-    """Returns an array as a photo: uint8, or floats in [0, 1], which become float32.
+    """Returns a photo from an array of uint8, or of floats in [0, 1].
 
-    Shapes are [h, w], [h, w, 1], [h, w, 3] and [h, w, 4] (RGB, alpha). Raises UsageError
-    for any other array.
+    Floats become float32. The shape must be [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]
+    (RGB, alpha). Raises UsageError for any other array.
     """
     shape, floats = pixels.shape, pixels.dtype.kind == "f"
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and shape[2] in (1, 3, 4))
@@ -197,7 +196,7 @@ def from_array(pixels: np.ndarray, name: str = "the image") -> Photo:
 def resized(
     pixels: Float[np.ndarray, "h w 3"], height: int, width: int
 ) -> Float[np.ndarray, "y x 3"]:
-    """The colours at another size: averaged when smaller, bicubic when larger."""
+    """Resizes an image: averages pixels to shrink it, bicubic to enlarge it."""
     smaller = height * width < pixels.shape[0] * pixels.shape[1]
     method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
     channels = [
@@ -210,16 +209,16 @@ def resized(
 
 
 def eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
-    """Values scaled from [0, white] to 8 bits; ValueError as `white_of` raises it."""
+    """Returns values scaled from [0, `white_of(values)`] to 8 bits."""
     white = white_of(values)
     scaled = np.clip(values, 0, white) * (255 / white)
     return np.asarray(np.rint(scaled), np.uint8)
 
 
 def white_of(values: np.ndarray) -> float:
-    """The least of the usual values of white that nothing exceeds.
+    """Returns the value of white: the smallest usual maximum that no value exceeds.
 
-    Raises ValueError where there is none, or where a value is not finite.
+    Raises ValueError if values exceed all of them or are not finite.
     """
     if values.dtype in (np.uint8, np.uint16):
         return float(np.iinfo(values.dtype).max)

@@ -1,4 +1,4 @@
-"""Decodes the photographs users have, whatever their format."""
+"""Decodes photographs in the formats that users have."""
 
 import contextlib
 import functools
@@ -46,37 +46,36 @@ UPRIGHT_ARRAY: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def allow_pixels(limit: int) -> None:
-    """Decodes images of up to `limit` pixels from now on, in the whole process."""
+    """Sets the largest number of pixels that this process decodes in one image."""
     Image.MAX_IMAGE_PIXELS = limit
 
 
 @functools.cache
 def readable_suffixes() -> frozenset[str]:
-    """The suffixes of all the formats that are read, in lower case, with their dot."""
+    """Returns the suffixes of all readable formats, in lower case, with their dot."""
     Image.init()
     formats = _formats()
     return frozenset(s for s, f in Image.EXTENSION.items() if f in formats)
 
 
 def _formats() -> list[str]:
-    """What Pillow opens, by content; without a program like Ghostscript, and pictures."""
+    """Returns Pillow's formats of photographs that need no external program."""
     Image.init()
     return [kind for kind in Image.ID if kind not in _NO_PHOTOGRAPHS]
 
 
 def read(path: Path, name: str | None = None) -> Photo:
-    """The photograph in a file, in its own depth, with its metadata.
+    """Reads the photograph in a file, in its original depth, with its metadata.
 
-    Raises UsageError, one line that starts with `name` (by default the path), where
-    the file cannot be read, `PIL.Image.MAX_IMAGE_PIXELS` is exceeded, or the image is
-    no photograph.
+    Raises UsageError, which starts with `name` (by default the path), if the file
+    cannot be read, exceeds `PIL.Image.MAX_IMAGE_PIXELS`, or is not an image.
     """
     name = str(path) if name is None else name
     return decode(read_bytes(path, name), name, path.suffix)
 
 
 def read_bytes(path: Path, name: str) -> bytes:
-    """The bytes of a file; UsageError, one line that starts with `name`, if it cannot."""
+    """Returns the bytes of a file; raises UsageError, which starts with `name`."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -86,13 +85,13 @@ def read_bytes(path: Path, name: str) -> bytes:
 
 
 def decode(data: bytes, name: str, suffix: str = "") -> Photo:
-    """The photograph in a file's bytes, as `read` gives it; `suffix` is of its name."""
+    """Decodes a file's bytes like `read`; `suffix` is that of the file's name."""
     with opened(data, name) as image:
         return _photo(image, data, name, suffix)
 
 
 def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
-    """A Pillow image as a photo; UsageError where it cannot be decoded."""
+    """Returns a Pillow image as a photo; raises UsageError if it cannot be decoded."""
     info = dict(image.info)
     if 0 in image.size:
         raise UsageError(f"{name} has no pixels: it is {image.width}x{image.height}.")
@@ -101,26 +100,24 @@ def from_pillow(image: Image.Image, name: str = "the image") -> Photo:
             tiff.require_known_colors(image)
             return _photo(image, b"", name, suffix="")
     finally:
-        # Decoding takes the transparency out; a copy would lose a TIFF's tags.
+        # Decoding removes the transparency from `info`; a copy would lose TIFF tags.
         image.info = info
 
 
 def is_pillow(image: object) -> bool:
-    """Whether it is an image of Pillow's."""
+    """Returns whether an object is a Pillow image."""
     return isinstance(image, Image.Image)
 
 
 def read_rgb(data: bytes | Path, name: str, *, opaque: bool = False) -> RgbImage:
-    """The image in a file, or in its bytes, as upright RGB.
+    """Decodes a file, or its bytes, to upright RGB of 8 bits.
 
-    With `opaque`, one that is transparent somewhere is refused: what is there, nobody
-    knows.
+    16-bit values keep their upper byte. Floating point is scaled from the smallest of
+    the ranges [0, 1], [0, 255] and [0, 65535] that holds it.
 
-    Of 16-bit values the upper byte is kept. Floating point is scaled from the smallest
-    of the ranges [0, 1], [0, 255] and [0, 65535] that holds it. An image of more than
-    `PIL.Image.MAX_IMAGE_PIXELS` (89 million) is refused before it takes the memory.
-
-    Raises UsageError, one line that starts with `name`, where nothing can be read.
+    Raises UsageError, which starts with `name`, if the image cannot be read or has more
+    than `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or with `opaque` if a pixel is fully
+    transparent, because its colour is unknown.
     """
     with opened(data, name) as image:
         if opaque:
@@ -129,18 +126,18 @@ def read_rgb(data: bytes | Path, name: str, *, opaque: bool = False) -> RgbImage
 
 
 def require_opaque(image: Image.Image, name: str) -> None:
-    """UsageError if a pixel of the image is wholly transparent."""
+    """Raises UsageError if a pixel of the image is fully transparent."""
     if image.has_transparency_data and not image.mode.startswith("I"):
         alpha = _unassociated(image).convert("RGBA").getchannel("A")
         if not all(alpha.getextrema()):
             raise UsageError(
-                f"{name} is transparent in parts: which colours are there is not known."
+                f"{name} is transparent in parts, whose colours are unknown."
             )
 
 
 @contextlib.contextmanager
 def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
-    """The image, not decoded yet; what goes wrong inside becomes one line about it."""
+    """Opens an image without decoding it; errors inside the block become UsageError."""
     with _reported(name):
         if isinstance(data, bytes) and not data:
             raise UsageError(f"{name} is empty: it has no bytes.")
@@ -177,7 +174,7 @@ def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _reported(name: str) -> Iterator[None]:
-    """Whatever Pillow raises inside becomes a UsageError of one line."""
+    """Raises any error of Pillow's inside the block as a UsageError."""
     try:
         yield
     except (UsageError, MemoryError):
@@ -186,23 +183,23 @@ def _reported(name: str) -> Iterator[None]:
         raise UsageError(f"{name} does not exist.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(
-            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that "
-            "are decoded; make it smaller, or raise the limit: --max-pixels of "
-            "`gl-jax complete`, PIL.Image.MAX_IMAGE_PIXELS in Python."
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller, "
+            "or raise the limit: --max-pixels of `gl-jax complete`, "
+            "PIL.Image.MAX_IMAGE_PIXELS in Python."
         ) from error
     except UnidentifiedImageError as error:
         raise UsageError(f"{name} is not an image in a known format.") from error
     except Exception as error:
-        # A damaged file leads a decoder to any exception there is: OSError,
-        # SyntaxError, struct.error, IndexError and more are all known from Pillow.
+        # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError and
+        # more for damaged files.
         fault = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{name} cannot be decoded: {fault}.") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB of 8 bits, turned after its tag."""
+    """Returns the image as RGB of 8 bits, turned upright by its EXIF orientation."""
     image.load()
-    # Asked for after loading: a PNG may carry its tags behind the pixels.
+    # Only after loading, because a PNG's tags may follow the pixels.
     turn = _UPRIGHT.get(orientation_of(image))
     rgb = _rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
@@ -213,25 +210,25 @@ def _rgb(image: Image.Image) -> Image.Image:
         return image
     image = _unassociated(image)
     if image.mode.startswith("I;16"):
-        # The upper byte, as Pillow itself reads the three channels of 16-bit colour.
+        # The upper byte, which Pillow also keeps of 16-bit colour.
         image = Image.fromarray((tiff.deep_grey(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         image = Image.fromarray(eight_bits(tiff.deep_grey(image)))
-    # Only alpha can be lost with it; a palette's would make Pillow warn about that.
+    # Alpha is dropped anyway, and Pillow would warn about a palette's.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
 def _unassociated(image: Image.Image) -> Image.Image:
-    """The image with colours that are not multiplied by its alpha."""
+    """Converts premultiplied colours to plain ones."""
     plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
     return image if plain is None else image.convert(plain)
 
 
 def _floating_tiff(data: bytes) -> Image.Image | None:
-    """Colour in floating point, which Pillow does not open, as 8 bits; None if it is not.
+    """Returns floating-point colour, which Pillow cannot open, as 8 bits.
 
-    The orientation is applied already.
+    The orientation is already applied. Returns None for other files.
     """
     if data[:4] not in tiff.STARTS:
         return None
@@ -239,7 +236,7 @@ def _floating_tiff(data: bytes) -> Image.Image | None:
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
-    # OpenCV takes the samples of Lab and others for RGB, and makes up planes.
+    # OpenCV reads Lab and other samples as RGB, and decodes separate planes wrongly.
     rgb = tags.get(tiff.PHOTOMETRIC) == tiff.RGB
     alpha = tags.get(tiff.EXTRA_SAMPLES, (2,)) == (2,)
     if not rgb or not alpha or tags.get(tiff.PLANES) == tiff.SEPARATE:
@@ -253,7 +250,7 @@ def _floating_tiff(data: bytes) -> Image.Image | None:
 
 
 def _opencv(data: bytes) -> np.ndarray | None:
-    """What OpenCV decodes, in RGB(A) order; None where it cannot."""
+    """Decodes an image by OpenCV, in RGB(A) order; None if it cannot."""
     import cv2
 
     level = cv2.utils.logging.getLogLevel()
@@ -276,7 +273,7 @@ def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
     if frames > 1 and image.format != "MPO":
         notices.append(f"{name} has {frames} frames: the first one is taken.")
     stored = image.format
-    # Pillow turns a TIFF when it loads it, and forgets the tag.
+    # Pillow turns a TIFF upright in `load` and removes the tag.
     sideways = stored == "TIFF" and orientation_of(image) >= 5
     image.load()
     metadata = read_metadata(image, data, name, notices, sideways=sideways)
@@ -297,10 +294,10 @@ def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
             alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if mode not in (*GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
             inks = image.copy()
-            inks.info = {}  # its metadata are those of the photo
+            inks.info = {}  # the photo has the metadata
         pixels = np.asarray(_rgb(image))
     if deep is None or stored == "PNG":
-        # OpenCV turns a TIFF by itself.
+        # OpenCV has already turned a TIFF.
         turn = UPRIGHT_ARRAY.get(orientation, np.asarray)
         pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
         if inks is not None and orientation in _UPRIGHT:
@@ -321,26 +318,26 @@ def _photo(image: Image.Image, data: bytes, name: str, suffix: str) -> Photo:
 
 
 def _other_than_its_name(image: Image.Image, name: str, suffix: str) -> list[str]:
-    """A line on a file whose content is of another format than its suffix says."""
+    """Returns a notice if the file's content has another format than its suffix."""
     same = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}
     promised = Image.EXTENSION.get(suffix.lower(), "")
     promised, stored = (same.get(kind, kind) for kind in (promised, image.format or ""))
     if not promised or not stored or promised == stored:
         return []
     return [
-        f"{name} holds {stored}, though its name says {promised}; a result is written "
-        "as its own name says."
+        f"{name} holds {stored}, though its name says {promised}; a result has the "
+        "format of its own name."
     ]
 
 
 def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Colour of more than 8 bits, or grey with alpha, which Pillow would cut to 8 bits."""
+    """Returns 16-bit colour or grey with alpha, which Pillow would reduce to 8 bits."""
     if image.format == "PNG":
         deep = data[24:25] == b"\x10" and data[25:26] != b"\0"
     else:
         tags = getattr(image, "tag_v2", {})
         bits = tags.get(258, (1,)) if tags else (1,)
-        # Without tags it comes from `_floating_tiff`.
+        # A TIFF without tags comes from `_floating_tiff`.
         deep = image.format == "TIFF" and (
             not tags or (len(bits) > 1 and max(bits) > 8 and image.mode != "CMYK")
         )
@@ -358,7 +355,7 @@ def _deep(image: Image.Image, data: bytes) -> np.ndarray | None:
 
 
 def _key_alpha(image: Image.Image) -> np.ndarray | None:
-    """Alpha of deep grey in which one value stands for transparent."""
+    """Returns alpha for 16-bit grey with one value marked as transparent."""
     key = image.info.pop("transparency", None)
     if not isinstance(key, int):
         return None
@@ -368,6 +365,6 @@ def _key_alpha(image: Image.Image) -> np.ndarray | None:
 
 def _is_lossless(kind: str | None, data: bytes) -> bool:
     if kind == "WEBP":
-        # The first chunk of pixels: VP8L, or VP8 with its losses.
+        # The first chunk of pixels is VP8L if lossless, else VP8.
         return b"VP8L" in data[:64] or b"VP8L" in data[: data.find(b"VP8 ")]
     return kind not in ALWAYS_LOSSY

@@ -1,4 +1,4 @@
-"""What the tags of a TIFF say of its samples, beyond what Pillow and OpenCV heed."""
+"""TIFF tags about the samples that Pillow and OpenCV ignore."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ from gl_jax.images.metadata import tags_of
 from gl_jax.images.photo import white_of
 
 STARTS = (b"II*\0", b"MM\0*")
-# Tags, and values of theirs.
+# Tags and their values.
 _SUBFILE_TYPE, BITS, PHOTOMETRIC, _SUB_IFDS = 254, 258, 262, 330
 PLANES, SEPARATE = 284, 2
 EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING, _REFERENCE = 338, 339, 530, 532
@@ -18,23 +18,23 @@ _WHITE_IS_ZERO, RGB = 0, 2
 
 
 def require_no_raw(image: Image.Image, name: str) -> None:
-    """UsageError for a camera's RAW file, of which Pillow would show the preview."""
+    """Raises UsageError for camera RAW, whose preview Pillow would decode instead."""
     tags = tags_of(image)
     preview = bool(tags.get(_SUBFILE_TYPE, 0) & 1) and _SUB_IFDS in tags
     raw = unread.kind_of(name, b"") is unread.RAW
     if tags and (preview or raw or _DNG_VERSION in tags):
         raise UsageError(
-            f"{name} is camera RAW, of which only the preview could be read; "
+            f"{name} is camera RAW, and only its preview could be read; "
             f"{unread.RAW.advice}."
         )
 
 
 def require_known_colors(image: Image.Image) -> None:
-    """ValueError for a TIFF whose samples Pillow or OpenCV takes for others."""
+    """Raises ValueError for a TIFF whose samples Pillow or OpenCV misinterprets."""
     tags = tags_of(image)
     if tags.get(PLANES) == SEPARATE and max(tags.get(BITS, (1,))) > 8:
         raise ValueError(
-            "it has a plane of more than 8 bits for each colour; store pixel by pixel"
+            "its colours are separate planes of more than 8 bits; store pixel by pixel"
         )
     if image.mode == "L" and 2 in tags.get(_SAMPLE_FORMAT, ()):
         raise ValueError("its 8-bit values are signed; store them unsigned")
@@ -43,12 +43,12 @@ def require_known_colors(image: Image.Image) -> None:
         levels = tuple(float(level) for level in tags.get(_REFERENCE, full))
         if tags.get(_SUBSAMPLING, (2, 2)) != (1, 1) or levels != full:
             raise ValueError(
-                "its YCbCr is subsampled or has reference levels of its own; store RGB"
+                "its YCbCr is subsampled or has other reference levels; store RGB"
             )
 
 
 def deep_grey(image: Image.Image) -> np.ndarray:
-    """Grey of more than 8 bits as it is meant: white is the largest value, of all bits."""
+    """Returns grey of more than 8 bits, scaled so that white is the largest value."""
     values, tags = np.asarray(image), tags_of(image)
     if image.mode.startswith("I;16"):
         values = values.astype(np.uint16)
@@ -60,7 +60,7 @@ def deep_grey(image: Image.Image) -> np.ndarray:
 
 
 def divided_by_alpha(samples: np.ndarray) -> np.ndarray:
-    """The colours of RGBA samples that were multiplied by their alpha, divided by it."""
+    """Returns RGBA samples with premultiplied colours divided by their alpha."""
     alpha = samples[..., 3:].astype(np.float64)
     colors = samples[..., :3] * (white_of(samples) / np.maximum(alpha, 1))
     colors = np.minimum(np.rint(colors), white_of(samples))

@@ -1,4 +1,4 @@
-"""Kinds of files that are not read: their names, and what to do with one."""
+"""Kinds of files that are not read, with advice for the user."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ ADVICE = "convert it to PNG, TIFF or JPEG first"
 
 
 class Kind(NamedTuple):
-    """A kind of pictures that nothing here decodes."""
+    """A kind of picture that gl_jax does not decode."""
 
     name: str
     suffixes: str
@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     advice: str = ADVICE
 
 
-# HEIC needs a decoder of HEVC. The wheels of pillow-heif have one, but are under the GPL.
+# HEIC needs an HEVC decoder. The wheels of pillow-heif have one, but are GPL-licensed.
 HEIC = Kind(
     "HEIC", ".heic .heics .heif .heifs .hif",
     rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)",
@@ -55,7 +55,7 @@ _BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes.split()
 
 
 def kind_of(name: str, start: bytes) -> Kind | None:
-    """The kind of a file that could not be opened, by its first bytes, else by its name."""
+    """Returns the kind of a file by its first bytes, else by its suffix; None if unknown."""
     for kind in KINDS:
         if re.match(kind.signature, start, re.DOTALL):
             return kind
@@ -63,15 +63,14 @@ def kind_of(name: str, start: bytes) -> Kind | None:
 
 
 def counted(paths: Iterable[Path]) -> Counter[str]:
-    """The numbers of files by their suffix, in lower case."""
+    """Counts files by their suffix, in lower case."""
     return Counter(path.suffix.lower() or "without a suffix" for path in paths)
 
 
 def left_out(suffixes: Mapping[str, int], folder: Path) -> str | None:
-    """One line on the files of a folder that are left out; None without any.
+    """Returns one line on the files of a folder that are left out; None without any.
 
-    `suffixes` are their numbers. Pictures of a kind that is not read come first, by the
-    kind's name and with what to do.
+    `suffixes` counts them. Pictures of unread kinds come first, with advice.
     """
     if not suffixes:
         return None

@@ -1,4 +1,4 @@
-"""Encodes a photo in the format it came in, or in another one."""
+"""Encodes a photo in its original format or in another one."""
 
 import io
 import struct
@@ -32,48 +32,51 @@ HELD = {
     "GIF": "comment",
     "JPEG2000": "comment",
 }
-"""The metadata that each format is written with; the others hold none."""
+"""The kinds of metadata written to each format; other formats get none."""
 
 DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}
-"""Of lossy formats where nothing says which; a JPEG keeps the tables it came with."""
+"""Quality of lossy formats, 1 to 100; a JPEG read from JPEG keeps its tables instead."""
 
 LARGEST = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "TGA": 65_535, "AVIF": 65_536}
-"""Pixels of the longest side that a format holds, or that its encoder writes."""
+"""Longest side in pixels that a format or its encoder can write."""
 
 
 def output_suffix(path: Path) -> str:
-    """The suffix for what becomes of the image in `path`: its own where it is writable."""
+    """Returns the suffix for a result of the image: its own, or .png if not writable."""
     return path.suffix if path.suffix.lower() in SUFFIXES else ".png"
 
 
 def format_of(name: str) -> str:
-    """The format that a suffix or a name like `png` stands for; UsageError for others."""
+    """Returns the format of a suffix or name such as `png`, a key of `FORMATS`.
+
+    Raises UsageError if it cannot be written.
+    """
     suffix = f".{name.lower().lstrip('.')}"
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
     known = ", ".join(s[0].split()[0].lstrip(".") for s in FORMATS.values())
-    raise UsageError(f"{name!r} is no format that is written; it can be {known}.")
+    raise UsageError(f"{name!r} is not a writable format; choose one of {known}.")
 
 
 def holds_alpha(kind: str) -> bool:
-    """Whether the format, as `format_of` returns it, holds more than a transparent colour."""
+    """Returns whether a format has an alpha channel; GIF has only a transparent colour."""
     return any(mode.endswith("A") for mode in FORMATS[kind][1].split())
 
 
 def require_size(kind: str, height: int, width: int) -> None:
-    """UsageError if the format, as `format_of` returns it, holds no such image."""
+    """Raises UsageError if an image of this size is too large for the format."""
     limit = LARGEST.get(kind)
     if limit is not None and max(height, width) > limit:
         raise UsageError(
-            f"{kind} holds sides of up to {limit:,} pixels, and the result has "
-            f"{width}x{height}; write another format, say --format png."
+            f"{kind} holds sides of up to {limit:,} pixels, but the result has "
+            f"{width}x{height}; choose another format, such as --format png."
         )
 
 
 def to_pillow(photo: Photo) -> Image.Image:
-    """The photo as a Pillow image of its own kind, its metadata in `info`.
+    """Returns the photo as a Pillow image of its mode, with its metadata in `info`.
 
-    16-bit colour, which Pillow does not have, comes as 8 bits; a palette as RGB.
+    16-bit colour, which Pillow lacks, is reduced to 8 bits; a palette becomes RGB.
     """
     if photo.inks is not None:
         image = photo.inks.copy()
@@ -91,12 +94,12 @@ def to_pillow(photo: Photo) -> Image.Image:
 def write(
     photo: Photo, path: Path, *, format: str | None = None, quality: int | None = None
 ) -> tuple[str, ...]:
-    """Writes the photo, whole or not at all; the lines say what the format cannot hold.
+    """Writes the photo atomically; returns one line for each loss in this format.
 
-    `format` is one that `format_of` returns, by default the one of the path's suffix.
-    `quality` is that of `encode`. An existing file is replaced.
+    `format` is a key of `FORMATS`, by default that of the path's suffix. `quality` is
+    that of `encode`. An existing file is replaced.
 
-    Raises UsageError where the file cannot be written.
+    Raises UsageError if the file cannot be written.
     """
     kind = format_of(path.suffix or path.name) if format is None else format
     data, notices = encode(photo, kind, quality=quality)
@@ -107,13 +110,13 @@ def write(
 def encode(
     photo: Photo, kind: str, *, quality: int | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a file with the photo, and lines on what the format cannot hold.
+    """Returns the bytes of a file with the photo, and one line for each loss.
 
-    `kind` is one that `format_of` returns. `quality` is from 1 to 100, for lossy
-    formats; with it a WebP is lossy even if the photo was read from a lossless one.
-    Without it a JPEG keeps the tables it came with.
+    `kind` is a key of `FORMATS`. `quality`, 1 to 100, is for lossy formats; it makes a
+    WebP lossy even if the photo was lossless. Without it a JPEG keeps its original
+    quantisation tables.
 
-    Raises UsageError if the format holds no picture of this size.
+    Raises UsageError if the photo is too large for the format or cannot be encoded.
     """
     require_size(kind, *photo.size)
     data, notices = _encoded(photo, kind, quality)
@@ -121,7 +124,7 @@ def encode(
 
 
 def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[str]]:
-    """The bytes of the file, and lines on what the format cannot hold."""
+    """Returns the bytes of the file, and a line for each loss."""
     notices: list[str] = []
     modes = FORMATS[kind][1].split()
     if kind == "TIFF":
@@ -154,7 +157,7 @@ def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[
     try:
         image.save(buffer, kind, **options)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        # An encoder refuses with any of these what its format has no place for.
+        # Encoders raise any of these for an image their format cannot hold.
         fault = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"{photo.name} cannot be written as {kind}: {fault}."
@@ -163,7 +166,7 @@ def _encoded(photo: Photo, kind: str, quality: int | None) -> tuple[bytes, list[
 
 
 def _deep_grey(photo: Photo) -> Image.Image | None:
-    """16-bit grey as Pillow's I;16 or I; None for other photos."""
+    """Returns 16-bit grey as Pillow's I;16 or I; None for other photos."""
     if photo.mode not in GREY or photo.alpha is not None or photo.white != 65535:
         return None
     if photo.pixels.dtype.kind == "f":
@@ -172,7 +175,7 @@ def _deep_grey(photo: Photo) -> Image.Image | None:
 
 
 def _eight_bit_image(photo: Photo, *, with_alpha: bool) -> Image.Image:
-    """Mode 1, L, LA, RGB or RGBA, after the photo's own."""
+    """Returns the photo with 8 bits a channel, in mode 1, L, LA, RGB or RGBA."""
 
     def eight(values: np.ndarray) -> np.ndarray:
         if photo.white == 255 and values.dtype == np.uint8:
@@ -185,25 +188,25 @@ def _eight_bit_image(photo: Photo, *, with_alpha: bool) -> Image.Image:
         colors = np.concatenate([colors, eight(photo.alpha)[..., None]], axis=-1)
         return Image.fromarray(colors)
     image = Image.fromarray(np.ascontiguousarray(colors[..., 0] if grey else colors))
-    # Only a picture that is black and white throughout fits into one bit.
+    # Mode 1 means that all pixels are black or white, so dithering would only add noise.
     return image.convert("1", dither=Image.Dither.NONE) if photo.mode == "1" else image
 
 
 def _profile(photo: Photo, mode: str) -> bytes | None:
-    """The colour profile, if it is one for pixels of this mode."""
+    """Returns the colour profile, or None if it is for pixels of another mode."""
     icc = photo.metadata.icc
     space = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK", "LAB": b"Lab "}
-    wanted = space.get(mode, b"RGB ")
-    if icc is None or icc[16:20] == wanted:
+    required = space.get(mode, b"RGB ")
+    if icc is None or icc[16:20] == required:
         return icc
-    # Grey pixels may carry a profile for RGB, as scanners write it.
-    return icc if wanted == b"GRAY" and icc[16:20] == b"RGB " else None
+    # Scanners write RGB profiles for grey pixels.
+    return icc if required == b"GRAY" and icc[16:20] == b"RGB " else None
 
 
 def _options(
     photo: Photo, kind: str, mode: str, quality: int | None, notices: list[str]
 ) -> dict[str, Any]:
-    """The options of Pillow's writer: metadata and compression."""
+    """Returns the options of Pillow's writer: metadata and compression."""
     kept = photo.metadata
     options: dict[str, Any] = {"exif": kept.exif, "xmp": kept.xmp, "dpi": kept.dpi,
                                "icc_profile": _profile(photo, mode)}  # fmt: skip
@@ -242,7 +245,7 @@ def _options(
 
 
 def _photoshop_segment(metadata: Metadata) -> bytes | None:
-    """The segment APP13 of a JPEG with the resources of Photoshop."""
+    """Returns a JPEG's APP13 segment with the Photoshop resources."""
     if metadata.photoshop is None:
         return None
     content = b"Photoshop 3.0\0" + metadata.photoshop
@@ -265,7 +268,10 @@ def _png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
 
 
 def _with_palette(photo: Photo, notices: list[str]) -> Image.Image:
-    """At most 256 colours; those of a GIF's known pixels stay, the hole shares the rest."""
+    """Reduces the photo to a palette of 256 colours.
+
+    The colours outside the hole are kept; the hole shares the entries that are left.
+    """
     clear = None
     if photo.alpha is not None:
         clear = photo.alpha / photo.white < 0.5
@@ -299,23 +305,23 @@ def _with_palette(photo: Photo, notices: list[str]) -> Image.Image:
 
 
 def _nearest(rgb: RgbImage, colors: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
-    """The index of the nearest of the colours for each pixel."""
+    """Returns the index of the nearest of `colors` for each pixel."""
     packed = rgb.astype(np.int32) @ np.array([65536, 256, 1])
-    distinct, where = np.unique(packed, return_inverse=True)
+    distinct, inverse = np.unique(packed, return_inverse=True)
     each = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=1)
     nearest = np.concatenate([
         np.square(part[:, None] - colors.astype(np.int64)).sum(axis=2).argmin(axis=1)
         for part in np.array_split(each, len(each) // 4096 + 1)
     ])  # fmt: skip
-    return nearest[where].reshape(rgb.shape[:2])
+    return nearest[inverse].reshape(rgb.shape[:2])
 
 
 _PHOTOMETRIC = {"CMYK": 5, "YCbCr": 6, "LAB": 8}
-"""How a TIFF calls samples that are neither grey nor RGB."""
+"""TIFF's code of samples that are neither grey nor RGB."""
 
 
 def _samples(photo: Photo) -> np.ndarray:
-    """[h, w, channels] as they are stored: grey or RGB or inks, and alpha."""
+    """Returns the samples to store, [h, w, channels]: grey, RGB or inks, and alpha."""
     if photo.inks is not None and photo.inks.mode in _PHOTOMETRIC:
         return np.asarray(photo.inks)
     parts = [photo.pixels[..., :1] if photo.mode in GREY else photo.pixels]
@@ -325,7 +331,7 @@ def _samples(photo: Photo) -> np.ndarray:
 
 
 def _deep_png(photo: Photo, notices: list[str]) -> bytes:
-    """More than 8 bits a channel as 16 bits."""
+    """Encodes more than 8 bits a channel as a 16-bit PNG."""
     samples = _samples(photo)
     if samples.dtype != np.uint16:
         if samples.dtype.kind == "f" or photo.white != 65535:
@@ -337,10 +343,10 @@ def _deep_png(photo: Photo, notices: list[str]) -> bytes:
 
 
 def _png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
-    """A 16-bit PNG with the metadata that Pillow writes for these options."""
+    """Encodes a 16-bit PNG with the metadata that Pillow writes for these options."""
     height, width, channels = samples.shape
     rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
-    # Each row as its difference to the one above, which compresses well.
+    # PNG's filter 2 stores each row's difference to the one above: smaller files.
     differences = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
     filtered = np.insert(differences, 0, 2, axis=1)
     color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -363,13 +369,13 @@ def _png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
 
 
 def _tiff(photo: Photo, notices: list[str]) -> bytes:
-    """A TIFF of one strip, its tags in the directory of the EXIF tags.
+    """Encodes a TIFF of one strip, with its tags beside the EXIF tags.
 
-    Pillow's own writer knows no deep colour, and with compression no EXIF.
+    Pillow's writer has no 16-bit colour, and no EXIF in compressed files.
     """
     samples = _samples(photo)
     if samples.shape[2] == 2 and photo.deep:
-        # Hardly anything reads deep grey with alpha.
+        # Few programs read 16-bit grey with alpha.
         samples = samples[..., [0, 0, 0, 1]]
     height, width, channels = samples.shape
     mode = "L" if channels < 3 else "RGB"
@@ -401,5 +407,5 @@ def _tiff(photo: Photo, notices: list[str]) -> bytes:
     for tag, value in tags.items():
         if value is not None:
             exif[tag] = value
-    # The directory adds its own end to the offset of the strip, which is given as 0.
+    # Pillow adds the directory's end to the strip's offset, which is therefore 0.
     return exif.tobytes()[6:] + stored

@@ -1,1 +1,1 @@
-"""From a photograph and a mask to a completed photograph."""
+"""Completes photographs: masks, windows of the network, blending, batches of files."""

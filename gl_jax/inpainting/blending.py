@@ -1,14 +1,15 @@
 """The paper's post-processing: fast marching at the rim of the hole, then Poisson.
 
-The network's colours rarely meet the photograph's exactly. Fast marching (Telea 2004)
-continues the photograph one pixel into the hole, and Poisson blending (Perez et al.
-2003) gives the rest the network's gradients with that rim as its border, which is how
-the authors combine the two. What they call for it, OpenCV's `inpaint` and
-`seamlessClone`, is not used: OpenCV 5.0's Telea is up to 7 levels of 255 off in one
-flat colour, and worse in floating point; its clone leaves the outermost pixels of the
-image out and treats many holes as one.
+The network's colours rarely match the photograph's exactly. As the authors do, fast
+marching (Telea 2004) continues the photograph one pixel into the hole, and Poisson
+blending (Perez et al. 2003) gives the rest the network's gradients with that rim as
+border. The authors use OpenCV's `inpaint` and `seamlessClone`; these are not used here,
+because OpenCV 5.0's Telea has errors of up to 7 levels of 255 in a flat colour, and worse
+in floating point, and its clone omits the image's outermost pixels and treats several
+holes as one.
 
-Colours are float32 [h, w, 3]; a hole is bool [h, w]. Nothing outside the hole changes.
+Colours are float32 [h, w, 3]; a hole is bool [h, w]. Pixels outside the hole stay
+unchanged.
 """
 
 from collections.abc import Iterator
@@ -22,13 +23,13 @@ Colors = Float[np.ndarray, "h w 3"]
 Hole = Bool[np.ndarray, "h w"]
 
 RADIUS = 2
-"""How far fast marching looks, in pixels. The authors look 1 pixel far in OpenCV's
-counting, which takes one more for its gradients."""
+"""Radius of fast marching in pixels. The authors use 1 in OpenCV, whose gradients read
+one pixel more."""
 DIRECT_LIMIT = 50_000
-"""Pixels of a hole up to which it is solved directly, above that by multigrid.
-Measured, one core: 40,000 pixels take 0.09 s either way, 490,000 take 2.5 and 1.1 s."""
+"""Largest hole in pixels for the direct solver; larger ones use multigrid. On one core
+40,000 pixels take 0.09 s by either, 490,000 take 2.5 and 1.1 s."""
 MULTIGRID_LIMIT = 500_000
-"""Pixels up to which multigrid solves for all of them: it needs about 1.2 kB for each."""
+"""Largest hole in pixels solved at full size; multigrid needs about 1.2 kB per pixel."""
 _BAND = 32
 _TOLERANCE = 1e-5
 _EVERYWHERE = np.ones((3, 3), bool)
@@ -37,15 +38,15 @@ _EVERYWHERE = np.ones((3, 3), bool)
 def blend(
     completed: Colors, photo: Colors, hole: Hole, void: Hole | None = None
 ) -> Colors:
-    """The photo with its hole completed and no seam; for each hole on its own.
+    """Blends the completion into the photo without a seam, each hole separately.
 
-    Where a hole is so thin that all of it lies at the rim, fast marching fills it. In
-    `void`, beside the hole, the photo has no colours: it is like what lies beyond the
-    edge of the image. Something must be left of the photo.
+    A hole so thin that it is all rim is filled by fast marching. In `void`, outside the
+    hole, the photo has no colours; it is treated like the area beyond the image's edge.
+    Some pixels must be in neither.
     """
     void = np.zeros_like(hole) if void is None else void & ~hole
     blended = photo.copy()
-    # A margin as wide as fast marching and its gradients look.
+    # The margin contains all pixels that fast marching and its gradients read.
     for box, part in _components(hole, margin=RADIUS + 2):
         inside = part & _shrunk(hole[box] | void[box])
         rim = part & ~inside
@@ -57,17 +58,17 @@ def blend(
 
 
 def fast_march(photo: Colors, hole: Hole, rim: Hole) -> Colors:
-    """The photo with the pixels in `rim` continued from the known ones around them.
+    """Fills the pixels p in `rim` from the known pixels around them.
 
-    Equations 2 and 3 of Telea's paper, for the outermost pixels of the hole: the mean,
-    over the known pixels q within RADIUS, of I(q) + grad I(q) (p - q), with more weight
-    for near ones and for those along the normal of the hole's border.
+    Equations 2 and 3 of Telea's paper, for the outermost pixels of the hole: the weighted
+    mean of I(q) + grad I(q) (p - q) over the known pixels q within RADIUS. The weight is
+    larger for close pixels and along the normal of the hole's border.
 
     Every pixel in `rim` must have a known pixel among its eight neighbours.
     """
     known = ~hole
     down, across = (_gradient(photo, known, axis) for axis in (0, 1))
-    # Telea's T, the distance from the border, has this gradient across it.
+    # The normal is the gradient of Telea's T, the distance from the border.
     distance = ndimage.distance_transform_edt(np.pad(hole, 1, mode="edge"))[1:-1, 1:-1]
     normal = [_slope(distance, axis)[rim] for axis in (0, 1)]
     rows, columns = np.nonzero(rim)
@@ -92,13 +93,12 @@ def fast_march(photo: Colors, hole: Hole, rim: Hole) -> Colors:
 def poisson(
     source: Colors, target: Colors, region: Hole, void: Hole | None = None
 ) -> Colors:
-    """The target, with the source's gradients inside the region and no step at its border.
+    """Returns the target with the source's gradients inside the region, without a seam.
 
-    What is added to the source there is the harmonic function that equals target less
-    source on the pixels around the region. Past the edge of the image nothing is known,
-    and no slope is assumed there (Neumann), nor towards `void`, where there is no target.
-    A part of the region without a border becomes the source itself. Results are cut to
-    [0, 1].
+    There the result is the source plus the harmonic function that equals target - source
+    on the pixels around the region. Its slope is 0 (Neumann) at the image's edge and
+    towards `void`, where there is no target. A part of the region without a border
+    becomes the source itself. Results are clipped to [0, 1].
     """
     void = np.zeros_like(region) if void is None else void
     result = target.copy()
@@ -111,20 +111,20 @@ def poisson(
 def _membrane(
     difference: Float[np.ndarray, "h w 3"], part: Hole, void: Hole
 ) -> Float[np.ndarray, "n 3"]:
-    """The harmonic function inside `part` that continues the differences around it.
+    """Returns the harmonic function inside `part` that continues the differences around it.
 
-    In a large part only the outer `_BAND` pixels are solved for exactly. Further inside
-    the function is so smooth that it is solved at half the size and interpolated: off by
-    less than a level of 255 even between two photographs of different scenes.
+    In a large part only the outer `_BAND` pixels are exact. Further inside the function
+    is so smooth that it is solved at half the size and interpolated: the error is below
+    one level of 255 even between photographs of different scenes.
     """
     if part.sum() <= MULTIGRID_LIMIT:
         return _harmonic(difference, part, void)
     coarse, inside, empty = _halved(difference, part, void)
     coarse[inside] = _membrane(coarse, inside, empty)
     values = difference.copy()
-    # Beyond the edge of the image there is no border, and no depth is counted from it.
+    # The image's edge is not a border of the hole, so the depth does not count from it.
     deep = ndimage.distance_transform_cdt(part, "taxicab") > _BAND
-    # Pixel y lies at y / 2 - 1 / 4 among those of the half size.
+    # Pixel y is at y / 2 - 1 / 4 in the image of half the size.
     places = [coordinate / 2 - 0.25 for coordinate in np.nonzero(deep)]
     for channel in range(3):
         values[deep, channel] = ndimage.map_coordinates(
@@ -140,29 +140,28 @@ def _halved(
 ) -> tuple[
     Float[np.ndarray, "y x 3"], Bool[np.ndarray, "y x"], Bool[np.ndarray, "y x"]
 ]:
-    """All at half the size; what is known in a cell of 2x2 pixels is its mean."""
+    """Halves the size: each cell of 2x2 pixels becomes the mean of its known pixels."""
     height, width = part.shape
     even = ((0, height % 2), (0, width % 2))
-    # A last row or column that is single stands for two.
-    unknown, empty = (np.pad(flags, even, mode="edge") for flags in (part, void))
+    # An odd last row or column is doubled.
+    unknown, outside = (np.pad(flags, even, mode="edge") for flags in (part, void))
     values = np.pad(difference, (*even, (0, 0)), mode="edge")
     cells = (unknown.shape[0] // 2, 2, unknown.shape[1] // 2, 2)
-    known = (~unknown & ~empty).reshape(cells)
+    known = (~unknown & ~outside).reshape(cells)
     missing = unknown.reshape(cells).any(axis=(1, 3))
     total = (values.reshape(*cells, 3) * known[..., None]).sum(axis=(1, 3))
     count = known.sum(axis=(1, 3))
     means = total / np.maximum(count, 1)[..., None]
-    nothing = count == 0
-    return means.astype(difference.dtype), nothing & missing, nothing & ~missing
+    empty = count == 0
+    return means.astype(difference.dtype), empty & missing, empty & ~missing
 
 
 def _harmonic(
     difference: Float[np.ndarray, "h w 3"], part: Hole, void: Hole
 ) -> Float[np.ndarray, "n 3"]:
-    """`_membrane` without a shortcut, from one sparse system.
+    """Computes `_membrane` exactly, from one sparse system.
 
-    Each unknown is the mean of those of its four neighbours that the image has, and that
-    are not void.
+    Each unknown is the mean of its up to four neighbours inside the image and not void.
     """
     count = int(part.sum())
     index = np.full(part.shape, -1)
@@ -195,7 +194,7 @@ def _solve(
         return np.asarray(factors.solve(border))
     from pyamg import ruge_stuben_solver
 
-    # Classical coarsening draws no random numbers: the same hole, the same result.
+    # Classical coarsening uses no random numbers, so the result is deterministic.
     solver = ruge_stuben_solver(matrix, max_coarse=500)
     columns = [
         solver.solve(border[:, channel], tol=_TOLERANCE, accel="cg")
@@ -205,7 +204,7 @@ def _solve(
 
 
 def _components(hole: Hole, margin: int) -> Iterator[tuple[tuple[slice, slice], Hole]]:
-    """Each hole's box in the image, `margin` wider, and the hole within that box."""
+    """Yields each hole's box in the image, `margin` wider, and the hole in that box."""
     labels, _ = ndimage.label(hole)
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         box = (
@@ -218,7 +217,7 @@ def _components(hole: Hole, margin: int) -> Iterator[tuple[tuple[slice, slice], 
 def _neighbours(
     shape: tuple[int, ...],
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Pairs of views: each pixel, and its neighbour above, below, left or right."""
+    """Yields pairs of slices: pixels, and their neighbours above, below, left or right."""
     first, last, every = slice(None, -1), slice(1, None), slice(None)
     for here, there in ((last, first), (first, last)):
         yield (here, every), (there, every)
@@ -226,9 +225,9 @@ def _neighbours(
 
 
 def _shrunk(hole: Hole) -> Hole:
-    """The hole without the pixels that have a known one among their eight neighbours.
+    """Returns the hole without the pixels that have a known neighbour among the eight.
 
-    Beyond the edge of the image nothing is known.
+    Pixels beyond the image's edge are unknown.
     """
     return np.asarray(ndimage.binary_erosion(hole, _EVERYWHERE, border_value=1))
 
@@ -236,7 +235,7 @@ def _shrunk(hole: Hole) -> Hole:
 def _gradient(
     photo: Colors, known: Bool[np.ndarray, "h w"], axis: int
 ) -> Float[np.ndarray, "h w 3"]:
-    """The slope at each known pixel, from those of its two neighbours that are known."""
+    """Returns the slope at each known pixel, from its known neighbours on this axis."""
     first, last = [slice(None)] * 2, [slice(None)] * 2
     first[axis], last[axis] = slice(None, -1), slice(1, None)
     before, after = tuple(first), tuple(last)

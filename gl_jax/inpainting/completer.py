@@ -3,9 +3,9 @@
     completer = gl_jax.load("runs/quickstart")
     completed = completer("photo.jpg", "mask.png")
 
-Only windows around the holes go through the network, and the result is that of the
-whole image (`regions`). Sizes of windows are multiples of 64 pixels, so photos of many
-sizes share few compiled programs. JAX is loaded with the model, not with this package.
+The network computes only windows around the holes, with the same result as for the whole
+image (`regions`). Windows' sides are multiples of 64 pixels, so photos of many sizes
+share few compiled programs.
 """
 
 import functools
@@ -40,12 +40,12 @@ Mask = Bool[np.ndarray, "h w"]
 DEFAULT_MODEL = "demo"
 HOW_TO_GET = (
     "Train one with `gl-jax train experiments/quickstart.py --workdir runs/first` and "
-    "give it as --model runs/first (in Python gl_jax.load('runs/first')), or make one of "
-    "other people's weights with `gl-jax convert`."
+    "use it as --model runs/first (in Python gl_jax.load('runs/first')), or make one "
+    "from other people's weights with `gl-jax convert`."
 )
 _started = _forked = False
-"""Whether JAX runs for a Completer, and whether this process is a fork of one where it
-did. Its threads are not forked, so there its first program would wait for ever."""
+"""True once a Completer uses JAX, and in forks of such a process. JAX's threads are not
+forked, so a program in the fork would never end."""
 
 
 def _remember_fork() -> None:
@@ -67,11 +67,11 @@ def _require_no_fork() -> None:
 
 
 FAR_LARGER = 2
-"""Times the largest trained hole from which on a hole is completed coarsely first."""
+"""Multiple of the largest trained hole above which a hole is completed in a small copy."""
 
 
 class Sizes(NamedTuple):
-    """What a model was trained on, in pixels; the paper's where it does not say."""
+    """Image and hole sizes of a model's training, in pixels; by default the paper's."""
 
     image: int = 256
     hole: int = 128
@@ -80,15 +80,14 @@ class Sizes(NamedTuple):
 def load(
     source: str | Path | None = None, *, experiment: str | Path | None = None
 ) -> "Completer":
-    """A Completer with the model in a file, in a training run's folder, or of a name.
+    """Loads a model from a file, a training run, or by name, and returns a Completer.
 
-    `source` is a weights file of ours (.safetensors) or of another project as `gl-jax
-    convert` reads them, the folder of a training run or the bucket of its checkpoints
-    (the newest one, the moving average if there is one), or the name of a shipped model;
-    by default that is `demo`. A network that is none of gl_jax's own is built by the
-    `experiment` file that it was trained with.
+    `source` is a weights file of gl_jax (.safetensors) or of another project (as for
+    `gl-jax convert`), the folder of a training run or the bucket of its checkpoints (the
+    newest one, the moving average if there is one), or the name of a shipped model, by
+    default `demo`. The `experiment` file builds a network that is not gl_jax's own.
 
-    Raises UsageError with the way to a model where there is none.
+    Raises UsageError, with advice, if there is no such model.
     """
     return Completer(load_model(source, experiment))
 
@@ -96,7 +95,7 @@ def load(
 def load_model(
     source: str | Path | None = None, experiment: str | Path | None = None
 ) -> Model:
-    """The model that `load` makes a Completer of."""
+    """Loads the model of a Completer; the arguments are those of `load`."""
     _require_no_fork()
     own = load_experiment(str(experiment)) if experiment is not None else None
     return _load_model(source, own)
@@ -126,13 +125,13 @@ def _load_model(source: str | Path | None, own: Experiment | None) -> Model:
     near = did_you_mean(name, shipped)
     known = f" Shipped: {', '.join(shipped)}." if shipped else ""
     raise UsageError(
-        f"model {name!r} is no file, no folder of a training run and no shipped model."
+        f"model {name!r} is not a file, the folder of a training run or a shipped model."
         f"{near}{known}"
     )
 
 
 def describe_available() -> str:
-    """The shipped models and what is known of them, as text."""
+    """Describes the shipped models, and how to get others, as text."""
     shipped = native.shipped()
     if not shipped:
         return f"This version ships no model. {HOW_TO_GET}"
@@ -145,7 +144,7 @@ def describe_available() -> str:
 
 
 def complete(image: ImageLike, mask: ImageLike, **options: Any) -> Any:
-    """The completed image, by the shipped model; see `Completer.__call__`."""
+    """Completes an image by the shipped model; see `Completer.__call__`."""
     return _default()(image, mask, **options)
 
 
@@ -155,12 +154,12 @@ def _default() -> "Completer":
 
 
 class Completer:
-    """A model, ready: `completer(image, mask)` is the completed image."""
+    """A loaded model: `completer(image, mask)` returns the completed image."""
 
     default_blend: Blend = "poisson"
 
     def __init__(self, model: Model) -> None:
-        """Puts the model onto the device; programs are compiled when first needed."""
+        """Copies the model to the device; programs are compiled at their first use."""
         global _started
         _require_no_fork()
         method = architectures.METHODS.get(type(model.architecture))
@@ -186,17 +185,16 @@ class Completer:
         resize_to: int | None = None,
         strict_size: bool = False,
     ) -> Any:
-        """The completed image: an array for an array, else a Pillow image.
+        """Completes an image; returns an array for an array, else a Pillow image.
 
         `image` and `mask` are paths, Pillow images or arrays: [h, w, 3] in RGB order, also
-        with alpha or grey, uint8 or floats in [0, 1] (the result is float32 then). White
-        in the mask is missing; an array may also be of bool or of 0 and 1. Outside the
-        hole not a bit changes. A mask of another size is resized with a warning, or
-        refused if `strict_size` or if it lies on its side; one that is likely to mean
-        something else is warned of, or refused. The other options are those of
-        `complete_photo`.
+        with alpha or grey, uint8 or floats in [0, 1] (the result is then float32). White
+        in the mask is missing; an array may also be bool or 0 and 1. Pixels outside the
+        hole stay bit for bit. A mask of another size is resized with a warning, or
+        refused with `strict_size` or if it is rotated. A mask that is likely a mistake
+        causes a warning or is refused. The other options are those of `complete_photo`.
 
-        Raises UsageError, one line, for whatever the caller can mend.
+        Raises UsageError for a mistake of the caller's.
         """
         photo = inputs.photo_of(image)
         for notice in photo.notices:
@@ -219,7 +217,7 @@ class Completer:
         masks: ImageLike | Iterable[ImageLike],
         **options: Any,
     ) -> list[Any]:
-        """The completed images in order, with one mask for all or a list of one for each.
+        """Completes images in order; `masks` is one mask for all, or one for each.
 
         Options and results are those of a single call.
         """
@@ -231,8 +229,8 @@ class Completer:
             each = list(cast(Iterable[ImageLike], masks))
         if len(each) != len(listed):
             raise UsageError(
-                f"there are {len(listed)} images and {len(each)} masks; give as many "
-                "masks as images, or one for all."
+                f"there are {len(listed)} images and {len(each)} masks; give one mask "
+                "for each image, or one for all."
             )
         return [
             self(image, mask, **options)
@@ -242,10 +240,9 @@ class Completer:
     def raw(
         self, image: ImageLike, mask: ImageLike, *, strict_size: bool = False
     ) -> Float[np.ndarray, "h w 3"]:
-        """Returns the network's own output over the whole image: float32 RGB in [0, 1].
+        """Returns the network's output for the whole image, float32 RGB in [0, 1].
 
-        It is neither composited nor blended, and RGB in [0, 1] for every model. Images
-        and masks are those of a call.
+        It is neither composited nor blended. Images and masks are those of a call.
         """
         photo = inputs.photo_of(image)
         hole = inputs.hole_of(mask, photo, strict=strict_size)
@@ -265,19 +262,18 @@ class Completer:
         notify: Notify | None = None,
         progress: Progress | None = None,
     ) -> Photo:
-        """The photo with its hole, bool [h, w], completed.
+        """Completes the hole, bool [h, w], of a photo.
 
-        `blend` is the paper's post-processing (poisson), or none. `feather` pixels
-        around the hole the completion fades into the photo. A hole far larger than
-        those of the training is completed in a copy whose longer side is `resize_to`
-        pixels (by default the size of the training's images) and enlarged; 0 completes
-        it at its own size. Where the photo is wholly transparent it has no colours to go
-        on from, and outside the hole it stays so. With `opaque`, what is completed is no
-        longer transparent.
-        `notify` gets a line for what a user should know, by default a Python warning;
-        `progress` the numbers of windows that are done and of all, after each.
+        `blend` is "poisson", the paper's post-processing, or "none". Within `feather`
+        pixels around the hole the completion fades into the photo. A hole far larger than
+        the trained ones is completed in a copy whose longer side is `resize_to` pixels
+        (by default the trained image size) and enlarged; 0 completes it at full size.
+        Fully transparent pixels are not used as context, and stay transparent outside the
+        hole. With `opaque`, completed pixels become opaque.
+        `notify` gets messages to the user, by default as Python warnings; `progress`
+        gets the numbers of finished and of all windows after each window.
 
-        An empty hole is the photo unchanged. Raises UsageError where nothing but hole is
+        Returns the photo unchanged for an empty hole. Raises UsageError if no context is
         left, and MemoryError if the device has too little memory.
         """
         notify = inputs.warn if notify is None else notify
@@ -301,9 +297,9 @@ class Completer:
         notify: Notify,
         progress: Progress | None,
     ) -> Float[np.ndarray, "h w 3"]:
-        """The network's colours where `region` is true; elsewhere anything.
+        """Returns the network's colours inside `region`; other pixels are undefined.
 
-        `hole` is all that is not known.
+        `hole` marks all unknown pixels.
         """
         coarse, plain = [], region
         if resize_to != 0:
@@ -321,18 +317,18 @@ class Completer:
             notify(
                 f"{photo.name}: a hole of {large.hole} pixels, far larger than the "
                 f"trained ones (up to {self.trained.hole}): completed in a copy of "
-                f"{large.width}x{large.height} and enlarged; --resize-to 0 does not."
+                f"{large.width}x{large.height} and enlarged; --resize-to 0 prevents that."
             )
         return completed
 
     def _coarse(
         self, photo: Photo, hole: Mask, large: "_Large"
     ) -> Float[np.ndarray, "y x 3"]:
-        """The surroundings of a large hole, completed at a smaller size and enlarged."""
+        """Completes the surroundings of a large hole at a smaller size and enlarges them."""
         colors, known = photo.unit(large.box), ~hole[large.box]
         share = np.repeat(known[..., None].astype(np.float32), 3, axis=2)
         shares = images.resized(share, large.height, large.width)
-        # The mean of the known pixels alone: what was in the hole must not shine through.
+        # The mean of the known pixels only: colours in the hole must have no influence.
         means = images.resized(colors * share, large.height, large.width)
         small = means / np.maximum(shares, 1e-6)
         missing = shares[..., 0] < 0.5
@@ -349,7 +345,7 @@ class Completer:
         windows: list[regions.Window],
         progress: Progress | None = None,
     ) -> Float[np.ndarray, "h w 3"]:
-        """The network's output inside the windows; elsewhere 0."""
+        """Returns the network's output inside the windows, 0 elsewhere."""
         _require_no_fork()
         height, width = hole.shape
         in_part = inference.takes_size(self._network)
@@ -393,7 +389,7 @@ class Completer:
         mask: Bool[np.ndarray, "y x"],
         size: list[int],
     ) -> Float[np.ndarray, "y x 3"]:
-        """The network's output for one window; MemoryError if it is too large."""
+        """Returns the network's output for a window; raises MemoryError if too large."""
         try:
             result = _program()(
                 self._network,
@@ -415,7 +411,7 @@ class Completer:
 
 @functools.cache
 def _program() -> Any:
-    """`_run`, compiled for where it runs; that is asked when there is a photograph."""
+    """Compiles `_run`; only at the first photo, because that starts JAX's platform."""
     return compilation.jit(_run, static=(0, 1))
 
 
@@ -433,31 +429,33 @@ def _run(
 
 
 class _Large(NamedTuple):
-    """A hole to complete coarsely, with as much of the photo around it."""
+    """A hole to complete in a small copy of its surroundings."""
 
     box: images.Box
+    """The hole and its surroundings in the image."""
     part: Mask
-    """Of the box: the hole."""
+    """The hole inside the box."""
     height: int
-    """Of the smaller copy."""
+    """Height of the small copy, in pixels."""
     width: int
     hole: str
+    """Width x height of the hole, for the notice."""
 
 
 def _far_larger(region: Mask, limit: int, resize_to: int) -> list[_Large]:
-    """The holes in which a square of more than `limit` pixels has room."""
-    found = []
+    """Returns the holes that contain a square of more than `limit` pixels a side."""
+    large = []
     labels, _ = ndimage.label(region)
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         tall, wide = rows.stop - rows.start, columns.stop - columns.start
         if min(tall, wide) <= limit:
             continue
-        # Past the edge of the image nothing is known, so it is no border of the hole.
+        # The image's edge is not a border of the hole, so the depth does not count from it.
         around = (_wider(rows, 1), _wider(columns, 1))
         depth = ndimage.distance_transform_cdt(labels[around] == number)
         if 2 * int(depth.max()) <= limit:
             continue
-        # Half a hole's side on each side, so that it fills a quarter, as in training.
+        # A margin of half the hole's side, so that the hole fills 1/4, as in training.
         margin = max(tall, wide) // 2
         height, width = region.shape
         box = (_wider(rows, margin, height), _wider(columns, margin, width))
@@ -466,8 +464,8 @@ def _far_larger(region: Mask, limit: int, resize_to: int) -> list[_Large]:
         if scale < 1:
             height, width = (max(1, round(side * scale)) for side in sides)
             inside = labels[box] == number
-            found.append(_Large(box, inside, height, width, f"{wide}x{tall}"))
-    return found
+            large.append(_Large(box, inside, height, width, f"{wide}x{tall}"))
+    return large
 
 
 def _wider(span: slice, margin: int, limit: int | None = None) -> slice:
@@ -478,9 +476,9 @@ def _wider(span: slice, margin: int, limit: int | None = None) -> slice:
 
 
 def trained_sizes(model: Model) -> Sizes:
-    """The sizes that the model was trained on, as far as its file says."""
-    default, told = Sizes(), model.training
-    image = told.get("image size", default.image)
-    *_, hole = str(told.get("holes", default.hole)).split()
+    """Returns the sizes that the model was trained on, by default the paper's."""
+    default, summary = Sizes(), model.training
+    image = summary.get("image size", default.image)
+    *_, hole = str(summary.get("holes", default.hole)).split()
     usable = isinstance(image, int) and image >= 16 and hole.isdigit() and int(hole) > 0
     return Sizes(image, int(hole)) if usable else default

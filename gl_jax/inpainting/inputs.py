@@ -1,4 +1,4 @@
-"""Makes a photo and a hole of what a caller gives: paths, Pillow images, arrays."""
+"""Converts a caller's paths, Pillow images and arrays to photos and holes."""
 
 import warnings
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from gl_jax.images import Photo, PillowImage
 from gl_jax.inpainting import masks
 
 ImageLike = str | Path | PillowImage | np.ndarray
-"""Whatever NumPy takes for an array counts as one, JAX's arrays too."""
+"""A path, a Pillow image, or an array (anything with `__array__`, such as JAX's)."""
 Notify = Callable[[str], None]
 Mask = Bool[np.ndarray, "h w"]
 
 
 def is_one(value: object) -> bool:
-    """Whether it is one image rather than several."""
+    """Returns whether a value is one image rather than several."""
     return isinstance(value, str | Path) or images.is_pillow(value) or _is_array(value)
 
 
@@ -29,7 +29,7 @@ def _is_array(value: object) -> bool:
 
 
 def photo_of(image: ImageLike, name: str = "the image") -> Photo:
-    """The photo; UsageError, one line, for what is none."""
+    """Returns the photo; raises UsageError if `image` is of another type."""
     if isinstance(image, str | Path):
         return images.read(Path(image))
     if isinstance(image, PillowImage):
@@ -43,7 +43,7 @@ def photo_of(image: ImageLike, name: str = "the image") -> Photo:
 
 
 def hole_of(mask: ImageLike, photo: Photo, *, strict: bool) -> Mask:
-    """The hole that a mask marks, at the photo's size; warns of what may be mistaken."""
+    """Returns the hole of a mask at the photo's size; warns of likely mistakes."""
     name = "the mask"
     if _is_array(mask):
         hole = masks.from_array(_array(mask, name))
@@ -59,14 +59,14 @@ def hole_of(mask: ImageLike, photo: Photo, *, strict: bool) -> Mask:
 def _array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise UsageError(
-            f"{name} is a masked array, of which some values do not count; say what is "
-            "there instead: array.filled(0)."
+            f"{name} is a masked array, whose masked values are undefined; fill them, "
+            "for example array.filled(0)."
         )
     return np.asarray(value)
 
 
 def like(image: ImageLike, done: Photo) -> Any:
-    """The completed photo as the kind of thing that was given."""
+    """Converts the completed photo to an array for an array, else to a Pillow image."""
     if not _is_array(image):
         return images.to_pillow(done)
     shape = np.asarray(image).shape
@@ -80,9 +80,9 @@ def like(image: ImageLike, done: Photo) -> Any:
 def fitted(
     mask: Mask, photo: Photo, name: str, *, strict: bool, notify: Notify
 ) -> Mask:
-    """The mask at the photo's size, with a notice.
+    """Returns the mask at the photo's size, with a notice if it was resized.
 
-    Raises UsageError if the sizes differ and `strict`, and if the mask lies on its side.
+    Raises UsageError if the sizes differ and `strict`, or if the mask is rotated.
     """
     if mask.shape == photo.size:
         return mask
@@ -106,35 +106,35 @@ def fitted(
 
 
 def _close(one: int, other: int) -> bool:
-    """Whether two lengths or areas are the same but for rounding to pixels."""
+    """Returns whether two lengths or areas are equal up to rounding to pixels."""
     return abs(one - other) <= 0.03 * max(one, other)
 
 
 def require_hole(photo: Photo, hole: Mask, notify: Notify) -> None:
-    """UsageError where the hole is all of the photo; a notice where it is nothing."""
+    """Raises UsageError if the hole leaves no colours; gives a notice if it is empty."""
     if hole.shape != photo.size:
         raise ValueError(f"the mask is {hole.shape}, {photo.name} is {photo.size}.")
     if hole.all():
         raise UsageError(
             f"{photo.name}: the mask covers the whole photo, so there is nothing to "
-            "continue from; leave unmarked what is to stay."
+            "continue from; leave the part to keep unmarked."
         )
     if (hole | transparent(photo)).all() and hole.any():
         raise UsageError(
-            f"{photo.name}: all that the mask leaves is transparent, so there is nothing "
-            "to continue from."
+            f"{photo.name}: everything outside the mask is transparent, so there is "
+            "nothing to continue from."
         )
     if not hole.any():
         notify(f"{photo.name}: nothing is marked as missing, so it stays unchanged.")
 
 
 def transparent(photo: Photo) -> Mask:
-    """The pixels without a colour of their own: those whose alpha is 0."""
+    """Returns the mask of the pixels without a colour: their alpha is 0."""
     if photo.alpha is None:
         return np.zeros(photo.size, bool)
     return np.asarray(photo.alpha == 0)
 
 
 def warn(text: str) -> None:
-    """Gives a line as a Python warning."""
+    """Issues a Python warning."""
     warnings.warn(text, stacklevel=2)

@@ -1,7 +1,7 @@
-"""What is missing: boolean masks from pictures, transparency, colours and rectangles.
+"""Masks from pictures, transparency, colours, rectangles and seeds.
 
-A mask is bool [h, w], true where the photograph is to be completed. White marks what is
-missing, as everywhere in this field: more than 127 of 255.
+A mask is bool [h, w], true in the hole. White (above 127 of 255) marks the hole, which
+is the field's convention.
 """
 
 import re
@@ -20,20 +20,20 @@ Pixels = Shaped[np.ndarray, "h w 3"]
 Alpha = Shaped[np.ndarray, "h w"]
 
 THRESHOLD = 127 / 255
+"""Brightness, of [0, 1], above which a pixel is white."""
 _DARK, _LIGHT = 16, 239
 """Levels of 255 between which a pixel is neither black nor white."""
 _PHOTOGRAPH = 64
-"""Levels between black and white from which on a picture is no mask."""
+"""Number of different grey levels that make a mostly grey picture a photograph."""
 
 
 def from_white(
     pixels: Pixels, white: float, alpha: Alpha | None = None, *, exact: bool = True
 ) -> Mask:
-    """Missing where the picture is white: brighter than 127 of 255, and not transparent.
+    """Returns the mask of the white pixels: brighter than 127 of 255 and not transparent.
 
-    `white` is the value of a full channel. A picture of whole numbers that has nothing
-    above 1 is taken as one of 0 and 1, unless it is not `exact`, as a JPEG's black is
-    not.
+    `white` is the value of a full channel. An integer picture with no value above 1 is
+    taken as 0 and 1, unless it is not `exact`, like a noisy black JPEG.
     """
     mask = _brightness(pixels) > THRESHOLD * _full(pixels, white, exact)
     if alpha is not None:
@@ -42,29 +42,29 @@ def from_white(
 
 
 def _full(pixels: Pixels, white: float, exact: bool) -> float:
-    whole = pixels.dtype.kind in "iu"
-    return 1.0 if exact and whole and pixels.max(initial=0) <= 1 else white
+    integers = pixels.dtype.kind in "iu"
+    return 1.0 if exact and integers and pixels.max(initial=0) <= 1 else white
 
 
 def from_picture(picture: Photo, name: str) -> tuple[Mask, list[str]]:
-    """Missing where the picture is white, and lines on what may be mistaken in it.
+    """Returns the mask of the white pixels, and notices of likely mistakes.
 
-    Raises UsageError for a picture that cannot be meant so: a photograph, and one that
-    shows something, but nothing in white.
+    Raises UsageError if the picture cannot be such a mask: a photograph, or a picture
+    without white that is not black either.
     """
     pixels, white, alpha = picture.pixels, picture.white, picture.alpha
     mask = from_white(pixels, white, alpha, exact=picture.lossless)
     if not mask.any():
         if reason := why_empty(pixels, white, alpha, exact=picture.lossless):
             raise UsageError(f"{name} has no white. {reason}")
-        return mask, [f"{name} is black throughout; white marks what is missing."]
+        return mask, [f"{name} is entirely black; white marks the missing pixels."]
     levels = _brightness(pixels) * (255 / _full(pixels, white, picture.lossless))
     between = levels[(levels > _DARK) & (levels < _LIGHT)]
     share, shades = between.size / levels.size, len(np.unique(np.rint(between)))
     if share > 1 / 2 and shades >= _PHOTOGRAPH:
         raise UsageError(
             f"{name} looks like a photograph: {share:.0%} of it is neither black nor "
-            "white. White marks what is missing, black what is to stay."
+            "white. White marks the missing pixels, black those to keep."
         )
     if share > 1 / 10:
         return mask, [
@@ -75,42 +75,44 @@ def from_picture(picture: Photo, name: str) -> tuple[Mask, list[str]]:
 
 
 def doubt(hole: Mask, name: str, *, inverted: bool = False) -> str | None:
-    """A line on a mask that leaves less than half, and so may be meant the other way."""
+    """Returns a notice if a mask marks more than half, so that it may be inverted."""
     if hole.all() or hole.mean() <= 1 / 2:
         return None
     if inverted:
         return f"{name}, inverted, marks {hole.mean():.0%} of the photo as missing."
     return (
-        f"{name} marks {hole.mean():.0%} of the photo as missing; if that is what is to "
-        "stay, invert it (--invert-mask)."
+        f"{name} marks {hole.mean():.0%} of the photo as missing; if that is the part to "
+        "keep, invert it (--invert-mask)."
     )
 
 
 def from_alpha(alpha: Alpha, white: float) -> Mask:
-    """Missing where the picture is transparent: alpha of at most 127 of 255."""
+    """Returns the mask of the transparent pixels: alpha of at most 127 of 255."""
     return np.asarray(alpha <= THRESHOLD * white)
 
 
 def from_color(pixels: Pixels, white: float, color: str, tolerance: int = 0) -> Mask:
-    """Missing where the picture has `color`, a hexadecimal RGB such as #ff0000.
+    """Returns the mask of the pixels with `color`, hexadecimal RGB such as #ff0000.
 
-    No channel may be further away than `tolerance`, in levels of 255.
+    Each channel may differ by up to `tolerance`, in levels of 255. Raises UsageError for
+    other colours and tolerances.
     """
     match = re.fullmatch(r"#?([0-9a-fA-F]{6})", color)
     if match is None:
         raise UsageError(f"mask_color (={color!r}) must be like '#ff0000'.")
     if not 0 <= tolerance <= 255:
         raise UsageError(f"mask_tolerance (={tolerance}) must be in [0, 255].")
-    wanted = np.array(list(bytes.fromhex(match[1])))
-    # Half a level more, because 16-bit and floating-point colours fall between levels.
-    distance = np.abs(pixels * (255 / white) - wanted).max(axis=-1)
+    target = np.array(list(bytes.fromhex(match[1])))
+    # Half a level more, because 16-bit and floating-point colours lie between levels.
+    distance = np.abs(pixels * (255 / white) - target).max(axis=-1)
     return np.asarray(distance < tolerance + 0.5)
 
 
 def from_rectangles(size: tuple[int, int], rectangles: Iterable[str]) -> Mask:
-    """Missing inside rectangles written `x,y,width,height`, in pixels from the top left.
+    """Returns the mask of rectangles `x,y,width,height`, in pixels from the top left.
 
-    What reaches beyond the image is cut off; UsageError where nothing is left.
+    Parts beyond the image are cut off. Raises UsageError if a rectangle has another form
+    or lies outside the image.
     """
     height, width = size
     mask = np.zeros(size, bool)
@@ -133,21 +135,19 @@ def from_rectangles(size: tuple[int, int], rectangles: Iterable[str]) -> Mask:
 
 
 def from_seed(size: tuple[int, int], seed: int, name: str = "") -> Mask:
-    """Returns one rectangle as in training, 3/8 to 1/2 of the shorter side, anywhere.
+    """Returns a random rectangle with sides of 3/8 to 1/2 of the shorter side.
 
-    It follows from the seed, the size and `name`, so that each photo of a folder has a
-    hole of its own and keeps it when others come and go.
+    It depends only on the seed, the size and `name`: each photo of a folder has its own
+    hole and keeps it if others are added or removed.
     """
-    generator = np.random.default_rng(
-        (seed, zlib.crc32(name.encode(errors="surrogatepass")))
-    )
-    return random_rectangle(generator, size, (min(size), min(size)))
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode(errors="surrogatepass"))))
+    return random_rectangle(rng, size, (min(size), min(size)))
 
 
 def random_rectangle(
     generator: np.random.Generator, size: tuple[int, int], scale: tuple[int, int]
 ) -> Mask:
-    """Returns one rectangle as the paper trains on, anywhere in a mask of this size.
+    """Returns a random rectangle of the paper's training, in a mask of this size.
 
     Its height and width are drawn independently from 3/8 to 1/2 of those in `scale`,
     both ends included: 96 to 128 of 256 pixels.
@@ -164,11 +164,11 @@ def random_rectangle(
 
 
 def from_array(values: np.ndarray) -> Mask:
-    """A mask from an array that says what is missing, in any of the usual ways.
+    """Returns the mask of an array's white pixels.
 
-    [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], of bool or of numbers from 0 to 1, to 255
-    or to 65,535: the least of these that nothing exceeds is white. Raises UsageError for
-    other arrays, and for one with something in it but no white.
+    The array is [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], of bool or of numbers from 0.
+    White is the smallest of 1, 255 and 65,535 that no value exceeds. Raises UsageError
+    for other arrays, and for one without white that is not black either.
     """
     shape = values.shape
     fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
@@ -195,7 +195,7 @@ def from_array(values: np.ndarray) -> Mask:
 
 
 def resized(mask: Mask, size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
-    """The mask at another (height, width): the nearest pixel's value."""
+    """Resizes a mask to (height, width) by its nearest pixels."""
     rows, columns = (
         (np.arange(new) * 2 + 1) * old // (2 * new)
         for new, old in zip(size, mask.shape, strict=True)
@@ -204,7 +204,7 @@ def resized(mask: Mask, size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
 
 
 def dilated(mask: Mask, radius: int) -> Mask:
-    """The mask and all pixels within `radius` pixels of it."""
+    """Dilates a mask to all pixels within `radius` pixels of it."""
     if radius < 0:
         raise UsageError(f"dilate (={radius}) must be at least 0.")
     if not radius or not mask.any():
@@ -216,9 +216,9 @@ def dilated(mask: Mask, radius: int) -> Mask:
 
 
 def feathered(mask: Mask, radius: int) -> Float[np.ndarray, "h w"]:
-    """The share of the completion in each pixel: 1 in the hole, 0 beyond `radius` pixels.
+    """Returns the weight of the completion: 1 in the hole, 0 beyond `radius` pixels.
 
-    The ramp lies outside the hole, because what was inside is gone.
+    The ramp lies outside the hole, because the photo has no colours inside.
     """
     if radius < 0:
         raise UsageError(f"feather (={radius}) must be at least 0.")
@@ -233,9 +233,9 @@ def feathered(mask: Mask, radius: int) -> Float[np.ndarray, "h w"]:
 def why_empty(
     pixels: Pixels, white: float, alpha: Alpha | None, *, exact: bool = True
 ) -> str:
-    """What a picture with no white may have been meant to say; "" if it is all black.
+    """Returns advice for a picture without white; "" if it is entirely black.
 
-    A picture that is not `exact`, as a JPEG, may be black with some noise.
+    A picture that is not `exact`, such as a JPEG, may be black with some noise.
     """
     clear = np.zeros(pixels.shape[:2], bool)
     if alpha is not None:
@@ -245,7 +245,7 @@ def why_empty(
         drawn = " --invert-mask" if clear.mean() > 1 / 2 else ""
         meant = "drawn" if drawn else "transparent"
         return (
-            "It has transparency but no white: white marks what is missing; for "
+            "It has transparency but no white: white marks the missing pixels; for "
             f"{meant} = missing use --mask-from alpha{drawn}."
         )
     if brightest <= (0 if exact else _DARK * white / 255):
@@ -256,21 +256,21 @@ def why_empty(
         levels = np.rint(pixels[row, column] * (255 / white)).astype(int)
         color = "".join(f"{level:02x}" for level in levels)
         return (
-            "It has colours but no white: white marks what is missing; for a colour use "
-            f"--mask-color, here perhaps '#{color}'."
+            "It has colours but no white: white marks the missing pixels; for a colour "
+            f"use --mask-color, here perhaps '#{color}'."
         )
     level = round(float(brightest) * 255 / white)
     color = f", here perhaps '#{level:02x}{level:02x}{level:02x}'" if level else ""
     return (
-        f"Its brightest value is {brightest:g} of {white:g}: white marks what is missing; "
-        f"for the pixels of one grey, or of one label, use --mask-color{color}."
+        f"Its brightest value is {brightest:g} of {white:g}: white marks the missing "
+        f"pixels; for the pixels of one grey, or of one label, use --mask-color{color}."
     )
 
 
 def around(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around what is true, and `margin` more.
+    """Returns the rows and columns of the smallest box around the mask, plus `margin`.
 
-    They may end beyond the mask, which must not be empty.
+    They may end beyond the image. The mask must not be empty.
     """
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return (

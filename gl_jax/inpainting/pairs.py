@@ -1,4 +1,4 @@
-"""Finds the photos of a call, the mask of each by its name, and a place for each result."""
+"""Finds the photos of a call, the mask of each by its name, and the path of each result."""
 
 import os
 import unicodedata
@@ -15,7 +15,7 @@ from gl_jax.inpainting.progress import Occasionally
 
 @dataclass(frozen=True)
 class Job:
-    """One photo to complete, or the reason why not."""
+    """A photo to complete, or the reason why it cannot be (`fault`)."""
 
     photo: Path
     name: str
@@ -27,12 +27,12 @@ class Job:
 class MasksByName:
     """The masks of a folder, found by the names of their photos.
 
-    A mask is named as its photo, with any suffix, or NAME_mask*. Names that look the same
-    are the same, however their accents are stored.
+    A mask has its photo's name with any suffix, or is called NAME_mask*. Different Unicode
+    forms of an accent are the same name.
     """
 
     def __init__(self, paths: Iterable[Path], *, only_marked: bool = False) -> None:
-        """Takes paths relative to the folder; `only_marked` are the NAME_mask* alone."""
+        """Takes paths relative to the folder; `only_marked` uses only NAME_mask*."""
         self._named: dict[tuple[str, str], list[Path]] = defaultdict(list)
         self._marked: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for path in paths:
@@ -42,10 +42,10 @@ class MasksByName:
                 self._marked[_key(path, stem)].append(path)
 
     def of(self, photo: Path) -> list[Path]:
-        """Returns the masks of a photo, a path relative to the folder of its like.
+        """Returns the masks of a photo, whose path is relative to the photos' folder.
 
-        A mask of the photo's full name goes before others of its stem, and these before
-        NAME_mask*.
+        A mask with the photo's full name has precedence over others with its stem, and
+        these over NAME_mask*.
         """
         key = _key(photo, photo.stem)
         named = self._named.get(key, [])
@@ -54,12 +54,12 @@ class MasksByName:
 
 
 def composed(text: str) -> str:
-    """The text with its accents in one form (Unicode's NFC)."""
+    """Returns the text in Unicode's form NFC."""
     return unicodedata.normalize("NFC", text)
 
 
 def marked_stem(mask: Path) -> str | None:
-    """The stem of the photo that NAME_mask* belongs to; None for other names."""
+    """Returns NAME of a mask called NAME_mask*; None for other names."""
     stem, separator, _ = mask.stem.rpartition("_mask")
     return stem if separator else None
 
@@ -77,20 +77,20 @@ def find_jobs(
     *,
     into_folder: bool = False,
 ) -> list[Job]:
-    """The photos at `image` with their masks, and where each result goes.
+    """Returns the photos at `image` with their masks and the paths of their results.
 
-    `suffix` is that of a photo's result. A single photo's `output` names the file if it
-    has a suffix and no folder is there, but not with `into_folder`. A photo without a
-    mask of its own in a folder of masks is a job with a fault. Of several masks
-    NAME_mask*.png each makes a result of its own, named after the mask.
+    `suffix` returns the suffix of a photo's result. For a single photo, `output` is a
+    file if it has a suffix and is not a folder, unless `into_folder`. A photo without a
+    mask in a folder of masks becomes a job with a fault. A photo with several masks
+    NAME_mask*.png has a result for each, named after the mask.
 
-    Raises UsageError for what is not there or cannot be a result's place.
+    Raises UsageError if a path does not exist or `output` cannot be written to.
     """
-    for path, what in ((image, "image"), (mask, "mask")):
+    for path, role in ((image, "image"), (mask, "mask")):
         if path is not None and not path.exists():
-            raise UsageError(f"{what} {path} does not exist.")
+            raise UsageError(f"{role} {path} does not exist.")
     if str(output) == "-":
-        raise UsageError("output - is no file: results are not written to stdout.")
+        raise UsageError("output - is not a file: results are not written to stdout.")
     if output.exists() and not output.is_dir():
         if image.is_dir() or into_folder:
             raise UsageError(
@@ -98,8 +98,8 @@ def find_jobs(
             )
         if not output.is_file() or not output.suffix:
             raise UsageError(
-                f"output {output} is there and no folder, nor a file with the suffix of "
-                "a format; name another one."
+                f"output {output} exists, but is neither a folder nor a file with the "
+                "suffix of a format; choose another one."
             )
     if image.is_dir():
         return _of_folder(image, output, mask, suffix, log)
@@ -128,23 +128,23 @@ def _of_folder(
             photos = [photo for photo in photos if not _is_mask_of(photo, known)]
     if not photos:
         raise UsageError(
-            f"folder {image} has no photographs: no files .png, .jpg, .webp, .tif, or of "
-            f"another kind that is read{f'; {left_out}' if left_out else '.'}"
+            f"folder {image} has no photographs: no .png, .jpg, .webp, .tif or other "
+            f"readable files{f'; {left_out}' if left_out else '.'}"
         )
     if left_out is not None:
         log(left_out)
-    found: list[tuple[Path, Path | None, str | None]] = []
+    matches: list[tuple[Path, Path | None, str | None]] = []
     for photo in photos:
         if mask is None or masks is None:
-            found.append((photo, mask, None))
+            matches.append((photo, mask, None))
             continue
         own = masks.of(photo)
         if len({composed(one.stem) for one in own}) != len(own) or not own:
-            found.append((photo, None, _unclear(photo, mask, own)))
+            matches.append((photo, None, _unclear(photo, mask, own)))
             continue
         several = len(own) > 1
-        found += [(photo, mask / one, one.stem if several else None) for one in own]
-    return _jobs(found, image, output, suffix)
+        matches += [(photo, mask / one, one.stem if several else None) for one in own]
+    return _jobs(matches, image, output, suffix)
 
 
 def _is_mask_of(path: Path, known: set[tuple[str, str]]) -> bool:
@@ -185,19 +185,19 @@ def _of_file(
 
 
 def _jobs(
-    found: Sequence[tuple[Path, Path | None, str | None]],
+    matches: Sequence[tuple[Path, Path | None, str | None]],
     image: Path,
     output: Path,
     suffix: Callable[[Path], str],
 ) -> list[Job]:
-    """Jobs with targets of their own, also where only the suffix told photos apart."""
+    """Returns jobs with distinct targets, even for photos that differ only in suffix."""
     stems = [
         photo.stem if mask is None or name is None else name
-        for photo, mask, name in found
+        for photo, mask, name in matches
     ]
     targets = [
         photo.with_name(f"{stem}{suffix(photo)}")
-        for (photo, *_), stem in zip(found, stems, strict=True)
+        for (photo, *_), stem in zip(matches, stems, strict=True)
     ]
     count = Counter(targets)
     return [
@@ -213,22 +213,24 @@ def _jobs(
             mask,
             fault=name if mask is None else None,
         )
-        for (photo, mask, name), target, stem in zip(found, targets, stems, strict=True)
+        for (photo, mask, name), target, stem in zip(
+            matches, targets, stems, strict=True
+        )
     ]
 
 
 def pictures(
     folder: Path, without: Iterable[Path] = (), log: Callable[[str], None] = print
 ) -> tuple[list[Path], str | None]:
-    """Files with the suffix of an image, relative to the folder, in order.
+    """Returns the sorted image files of a folder, and a line on the other files.
 
-    And a line on what is left out: other files, and folders that are not entered. Hidden
-    ones are not counted, nor what is in the folders `without`. A large folder gives a
-    sign of life to `log`.
+    Paths are relative to the folder; images are recognised by their suffix. The line
+    counts other files and folders that are not entered; it is None without any. Hidden
+    files and the folders `without` are skipped. `log` gets a progress line now and then.
     """
     known = images.readable_suffixes()
     excluded = {_identity(path) for path in without} - {None}
-    found: list[Path] = []
+    matches: list[Path] = []
     unread: list[Path] = []
     others = Counter[str]()
     say, waiting = Occasionally(log), [""]
@@ -249,19 +251,19 @@ def pictures(
             elif path.suffix.lower() not in known:
                 unread.append(path)
             elif not linked and not entry.is_file():
-                # Reading a pipe would wait for ever.
+                # Reading a pipe may never end.
                 others["pipe or device"] += 1
             else:
-                found.append(path)
-                say(f"looking through {folder}: {len(found):,} pictures so far.")
-    found.sort(key=lambda path: path.parts)  # faster than the paths' own order
-    return found, images.left_out(+others + images.counted(unread), folder)
+                matches.append(path)
+                say(f"looking through {folder}: {len(matches):,} pictures so far.")
+    matches.sort(key=lambda path: path.parts)  # faster than comparing paths
+    return matches, images.left_out(+others + images.counted(unread), folder)
 
 
 def _entries(
     folder: Path, inside: str, others: Counter[str]
 ) -> list["os.DirEntry[str]"]:
-    """The entries of a folder in the folder; one that cannot be read is counted."""
+    """Returns the entries of a subfolder; counts it in `others` if it is unreadable."""
     path = folder / inside
     if inside and not os.access(path, os.R_OK | os.X_OK):
         others["folder without permission"] += not path.name.startswith(".")
@@ -271,7 +273,7 @@ def _entries(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """The same for all names of a file or folder; None if nothing is there."""
+    """Returns the device and inode of a file or folder; None if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -280,7 +282,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def refuse_overwriting(jobs: Sequence[Job]) -> None:
-    """Raises UsageError if a result would go where an input is."""
+    """Raises UsageError if a result would overwrite an input."""
     paths = {path for job in jobs for path in (job.photo, job.mask) if path}
     inputs = {_identity(path) for path in paths} - {None}
     for job in jobs:
@@ -292,13 +294,13 @@ def refuse_overwriting(jobs: Sequence[Job]) -> None:
 
 
 def require_writable(jobs: Sequence[Job]) -> None:
-    """Raises UsageError if the folder of a result can be neither made nor written to."""
+    """Raises UsageError if the folder of a result cannot be created or written to."""
     for folder in {job.target.parent for job in jobs}:
-        there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-        if not there.is_dir():
-            why = f"{there} is no folder"
-        elif not os.access(there, os.W_OK | os.X_OK):
-            why = f"folder {there} is read-only, or not yours"
+        nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        if not nearest.is_dir():
+            reason = f"{nearest} is not a folder"
+        elif not os.access(nearest, os.W_OK | os.X_OK):
+            reason = f"folder {nearest} is read-only, or not yours"
         else:
             continue
-        raise UsageError(f"output {folder} cannot be written: {why}.")
+        raise UsageError(f"output {folder} cannot be written: {reason}.")

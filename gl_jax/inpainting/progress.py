@@ -1,4 +1,4 @@
-"""Shows how far a batch has come: lines, or a bar on a terminal."""
+"""Shows the progress of a batch: lines, or a bar on a terminal."""
 
 import contextlib
 import sys
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 SECONDS = 5.0
-"""Silence after which long work says how far it is."""
+"""Seconds between two progress lines of long work."""
 
 
 class Occasionally:
-    """Passes a line on if none was passed for `SECONDS`, and drops the others."""
+    """Passes on at most one line every `SECONDS`, and drops the others."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._due = time.monotonic() + SECONDS
 
     def __call__(self, text: str) -> None:
-        """Passes the line on if it is time for one."""
+        """Passes the line on, or drops it."""
         now = time.monotonic()
         if now >= self._due:
             self._log(text)
@@ -26,7 +26,7 @@ class Occasionally:
 
 
 class Progress(Protocol):
-    """A place for lines, which also counts finished photos."""
+    """A display of lines and of the number of finished photos."""
 
     def line(self, text: str) -> None:
         """Shows a line."""
@@ -39,7 +39,7 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def shown(total: int, log: Callable[[str], None]) -> Iterator[Progress]:
-    """A bar if stderr is a terminal and there is more than one photo, else lines."""
+    """Yields a bar if stderr is a terminal and there are several photos, else lines."""
     if total > 1 and sys.stderr.isatty():
         with _Bar(total) as bar:
             yield bar

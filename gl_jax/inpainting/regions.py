@@ -1,15 +1,14 @@
-"""Which parts of a photograph decide its holes: the smallest windows that suffice.
+"""The smallest windows of a photograph that complete its holes exactly.
 
-The network halves the sides twice, so its pixels come in blocks of 4x4, aligned to the
+The network halves the sides twice, so its pixels form blocks of 4x4, aligned to the
 image. A pixel of block b depends on the pixels from 4b - 151 to 4b + 151 (over the four
 pixels of a block the reach is -151..147, -152..150, -153..149 and -150..148), and hence
-on the blocks from b - 38 to b + 37. A window that starts and ends on a block's edge and
-holds all of these gives the pixel that the whole image gives: the zeros that a
-convolution sees beyond the window's edge lie where no path to the pixel leads. Where the
-window ends with the image, they are the zeros beyond the image.
+on the blocks from b - 38 to b + 37. A window of whole blocks that contains all of these
+gives the same pixel as the whole image: the zero padding at the window's edge does not
+reach the pixel. If the window ends with the image, it has the same padding.
 
-Here sizes and places are in pixels and multiples of 4; `Window.top` and `left` are the
-place of the window in the image, its sides those of the program that computes it.
+Sizes and positions are in pixels and multiples of 4. A window has the size of the
+compiled program that computes it.
 """
 
 import itertools
@@ -20,36 +19,37 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy import ndimage
 
-STRIDE = 4
-BEFORE, AFTER = 152, 148
-"""Context above or left of a hole's first block, and below or right of its last one."""
+from gl_jax.models.completion import STRIDE, context
+
+BEFORE, AFTER = context()
+"""Pixels of context before a hole's first block, and after its last one."""
 BUCKET = 64
-"""Sides of programs are multiples of this many pixels, so that few are compiled."""
+"""Step of programs' sides in pixels, so that few sizes are compiled."""
 LARGEST = 1024
-"""Longest side of a program, in pixels: it needs about 1.2 GB."""
+"""Longest side of a program in pixels; its square needs about 1.2 GB."""
 _CELL = 32
 
 Mask = Bool[np.ndarray, "h w"]
 
 
 class Window(NamedTuple):
-    """A part of the image that is computed at once, and the part of it that is wanted."""
+    """A part of the image that is computed at once."""
 
     top: int
     left: int
     height: int
-    """Of the program; beyond the image, where it is larger, there is nothing."""
+    """The program's height; it may extend beyond the image."""
     width: int
     inner: tuple[slice, slice]
-    """Rows and columns of the image that this window decides."""
+    """Rows and columns of the image for which this window's result is exact."""
 
 
 def windows(mask: Mask) -> list[Window]:
-    """Windows that together decide every pixel of the mask exactly.
+    """Returns windows that together compute every pixel of the mask exactly.
 
-    Holes share a window where that costs less than one for each. A hole too large for
-    a program is computed in tiles. No pixel of the mask is in two windows' `inner`
-    unless the boxes around two holes overlap, and then both have the same result.
+    Holes share a window if that computes fewer pixels. A hole too large for a program is
+    computed in tiles. The `inner` of two windows overlap only if the boxes around their
+    holes do; both then have the same result.
     """
     height, width = mask.shape
     boxes = _merged(_boxes(mask), height, width)
@@ -61,43 +61,43 @@ def windows(mask: Mask) -> list[Window]:
 
 
 def whole(height: int, width: int) -> list[Window]:
-    """Windows that decide every pixel of an image."""
+    """Returns windows that together compute every pixel of an image exactly."""
     tiles = _tiles([0, 0, height, width], height, width)
     return [_window(tile, height, width) for tile in tiles]
 
 
 def at_once(height: int, width: int) -> list[Window]:
-    """One window with all of an image: exact whatever the network's receptive field."""
+    """Returns one window of the whole image, exact for any receptive field."""
     inner = (slice(0, height), slice(0, width))
     return [Window(0, 0, bucket(height), bucket(width), inner)]
 
 
 def padded(side: int) -> int:
-    """The next multiple of 4."""
+    """Rounds a side up to a multiple of 4."""
     return -(-side // STRIDE) * STRIDE
 
 
 def bucket(side: int) -> int:
-    """The next multiple of 64."""
+    """Rounds a side up to a multiple of 64."""
     return -(-side // BUCKET) * BUCKET
 
 
 def _boxes(mask: Mask) -> Int[np.ndarray, "n 4"]:
-    """Boxes (top, left, bottom, right) around the holes; near ones already share one."""
+    """Returns boxes (top, left, bottom, right) around the holes; close holes share one."""
     height, width = mask.shape
     cells = np.zeros((-(-height // _CELL), -(-width // _CELL)), bool)
     rows, columns = np.nonzero(mask)
     cells[rows // _CELL, columns // _CELL] = True
     labels, _ = ndimage.label(cells, np.ones((3, 3)))
-    of_pixel = labels[rows // _CELL, columns // _CELL]
+    pixel_labels = labels[rows // _CELL, columns // _CELL]
     indices = np.arange(1, labels.max(initial=0) + 1)
     if not len(indices):
         return np.zeros((0, 4), int)
     extremes = [
-        ndimage.minimum(rows, of_pixel, indices),
-        ndimage.minimum(columns, of_pixel, indices),
-        ndimage.maximum(rows, of_pixel, indices) + 1,
-        ndimage.maximum(columns, of_pixel, indices) + 1,
+        ndimage.minimum(rows, pixel_labels, indices),
+        ndimage.minimum(columns, pixel_labels, indices),
+        ndimage.maximum(rows, pixel_labels, indices) + 1,
+        ndimage.maximum(columns, pixel_labels, indices) + 1,
     ]
     return np.stack(extremes, axis=1).astype(int)
 
@@ -105,7 +105,7 @@ def _boxes(mask: Mask) -> Int[np.ndarray, "n 4"]:
 def _merged(
     boxes: Int[np.ndarray, "n 4"], height: int, width: int
 ) -> Int[np.ndarray, "m 4"]:
-    """Boxes joined as long as a common window is no larger than the two."""
+    """Joins boxes as long as a common window has no more pixels than the two."""
     done = 0
     while done < len(boxes):
         box, others = boxes[done], np.delete(boxes, done, axis=0)
@@ -119,7 +119,7 @@ def _merged(
             boxes = np.concatenate(
                 [np.delete(others, best, axis=0), joined[best, None]]
             )
-            # The joined box may reach others that were passed before.
+            # The joined box may now be close to boxes that were done before.
             done = 0 if len(boxes) < 100 else done
         else:
             done += 1
@@ -127,7 +127,7 @@ def _merged(
 
 
 def _cost(boxes: Int[np.ndarray, "n 4"], height: int, width: int) -> np.ndarray:
-    """Pixels that are computed for each box."""
+    """Returns the pixels computed for each box."""
     sides = [
         np.minimum(
             -(-(boxes[:, axis + 2] - boxes[:, axis] + BEFORE + AFTER) // BUCKET)
@@ -140,7 +140,7 @@ def _cost(boxes: Int[np.ndarray, "n 4"], height: int, width: int) -> np.ndarray:
 
 
 def _tiles(box: list[int], height: int, width: int) -> Iterator[list[int]]:
-    """The box in parts, each small enough for one program."""
+    """Yields the parts of a box, each small enough for one program."""
     top, left, bottom, right = box
     for start, stop in _parts(top, bottom, height):
         for first, last in _parts(left, right, width):
@@ -151,8 +151,7 @@ def _parts(start: int, stop: int, side: int) -> Iterator[tuple[int, int]]:
     if _span(start, stop, side)[1] <= LARGEST:
         yield start, stop
         return
-    # A part that touches the image's edge needs no context there, but one size is
-    # enough for all of them.
+    # For simplicity parts at the image's edge, which need less context, are no larger.
     longest = LARGEST - BEFORE - AFTER - STRIDE
     count = -(-(stop - start) // longest)
     edges = [start + (stop - start) * part // count for part in range(count + 1)]
@@ -160,10 +159,10 @@ def _parts(start: int, stop: int, side: int) -> Iterator[tuple[int, int]]:
 
 
 def _span(start: int, stop: int, side: int) -> tuple[int, int]:
-    """Where the window of a hole from `start` to `stop` begins, and its length.
+    """Returns the start and length of the window of a hole from `start` to `stop`.
 
-    In an image that has room it is a bucket long; else it is the image's own bucket
-    from its beginning, of which a part may lie beyond the image.
+    The length is a multiple of 64. If that does not fit into the image, the window
+    starts at 0 and extends beyond the image.
     """
     limit = padded(side)
     first = max(0, start // STRIDE * STRIDE - BEFORE)

@@ -1,1 +1,1 @@
-"""The networks: arrays in, arrays out. They take numbers, never a configuration."""
+"""The networks, as Flax modules that take numbers instead of a configuration."""

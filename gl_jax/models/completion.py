@@ -42,29 +42,43 @@ LAYERS = (
     Row("conv", 3, 1, 1, 3),
 )
 
-# Two halvings: the sides of the image must be multiples of this.
+# Sides of the image must be multiples of this, because the network halves them twice.
 STRIDE = 4
 
-# No output pixel depends on a pixel further away (the strict dependency of the table is
-# 303 pixels wide; the paper counts 307 by giving each deconv the reach of a 3x3 kernel).
-RECEPTIVE_FIELD = 303
+
+def context() -> tuple[int, int]:
+    """Returns the pixels of context before and after a block of output pixels.
+
+    A block is STRIDE x STRIDE pixels, aligned to the image; the context is rounded up to
+    whole blocks: (152, 148). One pixel depends on 303 x 303. (The paper counts 307,
+    because it gives each deconv the reach of a 3x3 kernel.)
+    """
+    first, last = 0, STRIDE - 1
+    for row in reversed(LAYERS):
+        if row.kind == "deconv":
+            # Output o has the inputs i with o - 2 <= 2i <= o + 1.
+            first, last = -((2 - first) // 2), (last + 1) // 2
+        else:
+            reach = row.dilation * (row.kernel // 2)
+            first, last = first * row.stride - reach, last * row.stride + reach
+    return -(first // STRIDE) * STRIDE, last // STRIDE * STRIDE
 
 
 def layer_name(index: int) -> str:
-    """The parameter name of the row at `index`, counted from 0: conv1 ... deconv13 ... conv17."""
+    """Returns the parameter name of row `index`, from 0: conv1 ... deconv13 ... conv17."""
     return f"{LAYERS[index].kind}{index + 1}"
 
 
 def scaled(features: int, width: float) -> int:
-    """A channel count times the width multiplier, at least 4."""
+    """Multiplies a channel count by the width, with a minimum of 4."""
     return max(4, round(features * width))
 
 
 class CompletionNetwork(nn.Module):
-    """Completes a photograph: (filled photograph less the mean, mask) in, colours in [0, 1] out.
+    """The completion network: filled photograph and mask to colours in [0, 1].
 
-    The input is as `weights.convention` encodes it, [b, h, w, 4] with sides that are
-    multiples of 4; the output is [b, h, w, 3] float32. 6,072,131 parameters at width 1.
+    The input is encoded by `weights.convention`, [b, h, w, 4], with sides that are
+    multiples of 4; the output is [b, h, w, 3], float32. 6,072,131 parameters at width 1.
     """
 
     width: float = 1.0
@@ -83,12 +97,12 @@ class CompletionNetwork(nn.Module):
         train: bool = False,
         size: Int[Array, " 2"] | None = None,
     ) -> Float[Array, "b h w 3"]:
-        """Completes; `train` normalises by the batch and updates running statistics.
+        """Completes images; `train` uses batch and updates running statistics.
 
-        With a `size` (height, width), multiples of 4, the images are those in the top
-        left of the array: whatever lies beyond is kept at 0 in every layer, as zero
-        padding at the image's own edge is, and beyond `size` the output means nothing.
-        So one compiled program serves all images up to its own size.
+        With a `size` (height, width), multiples of 4, the images are in the top left of
+        the array. The rest is set to 0 in every layer, like the zero padding at an image's
+        edge, and is undefined in the output. One compiled program thus serves all images
+        up to its size.
         """
         height, width = inputs.shape[1:3]
         if height % STRIDE or width % STRIDE:
@@ -129,7 +143,7 @@ class CompletionNetwork(nn.Module):
 def _inside(
     outputs: Float[Array, "b h w c"], size: Int[Array, " 2"] | None, level: int
 ) -> Float[Array, "b h w c"]:
-    """`outputs`, 0 beyond `size` pixels of the image, `level` of which are one here."""
+    """Sets outputs beyond `size` to 0; `level` pixels of the image are one pixel here."""
     if size is None:
         return outputs
     height, width = outputs.shape[1:3]

@@ -1,8 +1,8 @@
-"""The context discriminators: one sees the whole image, one the window around the hole.
+"""The context discriminators of the whole image and of the window around the hole.
 
-Both are the same column of 5x5 convolutions of stride 2; its depth follows from the size
-of its input, and the paper's tables are the two columns for 256 and 128 pixels. Neither
-sees the mask. The fusion layer judges all columns' features together.
+Both are a column of 5x5 convolutions of stride 2, whose depth depends on the size of the
+input; the paper's tables are the columns for 256 and 128 pixels. Neither gets the mask.
+The fusion layer computes a logit from the features of all columns.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from gl_jax.models.completion import scaled
 from gl_jax.models.layers import KERNEL_INIT, ConvBlock, NormOrder
 from gl_jax.models.ops import NATIVE, Ops
 
-# Output channels of the convolutions, as many of them as the input size needs.
+# Output channels of the convolutions; a smaller input uses fewer of them.
 CHANNELS = (64, 128, 256, 512, 512, 512)
 FEATURES = 1024
 
-# Halve until the map is this small: 256 -> 4 in six layers, 128 -> 4, 160 -> 5 and 96 -> 3
-# in five, which are the depths of the paper's tables and of the published face models.
+# Largest side of the last map: 256 -> 4 in six layers, 128 -> 4, 160 -> 5 and 96 -> 3 in
+# five, which are the depths of the paper's tables and of the published face models.
 SMALLEST_MAP = 5
 
 
 def depth(input_size: int) -> int:
-    """How many convolutions an input of `input_size` pixels passes through."""
+    """Returns the number of convolutions for an input of `input_size` pixels."""
     layers, side = 0, input_size
     while side > SMALLEST_MAP:
         layers, side = layers + 1, -(-side // 2)
@@ -36,10 +36,10 @@ def depth(input_size: int) -> int:
 
 
 def constrained(layer: nn.Module, spectral_norm: bool, train: bool) -> Any:
-    """The layer, its kernel divided by its largest singular value if `spectral_norm`.
+    """Divides the layer's kernel by its largest singular value, if `spectral_norm`.
 
-    Miyato et al. 2018, "Spectral Normalization for GANs": one step of power iteration a
-    call in training, on vectors kept among the batch statistics.
+    Miyato et al. 2018, "Spectral Normalization for GANs": one step of power iteration per
+    call in training, on vectors in the batch statistics.
     """
     if not spectral_norm:
         return layer
@@ -49,7 +49,7 @@ def constrained(layer: nn.Module, spectral_norm: bool, train: bool) -> Any:
 class PatchDiscriminator(nn.Module):
     """A column of convolutions and a dense layer: a square image in, 1024 features out.
 
-    What each convolution gives is sown under "features", for whoever asks for it.
+    Each convolution's output is sown under "features".
     """
 
     width: float = 1.0
@@ -65,7 +65,7 @@ class PatchDiscriminator(nn.Module):
     def __call__(
         self, images: Float[Array, "b s s 3"], train: bool = False
     ) -> Float[Array, "b f"]:
-        """The features; `train` is that of ContextDiscriminator."""
+        """Returns the features; see ContextDiscriminator for `train`."""
         height, width = images.shape[1:3]
         if height != width:
             raise ValueError(
@@ -77,7 +77,7 @@ class PatchDiscriminator(nn.Module):
             else ConvBlock
         )
         layers = depth(height)
-        # Inputs beyond 256 pixels get more layers of the last width.
+        # Inputs larger than 256 pixels get more layers of the last width.
         channels = CHANNELS + CHANNELS[-1:] * max(0, layers - len(CHANNELS))
         outputs = images
         for index, features in enumerate(channels[:layers], 1):
@@ -107,11 +107,11 @@ class PatchDiscriminator(nn.Module):
 
 
 class LocalDiscriminator(PatchDiscriminator):
-    """Judges the window around the hole (paper: 128x128, 19,253,248 parameters)."""
+    """Discriminator of the window around the hole (paper: 128x128, 19,253,248 parameters)."""
 
 
 class GlobalDiscriminator(PatchDiscriminator):
-    """Judges the whole image (paper: 256x256, 25,808,384 parameters)."""
+    """Discriminator of the whole image (paper: 256x256, 25,808,384 parameters)."""
 
 
 COLUMNS: dict[str, type[PatchDiscriminator]] = {
@@ -121,12 +121,11 @@ COLUMNS: dict[str, type[PatchDiscriminator]] = {
 
 
 class ContextDiscriminator(nn.Module):
-    """A discriminator for each view of the images, and the layer that fuses them.
+    """A discriminator for each view of the images, and a fusion layer: views to logits.
 
-    Views in, logits out. The paper's two views are the window ("local") and the whole
-    image ("global"); one of them alone is its ablation, and another name is one more
-    column. A logit is the log odds that the image is a real photograph; the sigmoid is
-    in the loss.
+    The paper's two views are the window ("local") and the whole image ("global"); its
+    ablations use one of them. Each other name adds a column. A logit is the log odds that
+    the image is a real photograph; the sigmoid is in the loss.
     """
 
     views: tuple[str, ...] = ("local", "global")
@@ -143,15 +142,15 @@ class ContextDiscriminator(nn.Module):
     def __call__(
         self, views: Mapping[str, Float[Array, "b _ _ 3"]], train: bool = False
     ) -> Float[Array, " b"]:
-        """The logits; `train` normalises by the batch and updates running statistics.
+        """Returns the logits; `train` uses batch and updates running statistics.
 
-        Real and fake images are two batches, two calls: one with both in it would mix
-        their statistics. Raises ValueError where a view is missing or not square.
+        Real and fake images need two calls, because one batch of both would mix their
+        statistics. Raises ValueError if a view is missing or not square.
         """
         missing = [name for name in self.views if name not in views]
         if missing:
             raise ValueError(
-                f"the discriminator looks at {', '.join(self.views)}, and is shown only "
+                f"the discriminator needs the views {', '.join(self.views)}, but got only "
                 f"{', '.join(views) or 'nothing'}."
             )
         settings: dict[str, Any] = {

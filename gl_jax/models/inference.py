@@ -1,4 +1,4 @@
-"""Networks in use: batch normalisation, whose statistics are fixed, inside the layers."""
+"""Networks for inference, with batch normalisation folded into the convolutions."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ Tree = dict[str, Any]
 
 
 def fold(network: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, Tree]:
-    """A network without normalisation that computes the same, and its variables.
+    """Returns an equivalent network without normalisation, and its variables.
 
-    `variables` is {"params", "batch_stats"} of numpy arrays; so is what is returned. In
-    the order "norm_activation" each block's normalisation is folded into its kernel and
-    bias. In the other order it cannot be folded into the next layer, whose zero padding
-    is added after it: such a network, and one that is none of ours, is returned as it is.
-    So is one with spectral normalisation, which divides the kernel that it finds.
+    `variables` is {"params", "batch_stats"} of numpy arrays, as is the result. In the
+    order "norm_activation" each block's normalisation is folded into its kernel and bias.
+    All other networks are returned unchanged. In the order "activation_norm" the next
+    layer cannot absorb the normalisation, because its zero padding comes after it; with
+    spectral normalisation the module would divide the folded kernel.
     """
     foldable = getattr(network, "norm_order", None) == "norm_activation"
     if not foldable or getattr(network, "spectral_norm", False):
@@ -38,12 +38,12 @@ def _folded(params: Mapping[str, Any], stats: Mapping[str, Any]) -> Tree:
             else value
             for name, value in params.items()
         }
-    norm, seen = (_precise(tree["norm"]) for tree in (params, stats))
-    scale = norm["scale"] / np.sqrt(seen["var"] + BATCH_NORM_EPSILON)
+    norm, running = (_precise(tree["norm"]) for tree in (params, stats))
+    scale = norm["scale"] / np.sqrt(running["var"] + BATCH_NORM_EPSILON)
     block = _precise({name: params[name] for name in ("kernel", "bias")})
     return {
         "kernel": np.float32(block["kernel"] * scale),
-        "bias": np.float32((block["bias"] - seen["mean"]) * scale + norm["bias"]),
+        "bias": np.float32((block["bias"] - running["mean"]) * scale + norm["bias"]),
     }
 
 
@@ -59,13 +59,13 @@ def complete(
 ) -> Float[Array, "b h w 3"]:
     """Completes images of `size` (height, width) in the top left of `inputs`.
 
-    All of h, w and `size` are multiples of 4. Beyond `size` the output means nothing. A
-    network that knows no size completes the whole array.
+    h, w and `size` are multiples of 4. The output beyond `size` is undefined. A network
+    without an argument `size` completes the whole array.
     """
     known: dict[str, Any] = {"size": size} if takes_size(network) else {}
     return jnp.asarray(network.apply(variables, inputs, train=False, **known))
 
 
 def takes_size(network: nn.Module) -> bool:
-    """Returns whether the network completes images in a part of an array (CompletionNetwork)."""
+    """Returns whether the network has an argument `size`, like CompletionNetwork."""
     return "size" in inspect.signature(type(network).__call__).parameters

@@ -1,4 +1,4 @@
-"""The two blocks that every network here is made of.
+"""The two blocks that make up the networks.
 
 A block is convolution, batch normalisation, activation. `ConvBlock` keeps, dilates or
 halves the resolution; `UpBlock` doubles it with a 4x4 transposed convolution of stride 2.
@@ -19,7 +19,7 @@ NormOrder = Literal["norm_activation", "activation_norm", "none"]
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]
 
-# Torch's BatchNorm, which trained the published weights.
+# As in Torch's BatchNorm, because the published weights were trained with it.
 BATCH_NORM_EPSILON = 1e-5
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -27,11 +27,11 @@ KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over images and pixels, its statistics shared over devices.
+    """Batch normalisation over images and pixels, with statistics shared over devices.
 
-    Statistics are float32 whatever the type of the inputs, which the outputs keep.
-    Unlike Torch's, the running variance is that of the batch itself, not n / (n - 1)
-    of it; with thousands of pixels a channel the two are the same.
+    Statistics are float32 for inputs of any type; outputs keep the inputs' type. The
+    running variance is the batch's own, while Torch multiplies it by n / (n - 1); with
+    thousands of pixels a channel this makes no difference.
     """
 
     axis_name: str | None = None
@@ -46,8 +46,8 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Normalises by the batch's statistics if `train`, else by the running ones.
 
-        `added` is a bias of the inputs. It moves their mean and nothing else, so it is
-        never added to them: their sum would be one more array to keep for the way back.
+        `added` is a bias of the inputs. It changes only their mean, so it is not added to
+        them: the sum would be another array saved for the backward pass.
         """
         shape = inputs.shape[-1:]
         scale = self.param("scale", nn.initializers.ones_init(), shape)
@@ -58,9 +58,9 @@ class BatchNorm(nn.Module):
         if train:
             mean, var = batch_statistics(inputs, mean, self.axis_name, added)
             if not self.is_initializing():
-                for running, seen in ((running_mean, mean), (running_var, var)):
+                for running, new in ((running_mean, mean), (running_var, var)):
                     old = self.momentum * running.value
-                    running.value = old + (1 - self.momentum) * seen
+                    running.value = old + (1 - self.momentum) * new
         factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
         offset = bias + (added - mean) * factor
         outputs = inputs.astype(jnp.float32) * _over_pixels(factor)
@@ -73,13 +73,13 @@ def batch_statistics(
     axis_name: str | None,
     added: Float[Array, " c"] | float = 0.0,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over the whole batch, all devices included.
+    """Returns mean and variance of each channel over the whole batch on all devices.
 
-    They are those of `inputs + added`, which is never computed.
+    They are the statistics of `inputs + added`, which is never computed.
 
-    Each device's own are exact; what lies between the devices' means goes through one
-    collective, as a mean and a mean square. These are taken from `near`, which is the
-    same on all devices: the difference of two large squares would leave no digits.
+    One collective averages the devices' means and mean squares. Both are taken relative
+    to `near`, which is the same on all devices, because the difference of two large
+    squares would lose all digits.
     """
     values = inputs.astype(jnp.float32)
     mean = jnp.mean(values, axis=(0, 1, 2))
@@ -87,11 +87,11 @@ def batch_statistics(
     mean = mean + added
     if axis_name is None:
         return mean, var
-    apart = mean - near
-    apart, square = jax.lax.pmean(
-        jnp.stack([apart, var + jnp.square(apart)]), axis_name
+    shift = mean - near
+    shift, square = jax.lax.pmean(
+        jnp.stack([shift, var + jnp.square(shift)]), axis_name
     )
-    return near + apart, jnp.maximum(square - jnp.square(apart), 0.0)
+    return near + shift, jnp.maximum(square - jnp.square(shift), 0.0)
 
 
 def _over_pixels(vector: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
@@ -99,7 +99,7 @@ def _over_pixels(vector: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch normalisation, activation; `norm_order` "none" has no second."""
+    """Convolution, batch normalisation (unless `norm_order` is "none"), activation."""
 
     features: int
     kernel_size: int = 3
@@ -108,9 +108,9 @@ class ConvBlock(nn.Module):
     norm_order: NormOrder = "norm_activation"
     activation: Activation | None = nn.relu
     dtype: DTypeLike = jnp.float32
-    """The type of activations and products; parameters are float32."""
+    """Type of activations and products; parameters are float32."""
     axis_name: str | None = None
-    """Devices to share batch statistics over."""
+    """Mapped axis of devices that share batch statistics."""
     momentum: float = 0.9
     ops: Ops = NATIVE
     kernel_init: Initializer = KERNEL_INIT
@@ -119,7 +119,7 @@ class ConvBlock(nn.Module):
     def __call__(
         self, inputs: Float[Array, "b h w i"], train: bool
     ) -> Float[Array, "b y x o"]:
-        """Applies the block; `train` is that of BatchNorm."""
+        """Applies the block; `train` is passed to BatchNorm."""
         k = self.kernel_size
         kernel = self.param(
             "kernel", self.kernel_init, (k, k, inputs.shape[-1], self.features)
@@ -127,8 +127,8 @@ class ConvBlock(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))
         if self.norm_order == "norm_activation":
-            # The batch's mean takes the bias away again: its gradient would be rounding
-            # alone, of which Adam and Adadelta would make whole steps.
+            # Subtracting the batch's mean cancels the bias, so its gradient would be
+            # pure rounding error, which Adam and Adadelta would scale to full steps.
             added = jax.lax.stop_gradient(bias) if train else bias
             outputs = self.normalize(outputs, train, added)
         else:
@@ -140,13 +140,13 @@ class ConvBlock(nn.Module):
         return outputs
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
-        """The block's linear map, before bias and normalisation."""
+        """Applies the block's linear map, before bias and normalisation."""
         return self.ops.convolve(inputs, kernel, self.stride, self.dilation)
 
     def normalize(
         self, inputs: Array, train: bool, added: Array | float = 0.0
     ) -> Array:
-        """Batch normalisation under the name `norm`."""
+        """Applies batch normalisation under the name `norm`."""
         norm = BatchNorm(axis_name=self.axis_name, momentum=self.momentum, name="norm")
         return norm(inputs, train, added)
 
@@ -158,5 +158,5 @@ class UpBlock(ConvBlock):
     stride: int = 2
 
     def linear(self, inputs: Array, kernel: Array) -> Array:
-        """Twice the resolution, before bias and normalisation."""
+        """Doubles the resolution, before bias and normalisation."""
         return self.ops.upsample(inputs, kernel)

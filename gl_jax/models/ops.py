@@ -1,7 +1,7 @@
-"""The two operations that every network here is made of, as values.
+"""The two operations of the networks, as values.
 
-A network takes its operations as a field: `NATIVE` is plain XLA, which is right for
-accelerators; `gl_jax.cpu.ops()` computes the same with faster gradients on processors.
+A network takes its operations as a field: `NATIVE` is plain XLA, for accelerators;
+`gl_jax.cpu.ops()` computes the same with faster gradients on processors.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Upsample = Callable[[Array, Array], Array]
 
 
 class Ops(NamedTuple):
-    """A convolution and a transposed one; see `convolve` and `upsample` for the contract."""
+    """A convolution and a transposed one; `convolve` and `upsample` define them."""
 
     convolve: Convolve
     upsample: Upsample
@@ -48,7 +48,7 @@ def upsample(
 ) -> Float[Array, "b 2*h 2*w o"]:
     """Doubles both sides by a 4x4 transposed convolution of stride 2 and padding 1.
 
-    `kernel[dy, dx]` carries input pixel (y, x) to output pixel (2y + dy - 1, 2x + dx - 1).
+    `kernel[dy, dx]` maps input pixel (y, x) to output pixel (2y + dy - 1, 2x + dx - 1).
     """
     return jax.lax.conv_general_dilated(
         inputs,

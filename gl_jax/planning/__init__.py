@@ -1,1 +1,1 @@
-"""A run on chips that are not there: does it fit, how long would it take at least?"""
+"""Plans of runs on absent chips: the memory needed, and the least time."""

@@ -1,4 +1,4 @@
-"""What a traced step asks for, by arithmetic: no compiler and no chip is needed."""
+"""The work and memory of a traced step by arithmetic, without a compiler or a chip."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ MATRICES = ("conv_general_dilated", "dot_general")
 
 
 class Work(NamedTuple):
-    """The products of matrices in a step: the rest is small beside them."""
+    """The matrix products and convolutions of a step; the rest is small in comparison."""
 
     flops: float
-    """Multiplications and additions; those with zeros of a padding do not count."""
+    """Multiplications and additions, without those of zero padding."""
     traffic: float
-    """Bytes of their operands and results, each read or written once."""
+    """Bytes of operands and results, each read or written once."""
 
 
 class Line(NamedTuple):
-    """One operation of a step, with the arrays it reads and makes."""
+    """One operation of a step, with its inputs and outputs."""
 
     equation: Any
     reads: list[Any]
@@ -28,12 +28,12 @@ class Line(NamedTuple):
 
 
 def traced(step: Callable[..., Any], *arguments: Any) -> Jaxpr:
-    """Returns a step's operations for arguments of these shapes."""
+    """Traces a step for arguments of these shapes."""
     return jax.make_jaxpr(step)(*arguments).jaxpr
 
 
 def work_of(jaxpr: Jaxpr) -> Work:
-    """Returns the work of all products; of a condition's branches the largest."""
+    """Returns the work of all products, with the largest branch of each condition."""
     flops = traffic = 0.0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -53,10 +53,10 @@ def work_of(jaxpr: Jaxpr) -> Work:
 def kept_bytes(jaxpr: Jaxpr) -> float:
     """Returns the most bytes of activations and gradients that exist at once.
 
-    In the order of the trace. Counted are operands and results of products, sums, and
-    cut-outs; an elementwise operation is taken as part of its neighbours, so that what it
-    reads has to last instead. A compiler may need more, for copies and in another order,
-    or less, by computing some of it twice.
+    Operations run in the order of the trace. Operands and results of products, sums and
+    slices are counted. An elementwise operation counts as fused into its neighbours, so
+    its inputs stay alive instead of its output. A compiler may need more, for copies or
+    another order, or less, if it computes some arrays twice.
     """
     names: dict[Any, Any] = {}
     lines = list(_flat(jaxpr, names))
@@ -102,7 +102,7 @@ def kept_bytes(jaxpr: Jaxpr) -> float:
 
 
 def _flat(jaxpr: Jaxpr, names: dict[Any, Any]) -> Iterator[Line]:
-    """The operations in order, those of functions in the place of their calls."""
+    """Yields the operations in order, with the bodies of called functions inlined."""
     for equation in jaxpr.eqns:
         arguments = [
             v if isinstance(v, Literal) else names.get(v, v) for v in equation.invars
@@ -113,7 +113,7 @@ def _flat(jaxpr: Jaxpr, names: dict[Any, Any]) -> Iterator[Line]:
             yield Line(equation, reads, list(equation.outvars))
             continue
         (called,) = parts
-        # A function called twice is one jaxpr: its arrays get names for each call.
+        # A function called twice is one jaxpr, so its arrays get new names in each call.
         inside: dict[Any, Any] = {
             var: _Named(var) for inner in called.eqns for var in inner.outvars
         }
@@ -130,14 +130,14 @@ def _flat(jaxpr: Jaxpr, names: dict[Any, Any]) -> Iterator[Line]:
 
 
 class _Named:
-    """An array of one call of a function."""
+    """An array in one call of a function."""
 
     def __init__(self, var: Any) -> None:
         self.aval = var.aval
 
 
 def _parts(equation: Any) -> Iterator[Jaxpr]:
-    """The operations inside an operation: of a function, a loop, each branch."""
+    """Yields the jaxprs inside an operation: of a function, a loop, each branch."""
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, ClosedJaxpr):
@@ -151,7 +151,7 @@ def _name(line: Line) -> str:
 
 
 def _is_smaller(line: Line) -> bool:
-    """Returns whether it sums up or cuts out: its results are no copy of its operands."""
+    """Returns whether an operation sums or slices, so that its results are smaller."""
     most = max((v.aval.size for v in line.reads if hasattr(v, "aval")), default=0)
     return bool(sum(v.aval.size for v in line.makes) < 0.6 * most)
 
@@ -199,9 +199,9 @@ def _taps(
     spread: int,
     dilation: int,
 ) -> int:
-    """Pairs of a result and a tap of the kernel that meet a value, along one axis.
+    """Counts the pairs of an output and a kernel tap that multiply a value, on one axis.
 
-    The others meet a zero: of the padding, or between values that are `spread` apart.
+    Other pairs multiply a zero: of the padding, or between values `spread` apart.
     """
     at = np.arange(result)[:, None] * stride + np.arange(kernel) * dilation - before
     inside = (at >= 0) & (at <= (size - 1) * spread) & (at % spread == 0)

@@ -1,4 +1,4 @@
-"""How long a run takes at least on chips that keep to their data sheet."""
+"""The least time of a run, from the chips' data sheets."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from gl_jax.planning.needs import Need
 from gl_jax.planning.topologies import Topology
 
 EFFICIENCIES = (1.0, 0.4, 0.2)
-"""Shares of the bounds' speed for which the run's hours are given."""
+"""Fractions of the bounds' speed for which the run's hours are given."""
 
 DECODE_SECONDS = 0.002
-"""Time of one core from a JPEG of 640x480 to its crop (docs/performance.md)."""
+"""Seconds of one core to decode a JPEG of 640x480 to a crop (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Seconds that a step takes at least, for each of a chip's limits."""
+    """Least seconds of a step for each of a chip's limits."""
 
     matrices: float
     memory: float
@@ -23,13 +23,13 @@ class Bounds:
 
     @property
     def seconds(self) -> float:
-        """The longest of them, as if all went on at once."""
+        """The longest of them: all three may run at the same time."""
         return max(self.matrices, self.memory, self.interconnect)
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One kind of update of a run."""
+    """The plan of one kind of update."""
 
     phase: Phase
     steps: int
@@ -40,40 +40,40 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on a topology."""
+    """The plan of a run on a topology."""
 
     name: str
     topology: Topology
     source: str
-    """The compiler that says so, or arithmetic."""
+    """The compiler with its version, or "arithmetic"."""
     batch_size: int
     accumulate: int
     phases: tuple[PhasePlan, ...]
 
     @property
     def fits(self) -> bool:
-        """Whether all steps do."""
+        """True if all steps fit."""
         return all(phase.fits for phase in self.phases)
 
     def speed(self, part: PhasePlan) -> float:
-        """Returns a phase's photographs a second at its bound, over all chips."""
+        """Returns a phase's photographs per second at its bound, over all chips."""
         return self.batch_size / part.bounds.seconds
 
     def hours(self, efficiency: float) -> float:
-        """Returns the whole run's hours at a share of the bounds' speed."""
+        """Returns the whole run's hours at a fraction of the bounds' speed."""
         seconds = sum(part.steps * part.bounds.seconds for part in self.phases)
         return seconds / efficiency / 3600
 
     def input_rate(self) -> float:
-        """Returns the photographs a second that each host has to deliver at the bounds."""
+        """Returns the photographs per second that each host must deliver at the bounds."""
         return max(map(self.speed, self.phases)) / self.topology.hosts
 
 
 def bounds_of(need: Need, topology: Topology, dtype: str) -> Bounds:
-    """Returns the least seconds of a step on chips that keep to their data sheet.
+    """Returns the least seconds of a step from the chip's data sheet.
 
-    Of n chips each sends (n - 1) / n of what is summed, twice: once to sum up its part,
-    once to tell the others. The time until a message arrives does not count.
+    An all-reduce over n chips sends (n - 1) / n of the summed bytes twice from each chip:
+    to reduce, and to gather the result. Latency does not count.
     """
     chip, n = topology.chip, topology.count
     sent = 2 * (n - 1) / n * (need.collective_bytes or 0.0)
@@ -85,7 +85,7 @@ def bounds_of(need: Need, topology: Topology, dtype: str) -> Bounds:
 
 
 def updates_of(config: Config) -> dict[Phase, int]:
-    """Returns how many updates of each kind a run makes."""
+    """Returns a run's number of updates of each kind."""
     schedule = config.schedule
     total = schedule.total_steps
     if config.model.discriminators == "none":

@@ -1,4 +1,4 @@
-"""The TPU's compiler, without a TPU: libtpu compiles for chips that it is told about."""
+"""Compilation for TPUs without a TPU, by libtpu's ahead-of-time compiler."""
 
 import importlib.metadata
 import os
@@ -14,8 +14,8 @@ from gl_jax.parallel import over_devices
 from gl_jax.planning import hlo
 from gl_jax.planning.topologies import GIB, Topology
 
-# Without these libtpu asks the network about the machine that it is on. The last one lets
-# it load beside a process that trains.
+# Without the first three libtpu queries the network about its machine. The last one lets
+# it load while another process trains.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -25,18 +25,18 @@ ENVIRONMENT = {
 
 
 class Memory(NamedTuple):
-    """Bytes of a chip's memory that a step's program takes, by what they are for."""
+    """Bytes of a chip's memory that a step's program takes, by purpose."""
 
     arguments: float
-    """State, photographs and key, padded as the chip wants them."""
+    """State, photographs and key, padded to the chip's layout."""
     temporaries: float
     results: float
-    """Those that do not take an argument's place."""
+    """Results that do not reuse an argument's memory."""
     program: float
 
     @property
     def total(self) -> float:
-        """All of them together."""
+        """Sum of all parts."""
         return sum(self)
 
 
@@ -48,7 +48,7 @@ class Compiled(NamedTuple):
 
 
 class TooLargeError(Exception):
-    """The compiler refuses a program, which would need `needed` bytes of a chip."""
+    """The compiler refuses a program that needs `needed` bytes of a chip."""
 
     def __init__(self, needed: float) -> None:
         super().__init__(needed)
@@ -56,8 +56,8 @@ class TooLargeError(Exception):
 
 
 def require_libtpu() -> str:
-    """Returns the version of libtpu; UsageError if it is absent or not JAX's own."""
-    wanted = _wanted(importlib.metadata.requires("jax") or [])
+    """Returns libtpu's version; raises UsageError if it is absent or unfit for JAX."""
+    required = _required(importlib.metadata.requires("jax") or [])
     install = f"pip install 'jax[tpu]=={jax.__version__}'"
     try:
         version = importlib.metadata.version("libtpu")
@@ -66,16 +66,16 @@ def require_libtpu() -> str:
             "a plan for TPUs needs their compiler, libtpu, which is not installed: "
             f"{install} (Linux x86-64; no TPU needed)."
         ) from None
-    if not f"{version}.".startswith(wanted):
+    if not f"{version}.".startswith(required):
         raise UsageError(
-            f"libtpu (={version}) must be of version {wanted}* for jax {jax.__version__}: "
+            f"libtpu (={version}) must have version {required}* for jax {jax.__version__}: "
             f"{install}."
         )
     return version
 
 
-def _wanted(requirements: Sequence[str]) -> str:
-    """Returns the beginning of the versions that JAX asks for: "0.0.42."; or ""."""
+def _required(requirements: Sequence[str]) -> str:
+    """Returns the start of the version that JAX requires, such as "0.0.42.", or ""."""
     for requirement in requirements:
         if match := re.match(r"libtpu\s*==\s*([\d.]+?)\.?\*?\s*;", requirement):
             return f"{match[1]}."
@@ -91,18 +91,16 @@ def compiled(
     *,
     pieces: int,
 ) -> Compiled:
-    """Compiles a step for a topology, as a run would; `images` are those of one chip.
+    """Compiles a step for a topology; `images` are those of one chip, in `pieces` pieces.
 
-    The step works them off in as many `pieces`.
-
-    Raises TooLargeError if the compiler finds that it does not fit into a chip's memory.
+    Raises TooLargeError if it does not fit into a chip's memory.
     """
     os.environ.update(
         {name: os.environ.get(name, ENVIRONMENT[name]) for name in ENVIRONMENT}
     )
     chip = topology.chip
     name = f"{chip.compiler_name}:{topology.name.partition(':')[2]}"
-    # The two cores of a chip are one device where they can be: as on the real one.
+    # As on real chips, the two cores of a v4 or v5p are one device.
     kind = "megacore" if chip.compiler_name in ("v4", "v5") else "default"
     shape = (1, 1, 1) if topology.count == 1 else (2, 2, 1)
     described = topologies.get_topology_desc(

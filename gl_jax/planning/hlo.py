@@ -1,4 +1,4 @@
-"""Figures that are read from the text of a compiled program (HLO)."""
+"""Figures from the text of a compiled program (HLO)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
 )  # fmt: skip
 
-# They move nothing: names of what is there, or the ends of what began elsewhere.
+# Operations without memory traffic of their own: names, control flow, ends of copies.
 STILL = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
     "partition-id replica-id copy-done".split()
@@ -38,29 +38,28 @@ class Figures(NamedTuple):
     """Figures of one run of a program on one chip."""
 
     collectives: int
-    """The number of times that it talks with the other chips."""
+    """Number of collective operations with the other chips."""
     collective_bytes: int
-    """The size of what it gives to them, each array once."""
+    """Bytes of their operands, each array once."""
     traffic: int
     """Bytes between the chip and its memory: each operation's arrays, read or written
-    once, but for those that the compiler keeps on the chip."""
+    once, except those that the compiler keeps on the chip."""
 
 
 def figures(text: str, *, pieces: int = 1) -> Figures:
     """Returns the figures of a program, from its entry and the bodies of its loops.
 
-    A loop in which chips talk runs `pieces` times if the program does not say how often;
-    other loops count once.
+    A loop of unknown length counts `pieces` times if it has collectives, else once.
     """
     computations, entry = _computations(text)
     return _of(entry, computations, pieces)
 
 
 def size_of(text: str, *, everywhere: bool = True) -> int:
-    """Returns the bytes of a type, a tuple's summed up: `(f32[2,4]{1,0}, bf16[8]{0})`.
+    """Returns the bytes of a type or tuple of types: `(f32[2,4]{1,0}, bf16[8]{0})`.
 
-    Without `everywhere` those that are kept on the chip, in a memory space S(n), are
-    left out. Padding does not count.
+    Without `everywhere`, arrays kept on the chip, in a memory space S(n), do not count.
+    Padding never counts.
     """
     total = 0
     for kind, sides, layout in _ARRAY.findall(text):
@@ -101,7 +100,7 @@ def _of(
         kind = line.operation.removesuffix("-start")
         if kind in COLLECTIVES:
             count += 1
-            # The start of one that runs beside others returns its operands, too.
+            # The type of an asynchronous start includes the results, so its operands count.
             arrays = types[line.operands[0]] if kind != line.operation else line.type
             size += size_of(arrays)
         traffic += _traffic(line, types)
@@ -116,7 +115,7 @@ def _of(
 
 
 def _bodies(line: Instruction) -> Iterator[str]:
-    """The computations whose operations run one by one, not inside one operation."""
+    """Yields the computations of loops, calls and branches, whose operations run singly."""
     if line.operation in ("while", "call"):
         yield from _CALLED.findall(line.rest)
     elif line.operation == "conditional":
@@ -128,7 +127,7 @@ def _traffic(line: Instruction, types: Mapping[str, str]) -> int:
     if line.operation in STILL or line.operation.endswith("-done"):
         return 0
     if line.operation == "copy-start":
-        # Its type holds both ends of the copy, and a flag in a memory of its own.
+        # Its type holds both ends of the copy, and a flag in a separate memory.
         return size_of(line.type, everywhere=False)
     arrays = [line.type, *(types.get(name, "") for name in line.operands)]
     return sum(size_of(array, everywhere=False) for array in arrays)

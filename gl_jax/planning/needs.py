@@ -1,4 +1,4 @@
-"""What a step of a run asks of one chip: by the compiler for TPUs, else by arithmetic."""
+"""The memory and work of a step on one chip: from a TPU's compiler, or by arithmetic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,19 +20,19 @@ from gl_jax.training.steps import make_steps
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes and FLOP of a step on one chip; None is what only a compiled program tells."""
+    """Bytes and FLOP of a step on one chip; None if only a compiled program shows it."""
 
     memory: float
-    """Bytes at once; the parts follow."""
+    """Bytes needed at once: the sum of the parts below."""
     flops: float
-    """Of the products of matrices."""
+    """FLOP of matrix products and convolutions."""
     state: float
     batches: float
-    """The batch, and those that wait for their turn."""
+    """Bytes of the batch and of the prefetched ones."""
     temporaries: float | None = None
     program: float | None = None
     traffic: float | None = None
-    """Bytes between the chip and its memory."""
+    """Bytes moved between the chip and its memory."""
     collectives: int | None = None
     collective_bytes: float | None = None
 
@@ -40,7 +40,7 @@ class Need:
 def need_of(
     experiment: Experiment, config: Config, topology: Topology, phase: Phase
 ) -> Need:
-    """Returns the need of a phase's step; on a TPU it is compiled, which takes minutes."""
+    """Returns the need of a phase's step; for a TPU it is compiled, which takes minutes."""
     size = config.data.image_size
     count = config.data.batch_size // topology.count
     with compilation.building_for(topology.chip.platform):
@@ -58,8 +58,8 @@ def need_of(
             )[phase]
 
         images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
-        shown = (state, images, jax.eval_shape(lambda: jax.random.key(0)))
-        operations = arithmetic.traced(step(None), *shown)
+        arguments = (state, images, jax.eval_shape(lambda: jax.random.key(0)))
+        operations = arithmetic.traced(step(None), *arguments)
         work = arithmetic.work_of(operations)
         batch = float(images.size)
         need = Need(
@@ -82,10 +82,10 @@ def need_of(
             return replace(need, memory=least)
         try:
             made = compiling.compiled(
-                step(AXIS), topology, *shown, pieces=config.run.accumulate
+                step(AXIS), topology, *arguments, pieces=config.run.accumulate
             )
         except compiling.TooLargeError as error:
-            # The compiler rounds the figure that it refuses a program for.
+            # The compiler's message rounds the bytes, maybe below the chip's memory.
             return replace(need, memory=max(error.needed, topology.chip.memory + 1))
     memory, figures = made
     return replace(
@@ -101,7 +101,7 @@ def need_of(
 
 
 def _gradients(state: TrainState, phase: Phase) -> float:
-    """Bytes of the gradients that the chips average."""
+    """Returns the bytes of the gradients that the chips average."""
     completion = _bytes(state.completion.params)
     discriminator = _bytes(state.discriminator and state.discriminator.params)
     return {

@@ -1,4 +1,4 @@
-"""The plan of a run on a topology, printed: `gl-jax plan`."""
+"""`gl-jax plan`: prints the plan of a run on a topology."""
 
 import dataclasses
 import json
@@ -30,17 +30,18 @@ class DoesNotFitError(RuntimeError):
 def run(
     experiment: Experiment, topology_name: str, *, largest_batch: bool, as_json: bool
 ) -> None:
-    """Prints the plan of a run; DoesNotFitError if a step does not fit into a chip.
+    """Prints the plan of a run.
 
-    Raises UsageError for an unknown topology, a compiler that is missing, a batch that
-    does not divide, and a run that no option makes fit.
+    Raises DoesNotFitError if a step does not fit into a chip, and UsageError for an
+    unknown topology, a missing compiler, a batch that does not divide evenly, or a run
+    that fits with no option.
     """
     topology, config = topology_of(topology_name), experiment.config
     check_batch(config.data.batch_size, topology.count, config.run.accumulate)
     source = "arithmetic"
     if topology.chip.platform == "tpu":
         source = f"libtpu {compiling.require_libtpu()}"
-    # Nothing is computed here: no accelerator is to wake up for it.
+    # Nothing is computed, so no accelerator needs to start.
     jax.config.update("jax_platforms", "cpu")
     planner = Planner(experiment, topology, source)
     plan = planner.plan(config)
@@ -57,7 +58,7 @@ def run(
 def as_dictionary(
     plan: Plan, attempts: list[Attempt], largest: int | None
 ) -> dict[str, Any]:
-    """Returns the plan as JSON values: bytes, FLOP, seconds, hours."""
+    """Returns the plan as JSON values, in bytes, FLOP, seconds and hours."""
     values = dataclasses.asdict(plan)
     for part, phase in zip(values["phases"], plan.phases, strict=True):
         part["photographs_per_second"] = plan.speed(phase) if phase.fits else None
@@ -73,7 +74,7 @@ def as_dictionary(
 
 
 class Planner:
-    """Measures the steps of one experiment, changed or not, on one topology."""
+    """Measures the steps of one experiment, with or without changes, on one topology."""
 
     def __init__(self, experiment: Experiment, topology: Topology, source: str) -> None:
         self.experiment = experiment
@@ -95,7 +96,7 @@ class Planner:
         )  # fmt: skip
 
     def need(self, config: Config, phase: Phase) -> Need:
-        """Returns what a phase's step needs; the same one is measured once."""
+        """Returns the need of a phase's step, which is measured only once."""
         known = phase + config.to_json()
         if known not in self._needs:
             if self.topology.chip.platform == "tpu":
@@ -108,13 +109,13 @@ class Planner:
         return self._needs[known]
 
     def fits(self, need: Need) -> bool:
-        """Returns whether a chip has the memory."""
+        """Returns whether a chip has enough memory."""
         return need.memory <= self.topology.chip.memory
 
     def largest_batch(self, config: Config) -> int:
-        """Returns the largest batch of which all steps fit; 0 if one a chip does not.
+        """Returns the largest batch for which all steps fit; 0 if there is none.
 
-        The phase that needs most is searched first, the others then from there.
+        The phase that needs the most is searched first, which limits the others.
         """
         unit = self.topology.count * config.run.accumulate
         start, most = config.data.batch_size // unit, None
@@ -131,9 +132,9 @@ class Planner:
         return (most or 0) * unit
 
     def attempts(self, config: Config) -> list[Attempt]:
-        """Tries what saves memory: each option alone, then all until the run fits.
+        """Tries each memory-saving option alone, then all together, until the run fits.
 
-        Raises UsageError if nothing helps.
+        Raises UsageError if it fits with none of them.
         """
         per_chip = config.data.batch_size // self.topology.count
         tried = [self._attempt(*change) for change in search.alone(config, per_chip)]

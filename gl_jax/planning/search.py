@@ -1,4 +1,4 @@
-"""The largest batch that fits, and options by which a run fits that did not."""
+"""Searches the largest batch that fits, and options that save memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,25 +7,25 @@ from typing import Any, NamedTuple
 from gl_jax.config import Config
 
 SAVING: dict[str, Any] = {"compute_dtype": "bfloat16", "rematerialize": True}
-"""Fields of `model` that save memory, with the values that do."""
+"""Fields of `model` with the values that save memory."""
 
 
 class Attempt(NamedTuple):
-    """A changed run that was tried in place of one that does not fit."""
+    """A changed run, tried because the original does not fit."""
 
     options: str
     memory: float
-    """Bytes of the phase that needs most."""
+    """Bytes of the phase that needs the most."""
     fits: bool
 
 
 def largest(
     memory_of: Callable[[int], float], available: float, start: int, most: int | None
 ) -> int:
-    """Returns the largest count whose memory is within `available`, at most `most`; 0 if none.
+    """Returns the largest count, up to `most`, whose memory is `available` or less, else 0.
 
-    Every count that decides is measured; a straight line through two measured ones only
-    says which to measure next.
+    A straight line through two measured counts only chooses the next one to measure, so
+    the result is exact.
     """
     known: dict[int, float] = {}
     fitting, over = 0, None if most is None else most + 1
@@ -54,11 +54,11 @@ def _next(
 
 
 Changed = tuple[str, Config]
-"""Options of the command line, and the run with them."""
+"""Command-line options, and the configuration with them."""
 
 
 def alone(config: Config, per_chip: int) -> list[Changed]:
-    """Returns each option that saves memory by itself."""
+    """Returns each memory-saving option separately."""
     pieces = _more_pieces(config, per_chip)
     changes: list[tuple[dict[str, Any], int]] = [({}, n) for n in pieces[:1]]
     changes += [
@@ -68,7 +68,7 @@ def alone(config: Config, per_chip: int) -> list[Changed]:
 
 
 def together(config: Config, per_chip: int) -> list[Changed]:
-    """Returns all options at once, in more and more pieces: at last of one photograph."""
+    """Returns all options together, with more and more pieces, down to one photograph."""
     pieces = [config.run.accumulate, *_more_pieces(config, per_chip)]
     before = alone(config, per_chip)
     return [
@@ -79,7 +79,7 @@ def together(config: Config, per_chip: int) -> list[Changed]:
 
 
 def _more_pieces(config: Config, per_chip: int) -> list[int]:
-    """Counts that divide a chip's share, each at least twice the one before."""
+    """Returns divisors of a chip's share, each at least twice the one before."""
     counts = [config.run.accumulate]
     for n in range(counts[0] + 1, per_chip + 1):
         if per_chip % n == 0 and (n >= 2 * counts[-1] or n == per_chip):

@@ -1,4 +1,4 @@
-"""A plan as a table."""
+"""A plan as a text table."""
 
 import math
 import textwrap
@@ -9,14 +9,14 @@ from gl_jax.planning.bounds import DECODE_SECONDS, EFFICIENCIES, PhasePlan, Plan
 from gl_jax.planning.search import Attempt
 
 TPU = (
-    "FLOP are those of the products of matrices. From and to memory: the arrays of every "
-    "operation of the program, but for those that the compiler keeps on the chip. Neither "
-    "padding nor the time until a message arrives counts in the least times."
+    "FLOP are those of matrix products. From and to memory: the arrays of every operation "
+    "of the program, except those that the compiler keeps on the chip. The least times "
+    "include neither padding nor the latency of messages."
 )
 GPU = (
-    "By arithmetic alone, nothing was compiled: FLOP and traffic are those of the products "
-    "of matrices, temporaries what has to last in the order of the trace, their arrays "
-    "the gradients. A real program needs more of each."
+    "By arithmetic, without compilation: FLOP and traffic are those of matrix products, "
+    "temporaries are the arrays that exist at once in the order of the trace, and the "
+    "collectives' arrays are the gradients. A real program needs more of each."
 )
 
 Row = tuple[str, Callable[[PhasePlan], str]]
@@ -84,24 +84,24 @@ def _whole(plan: Plan) -> list[str]:
 
 
 def _search(plan: Plan, attempts: Sequence[Attempt], largest: int | None) -> list[str]:
-    found = []
+    paragraphs = []
     if attempts:
-        lines = ["Tried instead, the phase that needs most:"]
+        lines = ["Tried instead (memory of the phase that needs the most):"]
         for attempt in attempts:
             word = "fits" if attempt.fits else "does not fit"
             lines.append(f"  {attempt.options}: {si(attempt.memory, 'B')}, {word}")
-        found.append("\n".join(lines))
+        paragraphs.append("\n".join(lines))
     if largest:
         each = largest // plan.topology.count
-        found.append(f"Largest batch that fits: {largest} ({each} a chip).")
+        paragraphs.append(f"Largest batch that fits: {largest} ({each} a chip).")
     elif largest is not None:
         unit = plan.topology.count * plan.accumulate
-        found.append(f"No batch fits, not even {unit}.")
-    return found
+        paragraphs.append(f"No batch fits, not even {unit}.")
+    return paragraphs
 
 
 def si(value: float | None, unit: str) -> str:
-    """Returns three digits with the prefix that suits: 1.93 T, 614 MB, 47.5 ms."""
+    """Formats a value with three digits and an SI prefix: 1.93 T, 614 MB, 47.5 ms."""
     if value is None:
         return "unknown"
     if value == 0:

@@ -1,4 +1,4 @@
-"""Chips and the numbers in which they come, by name: v5e:4x4, gpu:h100x8."""
+"""Chips and their arrangements by name, such as v5e:4x4 and gpu:h100x8."""
 
 import difflib
 import math
@@ -13,20 +13,20 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip: FLOP, bytes and bytes a second."""
+    """The limits of one chip, in FLOP/s, bytes and bytes per second."""
 
     platform: Literal["tpu", "gpu"]
     peak: dict[str, float]
-    """FLOP a second of the matrix units, by the type that a network computes in."""
+    """FLOP per second of the matrix units, by the network's compute type."""
     memory: float
-    """Bytes that a program can have."""
+    """Bytes available to a program."""
     bandwidth: float
-    """Bytes a second between the chip and its memory."""
+    """Bytes per second between the chip and its memory."""
     interconnect: float
-    """Bytes a second that leave it over all its links to other chips."""
+    """Bytes per second sent over all its links to other chips."""
     per_host: int
     shapes: tuple[str, ...]
-    """The arrangements that are offered; () for any number."""
+    """The arrangements on offer; () for any number."""
     compiler_name: str
     source: str
 
@@ -34,10 +34,10 @@ class Chip:
 FLAT = tuple("1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16".split())
 CUBES = tuple("2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16".split())
 
-# A TPU's matrix units multiply bfloat16: JAX's default precision rounds float32 to it
-# there, and takes TF32 on a GPU. A TPU's memory is what the compiler of libtpu 0.0.42
-# gives a program, read from its refusal of a larger one. The pages state the interconnect
-# in both directions together (v5e 400, v6e 800 GB/s) or one way in bits (v5p 4,800 Gb/s).
+# JAX's default precision rounds float32 to bfloat16 on a TPU, whose matrix units multiply
+# bfloat16, and uses TF32 on a GPU. A TPU's memory is the limit that the compiler of libtpu
+# 0.0.42 states when it refuses a larger program. The pages give the interconnect as the
+# sum of both directions (v5e 400, v6e 800 GB/s) or one way in bits (v5p 4,800 Gb/s).
 CHIPS = {
     "v4": Chip(
         "tpu", {"float32": 275e12, "bfloat16": 275e12}, 30.75 * GIB, 1.2e12, 300e9, 4,
@@ -55,8 +55,8 @@ CHIPS = {
         "tpu", {"float32": 918e12, "bfloat16": 918e12}, 31.25 * GIB, 1638e9, 400e9, 4,
         FLAT, "v6e", "docs.cloud.google.com/tpu/docs/v6e",
     ),
-    # JAX takes three quarters of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION
-    # is another share. The peaks are those without sparsity.
+    # JAX uses three quarters of a GPU's memory by default
+    # (XLA_PYTHON_CLIENT_MEM_FRACTION). The peaks are without sparsity.
     "h100": Chip(
         "gpu", {"float32": 495e12, "bfloat16": 989e12}, 0.75 * 80e9, 3.35e12, 450e9, 8,
         (), "h100", "NVIDIA's data sheet of the H100 SXM, from memory",
@@ -66,7 +66,7 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Chips in an arrangement."""
+    """A number of chips in an arrangement."""
 
     name: str
     chip: Chip
@@ -74,14 +74,14 @@ class Topology:
 
     @property
     def hosts(self) -> int:
-        """The number of hosts that the chips are on."""
+        """Number of hosts of the chips."""
         return -(-self.count // self.chip.per_host)
 
 
 def topology_of(name: str) -> Topology:
     """Returns the topology of a name: CHIP:SHAPE for TPUs, gpu:CHIPxCOUNT for GPUs.
 
-    Raises UsageError, with the nearest names, for any other.
+    Raises UsageError, with the nearest names, for an unknown name.
     """
     gpu = re.fullmatch(r"gpu:(\w+?)x([1-9]\d*)", name)
     family, _, shape = (gpu[1], "", gpu[2]) if gpu else name.partition(":")
@@ -96,8 +96,8 @@ def topology_of(name: str) -> Topology:
 def _nearest(name: str) -> str:
     tpus = {f for f, chip in CHIPS.items() if chip.platform == "tpu"}
     family = name.partition(":")[0]
-    of = [family] if family in tpus else sorted(tpus)
-    known = [f"{f}:{shape}" for f in of for shape in CHIPS[f].shapes]
+    families = [family] if family in tpus else sorted(tpus)
+    known = [f"{f}:{shape}" for f in families for shape in CHIPS[f].shapes]
     known += [] if family in tpus else ["gpu:h100x1", "gpu:h100x8"]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     return (

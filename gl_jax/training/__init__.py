@@ -1,6 +1,6 @@
 """Training: parts of a run, its state, its steps; objectives, optimizers, the loop.
 
-In a script of one's own:
+In your own script:
 
     parts = default_parts(config)
     state = create_state(parts, image_size=64)

@@ -1,10 +1,10 @@
 """Augmentations in front of the discriminators: (keys, views, step, probability) -> views.
 
 The same function is applied to the views of photographs and of completions, and C's
-gradient comes back through it. `keys` holds one key for each image, so what is drawn for
-one does not depend on the others of its batch; `step` counts the updates done;
-`probability` is `Adaptive`'s, 1 for a run without it. Views are a dictionary of float
-images [b, h, w, c] in [0, 1]; outputs may leave that range, as the papers' do.
+gradient passes through it. `keys` has a key for each image, so an image's augmentation
+does not depend on the rest of the batch. `step` is the number of completed updates.
+`probability` comes from `Adaptive`, or is 1. Views are a dictionary of float images
+[b, h, w, c] in [0, 1]; outputs may leave that range, as in the papers.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,18 +24,18 @@ Keys = Key[Array, " b"]
 Scalar = Float[Array, ""]
 Augment = Callable[[Keys, Views, Int[Array, ""], Scalar], Views]
 Noise = Callable[[Keys, Images, Int[Array, ""]], Images]
-"""(keys, images, step) -> images: one noise for all views, which are cut out after it."""
+"""(keys, images, step) -> images; the views are cut from its output."""
 Change = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h w c"]]
-"""An image changed at random: (key, image) -> image."""
+"""A random change of one image: (key, image) -> image."""
 
 GREY = 0.5
-"""The colour of what is moved in or cut out: 0 in the authors' range of [-1, 1]."""
+"""Colour of empty areas, in [0, 1]: 0 in the authors' range of [-1, 1]."""
 
 
 def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Noise:
-    """Adds normal noise whose standard deviation is a function of the step.
+    """Returns a function that adds normal noise; its deviation depends on the step.
 
-    On few photographs it keeps the discriminators from winning (Arjovsky and Bottou
+    With few photographs it keeps the discriminators from winning (Arjovsky and Bottou
     2017, "Towards Principled Methods for Training GANs", section 3).
     """
 
@@ -47,12 +47,12 @@ def normal_noise(deviation: Callable[[Int[Array, ""]], Array | float]) -> Noise:
 
 
 def color(keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar) -> Views:
-    """DiffAugment's colour: brightness, saturation and contrast of each image.
+    """Applies DiffAugment's random brightness, saturation and contrast to each image.
 
     Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training", with
-    the ranges of the authors' code: brightness moves by up to a quarter of the range,
+    the ranges of the authors' code: brightness changes by up to a quarter of the range,
     saturation is multiplied by up to 2, contrast by 0.5 to 1.5. All views of an image get
-    the same. Contrast turns around each view's own mean.
+    the same numbers. Contrast scales around each view's mean.
     """
     del step
 
@@ -68,9 +68,9 @@ def color(keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar) -
 
 
 def translation(share: float) -> Augment:
-    """DiffAugment's translation: by up to this share of the side, each view by its own.
+    """Returns DiffAugment's translation by up to this fraction of the side.
 
-    Grey comes in from beyond the edge.
+    Each view has its own translation. The uncovered area is grey.
     """
 
     def moved(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Array:
@@ -88,9 +88,10 @@ def translation(share: float) -> Augment:
 
 
 def cutout(share: float) -> Augment:
-    """DiffAugment's cutout: a grey square of this share of the side, each view its own.
+    """Returns DiffAugment's cutout: a grey square of this fraction of the side.
 
-    Its centre lies anywhere in the view, so it may hang over the edge.
+    Each view has its own. The centre may be anywhere in the view, so the square may
+    extend beyond the edge.
     """
 
     def cut(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Array:
@@ -99,7 +100,7 @@ def cutout(share: float) -> Augment:
             image.shape[:2], jax.random.uniform(key, (2,)), strict=True
         ):
             length = _length(side, share)
-            # As many centres as the authors' code draws from: one more for an even side.
+            # As in the authors' code, an even square has one more possible centre.
             centre = jnp.floor(place * (side + 1 - length % 2)).astype(jnp.int32)
             first = centre - length // 2
             at = jnp.arange(side)
@@ -111,7 +112,7 @@ def cutout(share: float) -> Augment:
 
 
 def chain(*augments: Augment) -> Augment | None:
-    """One after the other, each with keys of its own; None of none."""
+    """Returns the augmentations one after another, each with its own keys, or None."""
     if not augments:
         return None
     if len(augments) == 1:
@@ -129,12 +130,12 @@ def chain(*augments: Augment) -> Augment | None:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """The probability of each augmentation, led by how sure D is of photographs.
+    """Adapts the probability of augmentation to the discriminators' overfitting.
 
     Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data",
-    section 3: r is the mean sign of D's logits of photographs (r_t of Eq. 1); every 4
+    section 3: r is the mean sign of D's logits of photographs (r_t of Eq. 1). Every 4
     updates the probability rises if r is above the target, and falls if it is below. In a
-    relativistic game a photograph's logit counts from the mean of the completions'.
+    relativistic game the mean of the completions' logits is subtracted first.
     """
 
     target: float = 0.6
@@ -146,7 +147,7 @@ class Adaptive:
 
 @flax.struct.dataclass
 class AdaptiveState:
-    """The controller's arrays: a part of the training state, so a resumed run is exact."""
+    """The controller's arrays, a part of the training state so that resuming is exact."""
 
     probability: Any
     """float32 []."""
@@ -157,7 +158,7 @@ class AdaptiveState:
 
 
 def adaptive_start() -> AdaptiveState:
-    """The state before the first update: nothing is augmented yet."""
+    """Returns the state before the first update, with a probability of 0."""
     zero = jnp.zeros((), jnp.float32)
     return AdaptiveState(zero, zero, jnp.zeros((), jnp.int32))
 
@@ -165,7 +166,7 @@ def adaptive_start() -> AdaptiveState:
 def adapted(
     adaptive: Adaptive, state: AdaptiveState, sign: Scalar, batch: int
 ) -> AdaptiveState:
-    """The state after an update of D on `batch` photographs whose mean sign was `sign`."""
+    """Returns the state after an update of D on `batch` photographs of mean sign `sign`."""
     signs, updates = state.signs + sign, state.updates + 1
     due = updates == adaptive.every
     r = signs / adaptive.every
@@ -181,7 +182,7 @@ def adapted(
 def _each_view(
     change: Change, keys: Keys, views: Views, step: Int[Array, ""], probability: Scalar
 ) -> Views:
-    """An augmentation by a change that each view draws for itself."""
+    """Applies a change with its own random numbers for each view."""
     del step
     return _sometimes(keys, views, probability, change, alike=False)
 
@@ -189,17 +190,18 @@ def _each_view(
 def _sometimes(
     keys: Keys, views: Views, probability: Scalar, change: Change, *, alike: bool
 ) -> Views:
-    """Each image changed with this probability, all its views or none."""
+    """Changes each image with this probability, in all its views or in none."""
 
     def maybe(
         key: Key[Array, ""], place: int, image: Float[Array, "h w c"]
     ) -> Float[Array, "h w c"]:
-        whether, how = jax.random.split(key)
-        how = how if alike else jax.random.fold_in(how, place)
-        change_it = jax.random.uniform(whether) < probability
-        return jnp.where(change_it, change(how, image), image)
+        choice_key, change_key = jax.random.split(key)
+        if not alike:
+            change_key = jax.random.fold_in(change_key, place)
+        chosen = jax.random.uniform(choice_key) < probability
+        return jnp.where(chosen, change(change_key, image), image)
 
-    # In order of their names, as jax.jit hands dictionaries on.
+    # Sorted by name, as jax.jit sorts dictionaries.
     return {
         name: jax.vmap(maybe, in_axes=(0, None, 0))(keys, place, views[name])
         for place, name in enumerate(sorted(views))
@@ -207,7 +209,7 @@ def _sometimes(
 
 
 def _folded(keys: Keys, place: int) -> Keys:
-    """A key for each image that belongs to the view, or the augmentation, of this place."""
+    """Folds a view's or augmentation's index into each image's key."""
     return jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
 
 

@@ -1,7 +1,7 @@
-"""The gradients of one network over the whole batch, before any optimizer.
+"""The gradients of one network over the whole batch.
 
-All of a step happens here but the update: completed, composed, seen by the discriminators,
-differentiated, averaged over devices. One network is differentiated at a time, by argument.
+This is all of a step except the optimizer: forward passes, losses, gradients, averages
+over devices. One network is differentiated at a time, by argument.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ GradientsOf = Callable[..., "Gradients"]
 
 
 class Completion(NamedTuple):
-    """One forward pass of the completion network, and the way back through it."""
+    """A forward pass of the completion network, with its backward pass."""
 
     completed: Images
     batch_stats: Tree
@@ -52,10 +52,10 @@ def make_gradients(
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> dict[Phase, GradientsOf]:
-    """The gradients of each phase's loss, without an optimizer; arguments of `make_steps`.
+    """Returns the gradients of each phase's loss; the arguments are those of `make_steps`.
 
-    Those of the joint phase are the completion network's (Eq. 5), against the
-    discriminators as they are.
+    In the joint phase they are the completion network's (Eq. 5), with the current
+    discriminators.
     """
     setup = set_up(parts, mean_color, accumulate, axis_name)
 
@@ -77,7 +77,7 @@ def make_gradients(
     return made
 
 
-# ---- of the completion network ------------------------------------------------------------
+# ---- completion network ---------------------------------------------------------------------
 
 
 def completion_gradients(
@@ -88,7 +88,7 @@ def completion_gradients(
     *,
     joint: bool = False,
 ) -> Gradients:
-    """Gradients of the completion loss (Eq. 2), in the joint phase of Eq. 5."""
+    """Returns gradients of the completion loss (Eq. 2), or of Eq. 5 with `joint`."""
     weight = setup.parts.objective.joint_completion_weight if joint else 1.0
 
     def gradients(batch_stats: Tree, examples: Examples) -> tuple[Tree, Measured]:
@@ -110,7 +110,7 @@ def completion_gradients(
 def complete(
     setup: Setup, state: TrainState, batch_stats: Tree, examples: Examples
 ) -> Completion:
-    """One forward pass of the completion network over the filled photographs."""
+    """Runs the completion network on the filled photographs."""
     convention = setup.parts.encoding.completion(setup.mean_color)
     inputs = setup.parts.inputs(
         examples.codes, examples.images, examples.holes.mask, setup.mean_color
@@ -129,7 +129,7 @@ def complete(
 def _completion_error(
     setup: Setup, completed: Images, examples: Examples, weight: float
 ) -> tuple[Images, Measured]:
-    """The gradient of the completion loss at the completed image."""
+    """Returns the gradient of the completion loss at the completed image."""
 
     def loss(completed: Images) -> tuple[Scalar, Scalars]:
         terms = setup.parts.objective.completion
@@ -156,43 +156,44 @@ def _adversarial_error(
     examples: Examples,
     measured: Measured,
 ) -> tuple[Images, Measured]:
-    """The gradient of alpha times the adversarial loss at the completed image.
+    """Returns the gradient of alpha times the adversarial loss at the completed image.
 
-    Behind this point both losses travel through the same linear pullback, so their norms
-    here tell how the two are balanced at no cost.
+    From here on both losses pass through the same linear pullback, so their norms here
+    show their balance at no cost.
     """
     objective, net = setup.parts.objective, discriminator_of(state)
 
-    def judged(images: Images) -> tuple[Float[Array, " n"], list[Array]]:
-        # Photographs are seen in the windows of their own completions. By batch
-        # statistics, as the discriminators are trained; the running ones are dropped.
-        seen = _views(setup, state, images, examples.holes, examples.augment[:, 2])
-        logits, kept = setup.parts.discriminator.apply(  # type: ignore[union-attr]
+    def discriminate(images: Images) -> tuple[Float[Array, " n"], list[Array]]:
+        # Photographs are viewed at the windows of their own completions. `train=True`:
+        # batch statistics, as in the discriminators' update; new running ones are dropped.
+        views = _views(setup, state, images, examples.holes, examples.augment[:, 2])
+        logits, collections = setup.parts.discriminator.apply(  # type: ignore[union-attr]
             _variables(net.params, net.batch_stats),
-            seen,
+            views,
             train=True,
             mutable=["batch_stats", "features"],
         )
-        features = kept.get("features", {}) if objective.matching else {}
-        return _of_the_game(setup, logits), jax.tree.leaves(features)
+        features = collections.get("features", {}) if objective.matching else {}
+        return _compared_logits(setup, logits), jax.tree.leaves(features)
 
-    compared: list[Any] = [None, None]
+    real: list[Any] = [None, None]
     if objective.relativistic or objective.matching:
-        compared = [*judged(examples.images)]
-    if objective.matching and not compared[1]:
+        real = [*discriminate(examples.images)]
+    if objective.matching and not real[1]:
         raise ValueError(
-            "objective.matching compares what the discriminator sows under 'features', and "
-            f"{type(setup.parts.discriminator).__name__} sows nothing there."
+            "objective.matching compares the discriminator's arrays sown under 'features', "
+            f"but {type(setup.parts.discriminator).__name__} sows none."
         )
 
     def loss(completed: Images) -> tuple[Scalar, Scalars]:
         mask = examples.holes.mask
-        fake, features = judged(setup.parts.fakes(completed, examples.images, mask))
-        real = compared[:1] if objective.relativistic else []
-        value = objective.adversarial(fake, *real)
+        fakes = setup.parts.fakes(completed, examples.images, mask)
+        logits, features = discriminate(fakes)
+        real_logits = real[:1] if objective.relativistic else []
+        value = objective.adversarial(logits, *real_logits)
         metrics = {"adversarial_loss": value}
         if objective.matching:
-            matching = objective.matching(features, compared[1])
+            matching = objective.matching(features, real[1])
             metrics["feature_loss"] = matching
             value = value + objective.matching_weight * matching
         return value, metrics
@@ -214,7 +215,7 @@ def _adversarial_error(
     return error, Measured(None, metrics, squares)
 
 
-# ---- of the discriminators ----------------------------------------------------------------
+# ---- discriminators -------------------------------------------------------------------------
 
 
 def discriminator_gradients(
@@ -225,7 +226,7 @@ def discriminator_gradients(
     *,
     joint: bool = False,
 ) -> Gradients:
-    """Gradients of the discriminators' loss (Eq. 3), the completion network held still."""
+    """Returns gradients of the discriminators' loss (Eq. 3); the completion is constant."""
     objective, frozen = setup.parts.objective, state.completion
     net = discriminator_of(state)
     weight = objective.discriminator_weight
@@ -265,14 +266,14 @@ def discriminator_gradients(
 def game(
     setup: Setup, real_logits: Logits, fake_logits: Logits
 ) -> tuple[Scalar, Scalars]:
-    """The discriminators' loss, and how often they are right about each side.
+    """Returns the discriminators' loss, and metrics with their accuracy.
 
-    `real_accuracy` is the share of photographs with a logit above 0, `fake_accuracy` that
-    of completions with one below; in a relativistic game above and below the other
-    side's mean.
+    `real_accuracy` is the fraction of photographs with a logit above 0, `fake_accuracy`
+    that of completions with a logit below 0. In a relativistic game the threshold is the
+    other side's mean instead of 0.
     """
     objective = setup.parts.objective
-    real, fake = (_of_the_game(setup, logits) for logits in (real_logits, fake_logits))
+    real, fake = (_compared_logits(setup, x) for x in (real_logits, fake_logits))
     value = objective.discriminator(real, fake)
     above = jnp.mean(fake) if objective.relativistic else 0.0
     below = jnp.mean(real) if objective.relativistic else 0.0
@@ -293,9 +294,9 @@ def _penalty(
     fake: Tree,
     keys: Key[Array, " b"],
 ) -> tuple[Scalar, Tree]:
-    """The penalty and its gradient in the steps in which it is due; else zeros.
+    """Returns the penalty and its gradient every `penalty_every` steps, else zeros.
 
-    In float32 also if the network is not: slopes are squared, and their own slopes taken.
+    Always in float32, because it squares gradients and differentiates them again.
     """
     objective, network = setup.parts.objective, setup.parts.discriminator
     params = local(discriminator_of(state).params, setup.axis_name)
@@ -311,7 +312,7 @@ def _penalty(
 
     def due() -> tuple[Scalar, Tree]:
         value, slopes = jax.value_and_grad(penalty)(params)
-        # As many times as large as it is rare, so that its mean over the steps is the same.
+        # Times `every`, so that the mean over the steps does not depend on it.
         return value, jax.tree.map(lambda slope: every * slope, slopes)
 
     if every == 1:
@@ -322,20 +323,20 @@ def _penalty(
 
 
 def discriminator_of(state: TrainState) -> NetState:
-    """The state's discriminators; ValueError where it has none."""
+    """Returns the state's discriminators; raises ValueError if it has none."""
     if state.discriminator is None:
         raise ValueError("this state has no discriminators to train with.")
     return state.discriminator
 
 
 def adaptive_of(state: TrainState) -> AdaptiveState:
-    """The state's controller of the augmentation; ValueError where it has none."""
+    """Returns the state of adaptive augmentation; raises ValueError if it has none."""
     if state.adaptive is None:
-        raise ValueError("this state has no probability of the augmentation to lead.")
+        raise ValueError("this state has no probability of the augmentation to adapt.")
     return state.adaptive
 
 
-# ---- what they are made of ----------------------------------------------------------------
+# ---- shared by both -------------------------------------------------------------------------
 
 
 def _views(
@@ -345,13 +346,13 @@ def _views(
     holes: Holes,
     keys: Key[Array, " b"],
 ) -> dict[str, Array]:
-    """The images as the discriminators see them."""
+    """Returns the discriminators' inputs: noise, views, augmentation, encoding."""
     parts, step = setup.parts, state.step
     if parts.noise is not None:
         images = parts.noise(keys, images, step)
     views = {name: view(images, holes) for name, view in parts.views.items()}
     if parts.augment is not None:
-        # Other keys than the noise's.
+        # Keys that differ from the noise's.
         keys = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
         probability = jnp.ones(())
         if parts.adaptive is not None:
@@ -360,15 +361,15 @@ def _views(
     return jax.tree.map(parts.encoding.discriminator.encode_image, views)
 
 
-def _of_the_game(setup: Setup, logits: Logits) -> Float[Array, " n"]:
-    """The logits that the losses compare: all devices' if they are relativistic."""
+def _compared_logits(setup: Setup, logits: Logits) -> Float[Array, " n"]:
+    """Returns the logits for the losses: those of all devices if relativistic."""
     if setup.parts.objective.relativistic:
         return gathered(logits, setup.axis_name)
     return logits
 
 
-def _share(right: Array) -> Scalar:
-    return jnp.mean(right.astype(jnp.float32))
+def _share(correct: Array) -> Scalar:
+    return jnp.mean(correct.astype(jnp.float32))
 
 
 def _variables(params: Tree, batch_stats: Tree) -> Tree:
@@ -378,7 +379,7 @@ def _variables(params: Tree, batch_stats: Tree) -> Tree:
 def _applied(
     network: Any, params: Tree, batch_stats: Tree, inputs: Any
 ) -> tuple[Any, Tree]:
-    """The network's outputs in training, and its new running statistics."""
+    """Returns the network's outputs in training, and its new running statistics."""
     outputs, updated = network.apply(
         _variables(params, batch_stats), inputs, train=True, mutable=["batch_stats"]
     )
@@ -386,10 +387,10 @@ def _applied(
 
 
 def _shared(setup: Setup, network: Any, batch_stats: Tree) -> Tree:
-    """Running statistics that are the same on all devices, and that JAX knows to be.
+    """Averages running statistics over devices, unless the network has done so.
 
-    A network with an `axis_name` has shared them already, but for the vectors of spectral
-    normalisation, which follow from each device's own parameters to a gradient.
+    A network with an `axis_name` shares its batch statistics, but not the vectors of
+    spectral normalisation.
     """
     if hasattr(network, "axis_name") and not getattr(network, "spectral_norm", False):
         return batch_stats

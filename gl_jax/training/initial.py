@@ -1,4 +1,4 @@
-"""Weights for a run to begin with: fine-tuning, instead of random ones."""
+"""Initial weights of a run from a file, for fine-tuning."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,11 +22,12 @@ def load(
     experiment: Experiment | None = None,
     encoding: Encoding | None = None,
 ) -> Model | None:
-    """The model named by `run.initial_weights`; None where the run begins at random.
+    """Loads the model named by `run.initial_weights`; returns None if it is None.
 
-    The architectures are those of the run, its `experiment` builds them where they are
-    not ours; the `encoding` is by default that of the configuration. Raises UsageError
-    for a file that is none of ours, or has another architecture or encoding.
+    `completion` and `discriminator` are the run's architectures. `experiment` builds
+    networks that are not gl_jax's own. `encoding` is by default that of the config.
+    Raises UsageError if the file is not a weights file of gl_jax, or has another
+    architecture or encoding.
     """
     name = config.run.initial_weights
     if name is None:
@@ -47,7 +48,7 @@ def load(
             if model.convention == other.completion(model.mean_color)
         ]
         raise UsageError(
-            f"{holder} sees photographs in another encoding than data.encoding "
+            f"{holder} has another encoding of photographs than data.encoding "
             f"(={config.data.encoding!r}). {''.join(fitting[:1])}".rstrip()
         )
     color = config.data.mean_color
@@ -66,22 +67,22 @@ def load(
 
 
 def begin_with(state: TrainState, model: Model) -> TrainState:
-    """A new run's state with the model's networks in it; its optimizers are left new.
+    """Returns a new run's state with the model's networks.
 
-    A network that the model does not have stays as it is.
+    The optimizers' states stay new, as do networks that the model does not have.
     """
-    variables = _whole(model.variables)
+    variables = _on_device(model.variables)
     if state.ema is not None:
         state = replace(state, ema=jax.tree.map(jnp.copy, variables))
     state = replace(state, completion=_with(state.completion, variables))
     if state.discriminator is not None and model.discriminator is not None:
-        variables = _whole(model.discriminator.variables)
+        variables = _on_device(model.discriminator.variables)
         state = replace(state, discriminator=_with(state.discriminator, variables))
     return state
 
 
-def _whole(variables: dict[str, Any]) -> dict[str, Any]:
-    """The variables on the device; without batch normalisation there are no statistics."""
+def _on_device(variables: dict[str, Any]) -> dict[str, Any]:
+    """Copies the variables to the device; adds empty statistics if there are none."""
     return jax.tree.map(jnp.asarray, {"batch_stats": {}} | variables)
 
 
@@ -91,24 +92,24 @@ def _with(net: NetState, variables: dict[str, Any]) -> NetState:
     )
 
 
-def _require_same(holder: str, found: AnyArchitecture, wanted: AnyArchitecture) -> None:
-    """Refuses an architecture that differs from the run's, saying in what."""
-    if isinstance(found, OwnArchitecture) and isinstance(wanted, OwnArchitecture):
-        # The numbers of the two runs may differ in much that is no network's.
-        if found.module == wanted.module and found.shapes() == wanted.shapes():
+def _require_same(holder: str, theirs: AnyArchitecture, ours: AnyArchitecture) -> None:
+    """Raises UsageError with the differences of a file's architecture from the run's."""
+    if isinstance(theirs, OwnArchitecture) and isinstance(ours, OwnArchitecture):
+        # The configs may differ in numbers that do not concern the network.
+        if theirs.module == ours.module and theirs.shapes() == ours.shapes():
             return
         raise UsageError(
-            f"{holder} the module {found.module} of {found.experiment} or other sizes "
-            f"than the run's {wanted.module} of {wanted.experiment}."
+            f"{holder} the module {theirs.module} of {theirs.experiment} or other sizes "
+            f"than the run's {ours.module} of {ours.experiment}."
         )
-    if type(found) is not type(wanted):
+    if type(theirs) is not type(ours):
         raise UsageError(
-            f"{holder} the module {found.module}, the run has {wanted.module}."
+            f"{holder} the module {theirs.module}, but the run has {ours.module}."
         )
     differing = [
-        f"{name} {value}, the run has {getattr(wanted, name)}"
-        for name, value in vars(found).items()
-        if value != getattr(wanted, name)
+        f"{name} {value}, but the run has {getattr(ours, name)}"
+        for name, value in vars(theirs).items()
+        if value != getattr(ours, name)
     ]
     if differing:
         raise UsageError(f"{holder} {'; '.join(differing)}. Give the same values.")

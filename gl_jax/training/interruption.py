@@ -1,7 +1,7 @@
 """Requests to stop: SIGTERM, Ctrl-C, and a pod's notice of preemption.
 
-Nothing is saved inside a signal handler (a handler can interrupt the very save that it
-would start). A request only sets a flag; the loop asks for it between two steps.
+A signal handler could interrupt a save that is already running, so it saves nothing. It
+only sets a flag, which the loop reads between two steps.
 """
 
 import os
@@ -13,12 +13,12 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
-# What a shell reports for a process ended by SIGTERM; schedulers restart on it.
+# A shell's exit code for a process ended by SIGTERM; schedulers restart on it.
 EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Interrupted(SystemExit):
-    """The run stopped on request, its state saved; carries exit code 143."""
+    """The run has saved its state and stopped on request; exits with code 143."""
 
     def __init__(self, step: int) -> None:
         super().__init__(EXIT_CODE)
@@ -26,11 +26,10 @@ class Interrupted(SystemExit):
 
 
 class Interruption:
-    """Within the `with` block, SIGTERM and the first Ctrl-C are noted instead of obeyed.
+    """Records SIGTERM and the first Ctrl-C inside the `with` block instead of stopping.
 
-    A second Ctrl-C leaves at once, after a call of `leaving`. In a run over several hosts
-    JAX's own preemption service listens for SIGTERM, and all hosts agree on the step to
-    stop after.
+    A second Ctrl-C calls `leaving` and exits at once. In a run over several hosts JAX's
+    preemption service handles SIGTERM, and all hosts agree on the last step.
     """
 
     def __init__(self, leaving: Callable[[], None] = lambda: None) -> None:
@@ -51,11 +50,11 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after `step`; the same answer on every host."""
+        """Returns whether to stop after `step`; all hosts get the same answer."""
         if jax.process_count() == 1:
             return self._requested
         if self._requested:
-            # Ctrl-C on one host reaches the others as a preemption of this one.
+            # JAX's service passes a SIGTERM of this host on to the others.
             self._requested = False
             os.kill(os.getpid(), signal.SIGTERM)
         return bool(multihost_utils.reached_preemption_sync_point(step))

@@ -1,7 +1,7 @@
 """Losses: pure functions of arrays and logits, with their equations.
 
 `completed` and `images` are float RGB in [0, 1]; logits are log odds of "real". An
-`Objective` says which of them a run minimises, and which penalty of `penalties`.
+`Objective` combines the losses and the penalty of a run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,17 +34,17 @@ AdversarialLoss = Callable[..., Scalar]
 FeatureLoss = Callable[[Sequence[Array], Sequence[Array]], Scalar]
 
 
-# ---- of the completion network alone ------------------------------------------------------
+# ---- completion network ---------------------------------------------------------------------
 
 
 def completion_loss(
     completed: Images, images: Images, mask: Mask, *, normalizer: Normalizer = "image"
 ) -> Scalar:
-    """The squared error inside the hole (Eq. 2), averaged over all values of the image.
+    """Returns the squared error inside the hole (Eq. 2), averaged over the whole image.
 
-    Eq. 2 read literally is a sum, beside which alpha = 0.0004 would be a million times
-    too small; averaged over the image, as Torch's MSECriterion does, both losses are of
-    one order. `normalizer="hole"` averages over each hole's own values instead.
+    Eq. 2 read literally is a sum, for which alpha = 0.0004 is a million times too small.
+    The average over the image, as in Torch's MSECriterion, brings both losses to one
+    order of magnitude. `normalizer="hole"` averages over each image's hole instead.
     """
     return _averaged(jnp.square(mask * (completed - images)), mask, normalizer)
 
@@ -52,10 +52,10 @@ def completion_loss(
 def absolute_loss(
     completed: Images, images: Images, mask: Mask, *, normalizer: Normalizer = "image"
 ) -> Scalar:
-    """The absolute error inside the hole, averaged as `completion_loss` is.
+    """Returns the absolute error inside the hole, averaged like `completion_loss`.
 
-    mmediting's GLCIC minimises it, averaged over the holes. Less blind to small errors
-    than the squared error; it estimates the median of what may be there, not the mean.
+    It weights small errors more than the squared error, and its minimum is the median
+    of the possible colours, not their mean. mmediting's GLCIC averages it over holes.
     """
     return _averaged(jnp.abs(mask * (completed - images)), mask, normalizer)
 
@@ -70,58 +70,62 @@ def _averaged(
 
 
 def structure_loss(completed: Images, images: Images, mask: Mask) -> Scalar:
-    """1 - SSIM of the photographs with their holes filled; not in the paper.
+    """Returns 1 - SSIM of the composite images, averaged over the whole image.
 
-    The squared error is nearly blind to faint edges and to a step at the hole's rim; SSIM
-    compares each neighbourhood by its own contrast (Zhao et al. 2017, "Loss Functions for
-    Image Restoration with Neural Networks"). Averaged over the whole image, as
-    `completion_loss` is; windows at the rim see known pixels too.
+    Not in the paper. The squared error barely penalises faint edges or a step at the
+    hole's rim; SSIM compares each neighbourhood relative to its contrast (Zhao et al.
+    2017, "Loss Functions for Image Restoration with Neural Networks"). Windows at the
+    rim contain known pixels too.
     """
     return jnp.mean(1 - ssim(composite(completed, images, mask), images))
 
 
-# ---- of the game --------------------------------------------------------------------------
+# ---- adversarial game -----------------------------------------------------------------------
 
 
 def discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Scalar:
-    """-log D(real) - log(1 - D(fake)), averaged over the batch: what D minimises in Eq. 3."""
+    """Returns the mean of -log D(real) - log(1 - D(fake)), D's loss in Eq. 3."""
     real = jax.nn.softplus(-real_logits)
     fake = jax.nn.softplus(fake_logits)
     return jnp.mean(real) + jnp.mean(fake)
 
 
 def adversarial_loss(fake_logits: Logits) -> Scalar:
-    """-log D(fake), averaged: what C minimises against D in every published GLCIC.
+    """Returns the mean of -log D(fake), C's adversarial loss in every published GLCIC.
 
-    Its fixed point is that of Eq. 5, its gradient does not vanish where D is sure
+    Its fixed point is that of Eq. 5, but its gradient does not vanish if D is certain
     (Goodfellow et al. 2014, section 3).
     """
     return jnp.mean(jax.nn.softplus(-fake_logits))
 
 
 def saturating_loss(fake_logits: Logits) -> Scalar:
-    """log(1 - D(fake)), averaged: Eq. 5 of the paper read literally."""
+    """Returns the mean of log(1 - D(fake)): Eq. 5 read literally."""
     return jnp.mean(-jax.nn.softplus(fake_logits))
 
 
 def hinge_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Scalar:
-    """max(0, 1 - real) + max(0, 1 + fake), averaged (Lim and Ye 2017, arXiv:1705.02894)."""
+    """Returns D's hinge loss: the mean of max(0, 1 - real) + max(0, 1 + fake).
+
+    Lim and Ye 2017, arXiv:1705.02894.
+    """
     real = jax.nn.relu(1 - real_logits)
     fake = jax.nn.relu(1 + fake_logits)
     return jnp.mean(real) + jnp.mean(fake)
 
 
 def linear_loss(fake_logits: Logits) -> Scalar:
-    """-fake, averaged: C's side of the hinge and of the Wasserstein game."""
+    """Returns the mean of -fake, C's loss in the hinge and Wasserstein games."""
     return -jnp.mean(fake_logits)
 
 
 def least_squares_discriminator_loss(
     real_logits: Logits, fake_logits: Logits
 ) -> Scalar:
-    """((D(real) - 1)^2 + D(fake)^2) / 2 (Mao et al. 2017, Eq. 9), with D = logit + 1/2.
+    """Returns the mean of ((D(real) - 1)^2 + D(fake)^2) / 2, with D = logit + 1/2.
 
-    The half puts D's threshold between real and fake at a logit of 0, as everywhere here.
+    Mao et al. 2017, Eq. 9. The 1/2 puts D's threshold at a logit of 0, as in the other
+    games.
     """
     real = jnp.square(real_logits - 0.5)
     fake = jnp.square(fake_logits + 0.5)
@@ -129,22 +133,22 @@ def least_squares_discriminator_loss(
 
 
 def least_squares_loss(fake_logits: Logits) -> Scalar:
-    """(D(fake) - 1)^2 / 2 (Mao et al. 2017, Eq. 9), with D = logit + 1/2."""
+    """Returns the mean of (D(fake) - 1)^2 / 2, with D = logit + 1/2 (Mao et al., Eq. 9)."""
     return 0.5 * jnp.mean(jnp.square(fake_logits - 0.5))
 
 
 def wasserstein_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Scalar:
-    """Mean of fake less mean of real (Arjovsky et al. 2017, Eq. 3).
+    """Returns the mean of fake minus the mean of real (Arjovsky et al. 2017, Eq. 3).
 
-    D has to be Lipschitz: give a gradient penalty or spectral normalisation.
+    D must be Lipschitz: use a gradient penalty or spectral normalisation.
     """
     return jnp.mean(fake_logits) - jnp.mean(real_logits)
 
 
 def relativistic_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Scalar:
-    """-log D(real - mean fake) - log(1 - D(fake - mean real)), averaged.
+    """Returns the mean of -log D(real - mean fake) - log(1 - D(fake - mean real)).
 
-    D is the sigmoid: the relativistic average GAN of Jolicoeur-Martineau 2018
+    D is the sigmoid. This is the relativistic average GAN of Jolicoeur-Martineau 2018
     (arXiv:1807.00734).
     """
     real = jax.nn.softplus(jnp.mean(fake_logits) - real_logits)
@@ -153,23 +157,23 @@ def relativistic_discriminator_loss(real_logits: Logits, fake_logits: Logits) ->
 
 
 def relativistic_loss(fake_logits: Logits, real_logits: Logits) -> Scalar:
-    """The relativistic average with real and fake exchanged: what C minimises."""
+    """Returns C's relativistic average loss: D's with real and fake exchanged."""
     return relativistic_discriminator_loss(fake_logits, real_logits)
 
 
 def feature_loss(fake: Sequence[Array], real: Sequence[Array]) -> Scalar:
-    """Mean absolute difference of D's features, averaged over its layers.
+    """Returns the mean absolute difference of D's features, averaged over its layers.
 
-    Each completion is compared with its own photograph, seen in the same views (Wang et
-    al. 2018, "pix2pixHD", Eq. 4, which sums over the layers). `fake` and `real` are arrays
-    [b, ...], one a layer.
+    Each completion is compared with its own photograph in the same views (Wang et al.
+    2018, "pix2pixHD", Eq. 4, which sums over the layers). `fake` and `real` have one
+    array [b, ...] for each layer.
     """
     layers = [jnp.mean(jnp.abs(f - r)) for f, r in zip(fake, real, strict=True)]
     return sum(layers[1:], layers[0]) / len(layers)
 
 
 class Game(NamedTuple):
-    """The two sides of a game: D's loss and C's."""
+    """The two losses of an adversarial game: D's and C's."""
 
     discriminator: DiscriminatorLoss
     adversarial: AdversarialLoss
@@ -187,7 +191,7 @@ GAMES: dict[Adversarial, Game] = {
 }
 
 
-# ---- of a run -----------------------------------------------------------------------------
+# ---- objective of a run ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -197,13 +201,13 @@ class Term:
     loss: CompletionLoss
     weight: float = 1.0
     over_holes: bool = False
-    """If set, the loss, a mean over all pixels, is divided by the share of the whole batch's
-    pixels that is missing: a mean over the missing ones, whichever image they are in."""
+    """If set, the loss, a mean over all pixels, is divided by the missing fraction of the
+    batch's pixels, which makes it a mean over the batch's missing pixels."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses that the networks minimise: by default equations 2 to 5 of the paper.
+    """The networks' losses: by default equations 2 to 5 of the paper.
 
     The discriminators minimise `discriminator_weight` times `discriminator(real_logits,
     fake_logits)`, plus `penalty` if there is one. The completion network minimises its
@@ -214,28 +218,28 @@ class Objective:
     completion: Mapping[str, Term] = field(
         default_factory=lambda: {"completion_loss": Term(completion_loss)}
     )
-    """Under the names by which their values, without weights, are logged."""
+    """Terms by the names under which their unweighted values are logged."""
     discriminator: DiscriminatorLoss = discriminator_loss
     adversarial: AdversarialLoss = adversarial_loss
     relativistic: bool = False
-    """If set, `adversarial(fake_logits, real_logits)` is given the photographs' logits too,
-    for one more pass of D, and the losses of the game see the logits of all devices, but of
-    one accumulation piece."""
+    """If set, `adversarial(fake_logits, real_logits)` gets the photographs' logits too,
+    which costs another pass of D. Both game losses then get the logits of all devices,
+    but of one accumulation piece."""
     discriminator_weight: float = 1.0
     joint_discriminator_weight: float | None = None
-    """`discriminator_weight` of the joint phase, if it is another."""
+    """`discriminator_weight` of the joint phase, if it differs."""
     joint_completion_weight: float = 1.0
     """Scales the completion terms in the joint phase."""
     alpha: float = 4e-4
     ratio: float | None = None
-    """If set, alpha makes the adversarial gradient this share of the completion gradient's
-    norm, both taken at the completed image."""
+    """If set, each step chooses alpha so that the norm of the adversarial gradient is this
+    fraction of the completion gradient's, both taken at the completed image."""
     penalty: Penalty | None = None
     """(logits_of, real_views, fake_views, keys) -> scalar; see `penalties`."""
     penalty_every: int = 1
-    """The penalty is added, and logged, every so many steps and as many times as large:
-    its mean over the steps is the same (Karras et al. 2020, "StyleGAN2", section 3.1)."""
+    """Steps between penalties. The gradient is multiplied by the same number, so that its
+    mean over the steps is unchanged (Karras et al. 2020, "StyleGAN2", section 3.1)."""
     matching: FeatureLoss | None = None
-    """(fake_features, real_features) -> scalar, of what the discriminator sows under
-    "features"; for one more pass of D."""
+    """(fake_features, real_features) -> scalar, of the arrays that the discriminator sows
+    under "features". It costs another pass of D."""
     matching_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""OptimizerConfig to optax."""
+"""Optax optimizers and schedules from an `OptimizerConfig`."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from optax.contrib import MuonDimensionNumbers
 
 from gl_jax.config import OptimizerConfig
 
-# The root mean square of a Muon update as a share of the learning rate: about Adam's, so
-# that one learning rate serves kernels and all else (Liu et al. 2025, arXiv:2502.16982).
+# Root mean square of a Muon update per unit of learning rate. It is about Adam's, so that
+# kernels and other parameters share a learning rate (Liu et al. 2025, arXiv:2502.16982).
 _MUON_RMS = 0.2
 
 
 def create_optimizer(
     config: OptimizerConfig, updates: int, joint: int = 0
 ) -> optax.GradientTransformation:
-    """The optax optimizer that `config` names, for a network updated `updates` times.
+    """Returns the optimizer of `config` for a network with `updates` updates.
 
-    The last `joint` of these updates make the joint phase.
+    The last `joint` of them are in the joint phase.
     """
     function = _muon if config.name == "muon" else getattr(optax, config.name)
     transforms = [function(learning_rate(config, updates, joint), **config.options)]
@@ -30,20 +30,20 @@ def create_optimizer(
 def learning_rate(
     config: OptimizerConfig, updates: int, joint: int = 0
 ) -> optax.Schedule:
-    """The learning rate over the network's own updates: a linear rise, then the decay.
+    """Returns the schedule over the network's own updates: linear warmup, then decay.
 
-    With a `joint_learning_rate` the decay ends with the first phases, and another one
-    takes the joint phase down from there.
+    With a `joint_learning_rate` this decay ends before the joint phase, which has a
+    decay of its own from that rate.
     """
-    warmup, again = config.warmup_steps, config.joint_learning_rate
-    alone = updates if again is None else updates - joint
+    warmup, joint_rate = config.warmup_steps, config.joint_learning_rate
+    alone = updates if joint_rate is None else updates - joint
     pieces = [_decay(config, config.learning_rate, alone - warmup)]
     starts = []
     if warmup > 0:
         pieces.insert(0, optax.linear_schedule(0.0, config.learning_rate, warmup))
         starts.append(warmup)
-    if again is not None:
-        pieces.append(_decay(config, again, joint))
+    if joint_rate is not None:
+        pieces.append(_decay(config, joint_rate, joint))
         starts.append(alone)
     return optax.join_schedules(pieces, starts) if starts else pieces[0]
 
@@ -60,7 +60,7 @@ def _decay(config: OptimizerConfig, peak: float, updates: int) -> optax.Schedule
 def _muon(
     learning_rate: optax.Schedule, **options: float
 ) -> optax.GradientTransformation:
-    """Muon (Jordan 2024) for kernels, as matrices of taps by features; Adam for the rest."""
+    """Returns Muon (Jordan 2024) for kernels, with Adam for the other parameters."""
     return optax.contrib.muon(
         learning_rate,
         consistent_rms=_MUON_RMS,
@@ -70,7 +70,7 @@ def _muon(
 
 
 def _matrices(params: Any) -> Any:
-    """How Muon sees each parameter: all axes of a kernel but the last are one."""
+    """Returns Muon's matrix axes: all axes of a kernel but the last are joined."""
 
     def dimensions(param: jax.Array) -> MuonDimensionNumbers | None:
         last = param.ndim - 1

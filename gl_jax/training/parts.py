@@ -1,10 +1,10 @@
 """The parts of a run as values: networks, views, objective, augmentation, optimizers.
 
-`default_parts(config)` are the paper's. An experiment may replace any of them:
+`default_parts(config)` returns the paper's. An experiment may replace any of them:
 
     parts = dataclasses.replace(default_parts(config), completion=UNet())
 
-Nothing behind this file asks which they are.
+The steps treat all parts alike.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ SampleCodes = Callable[[Key[Array, " b"]], Array]
 
 
 class Optimizers(NamedTuple):
-    """The optimizer of each network, counting that network's own updates."""
+    """The optimizer of each network; its schedules count that network's own updates."""
 
     completion: optax.GradientTransformation
     discriminator: optax.GradientTransformation
@@ -53,50 +53,50 @@ class Optimizers(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """All that a run is made of, besides its numbers and its photographs.
+    """Networks, losses and functions of a run.
 
-    A network that normalises over the batch has a field `axis_name`, as Flax's BatchNorm
-    has; the run sets it to share the statistics over devices.
+    A network with batch normalisation has a field `axis_name`, like Flax's BatchNorm;
+    the run sets it to share the statistics over devices.
     """
 
     completion: nn.Module
-    """(inputs [b, h, w, 4] in the `encoding`, train) -> images [b, h, w, 3] in it."""
+    """(inputs [b, h, w, 4], train) -> images [b, h, w, 3], both in the `encoding`."""
     discriminator: nn.Module | None
     """(views, train) -> logits [b]; None trains with the completion loss alone."""
     views: Mapping[str, View]
     """The discriminator's views, by name: (images, holes) -> a part of the images.
-    Of photographs the holes are others, drawn for them as places to look at, unless
-    there are `paired_windows`."""
+    For real photographs, separate random holes give the place of the window, unless
+    `paired_windows` is set."""
     objective: Objective
     optimizers: Optimizers
     sample_holes: SampleHoles
-    """(a key for each image, (height, width), a key of the batch) -> Holes."""
+    """(a key for each image, (height, width), a key for the batch) -> Holes."""
     noise: Noise | None = None
-    """(a key for each image, images, step) -> images, before the views are cut out."""
+    """(a key for each image, images, step) -> images; applied before cutting the views."""
     augment: Augment | None = None
     """(a key for each image, views, step, probability) -> views; see `augment`."""
     adaptive: Adaptive | None = None
-    """The controller of the augmentation's probability; without one it is 1."""
+    """The controller of the augmentation's probability, which is 1 without it."""
     paired_windows: bool = False
-    """The discriminator's views of photographs are those of their own holes."""
+    """If set, real photographs are viewed at the windows of their own holes."""
     encoding: Encoding = ENCODINGS["centred"]
-    """How both networks see images; losses and all else see RGB in [0, 1]."""
+    """The encoding of both networks' images; all other functions get RGB in [0, 1]."""
     fakes: Fakes = composite
-    """(completed, images, mask) -> the images that the discriminators take for fakes."""
+    """(completed, images, mask) -> the discriminators' fake images."""
     sample_codes: SampleCodes | None = None
-    """(a key for each image) -> codes [b, n], which the completion network is then given
-    instead of photographs: it is the generator of an unconditional GAN."""
+    """(a key for each image) -> codes [b, n], the inputs of the completion network instead
+    of photographs: it is then the generator of an unconditional GAN."""
 
     def inputs(
         self, keys: Key[Array, " b"], images: Images, mask: Mask, mean_color: Color
     ) -> Array:
-        """The completion network's inputs: the filled photographs with their mask, or codes."""
+        """Returns the completion network's inputs: filled photographs with masks, or codes."""
         if self.sample_codes is not None:
             return self.sample_codes(keys)
         return jnp.asarray(self.encoding.completion(mean_color).encode(images, mask))
 
     def example_inputs(self, image_size: int) -> tuple[Array, dict[str, Array]]:
-        """Zeros in the shapes that the two networks are shown: inputs, and views."""
+        """Returns zeros in the shapes of both networks' inputs: (inputs, views)."""
         shape = (1, image_size, image_size)
         images, mask = jnp.zeros((*shape, 3)), jnp.zeros((*shape, 1))
         holes = Holes(mask, jnp.zeros((1, 2), jnp.int32))
@@ -106,20 +106,20 @@ class Parts:
 
 
 def whole(images: Images, holes: Holes) -> Images:
-    """The view of the global discriminator: the images as they are."""
+    """Returns the global discriminator's view: the whole images."""
     del holes
     return images
 
 
 def window(size: int) -> View:
-    """The view of the local discriminator: a square of `size` pixels around the hole."""
+    """Returns the local discriminator's view: a square of `size` pixels around the hole."""
     return lambda images, holes: crop(images, holes.corner, size)
 
 
 def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
-    """The paper's parts with the numbers of `config`.
+    """Returns the paper's parts with the numbers of `config`.
 
-    The networks are built of `ops`, by default those for the platform that JAX runs on.
+    `ops` are the networks' operations, by default those for JAX's current platform.
     """
     ops = compilation.ops() if ops is None else ops
     model, holes = config.model, config.holes
@@ -131,9 +131,9 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
         "rematerialize": model.rematerialize,
         "ops": ops,
     }
-    of_discriminators = common | {"spectral_norm": model.spectral_norm}
+    discriminator_common = common | {"spectral_norm": model.spectral_norm}
     if model.discriminator_norm == "none":
-        of_discriminators["norm_order"] = "none"
+        discriminator_common["norm_order"] = "none"
     views: dict[str, View] = {"local": window(holes.local_size), "global": whole}
     if model.discriminators != "both":
         views = {name: views[name] for name in views if name == model.discriminators}
@@ -141,7 +141,7 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
         completion=CompletionNetwork(
             output_activation=model.output_activation, **common
         ),
-        discriminator=ContextDiscriminator(tuple(views), **of_discriminators)
+        discriminator=ContextDiscriminator(tuple(views), **discriminator_common)
         if views
         else None,
         views=views,
@@ -198,39 +198,39 @@ def _objective(loss: LossConfig) -> Objective:
     )
 
 
-def _augment(chosen: AugmentConfig) -> Augment | None:
-    """Colour, translation, cutout: DiffAugment's order."""
+def _augment(settings: AugmentConfig) -> Augment | None:
+    """Returns colour, translation and cutout, in DiffAugment's order."""
     augments: list[Augment] = []
-    if chosen.color:
+    if settings.color:
         augments.append(augment.color)
-    if chosen.translation > 0:
-        augments.append(augment.translation(chosen.translation))
-    if chosen.cutout > 0:
-        augments.append(augment.cutout(chosen.cutout))
+    if settings.translation > 0:
+        augments.append(augment.translation(settings.translation))
+    if settings.cutout > 0:
+        augments.append(augment.cutout(settings.cutout))
     return augment.chain(*augments)
 
 
-def _adaptive(chosen: AugmentConfig) -> Adaptive | None:
-    if chosen.adaptive_target is None:
+def _adaptive(settings: AugmentConfig) -> Adaptive | None:
+    if settings.adaptive_target is None:
         return None
-    return Adaptive(chosen.adaptive_target, chosen.adaptive_images)
+    return Adaptive(settings.adaptive_target, settings.adaptive_images)
 
 
 def _raw(completed: Images, images: Images, mask: Mask) -> Images:
-    """The completion network's whole output, known pixels included."""
+    """Returns the completion network's output, including the known pixels."""
     del images, mask
     return completed
 
 
 def _noise(config: Config) -> Noise | None:
-    """Noise whose deviation falls over the joint phase; its end comes with the last step."""
+    """Returns noise whose deviation falls over the joint phase, until the last step."""
     if config.loss.discriminator_noise == 0:
         return None
     return normal_noise(_deviation(config))
 
 
 def _deviation(config: Config) -> optax.Schedule:
-    """The noise's standard deviation over the steps of a run."""
+    """Returns the noise's standard deviation as a function of the step."""
     start, end = config.loss.discriminator_noise, config.loss.discriminator_noise_end
     if start == 0 or end is None:
         return optax.constant_schedule(start)
@@ -244,13 +244,13 @@ def _deviation(config: Config) -> optax.Schedule:
 
 
 def _optimizers(config: Config) -> Optimizers:
-    chosen = config.completion_optimizer, config.discriminator_optimizer
+    settings = config.completion_optimizer, config.discriminator_optimizer
     updates = _updates(config, config.schedule.total_steps)
-    return Optimizers(*map(create_optimizer, chosen, *zip(*updates, strict=True)))
+    return Optimizers(*map(create_optimizer, settings, *zip(*updates, strict=True)))
 
 
 def falling(config: Config, step: int) -> dict[str, float]:
-    """The numbers that may fall over a run, as its last update until `step` had them."""
+    """Returns the noise and learning rates of the last update before `step`, by name."""
     values = {"discriminator noise": float(_deviation(config)(max(step - 1, 0)))}
     total = config.schedule.total_steps
     for role, (updates, joint), (done, _) in zip(
@@ -265,7 +265,7 @@ def falling(config: Config, step: int) -> dict[str, float]:
 
 
 def _updates(config: Config, total: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Updates of each network in `total` steps, and how many of them are joint ones."""
+    """Returns (updates, joint updates) of each network in `total` steps."""
     schedule = config.schedule
     first = min(schedule.completion_steps, total)
     second = min(schedule.discriminator_steps, total - first)

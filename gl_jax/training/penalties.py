@@ -1,8 +1,8 @@
-"""Penalties that keep discriminators smooth: pure functions of logits and views.
+"""Penalties on discriminators' gradients: pure functions of logits and views.
 
-A penalty is `(logits_of, real_views, fake_views, keys) -> scalar`, `logits_of` being the
-discriminator, in float32, as a function of views, `keys` one for each image. Views are
-dictionaries of arrays [b, h, w, c], as the discriminator sees them: augmented.
+A penalty is `(logits_of, real_views, fake_views, keys) -> scalar`. `logits_of` is the
+float32 discriminator as a function of views; `keys` has a key for each image. Views are
+dictionaries of arrays [b, h, w, c] after augmentation.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ Penalty = Callable[
 
 
 def r1(gamma: float) -> Penalty:
-    """Gamma / 2 times the mean squared norm of D's gradient at photographs.
+    """Returns the R1 penalty: gamma / 2 x mean squared norm of D's gradient at photographs.
 
     Mescheder, Geiger and Nowozin 2018, "Which Training Methods for GANs do actually
-    Converge?", Eq. 9. D may not be steep where the photographs are.
+    Converge?", Eq. 9.
     """
 
     def penalty(
@@ -38,7 +38,7 @@ def r1(gamma: float) -> Penalty:
 
 
 def r2(gamma: float) -> Penalty:
-    """Gamma / 2 times the mean squared norm of D's gradient at completions (Eq. 10 there)."""
+    """Returns the R2 penalty: like `r1`, but at completions (Eq. 10 of the same paper)."""
 
     def penalty(
         logits_of: LogitsOf, real: Views, fake: Views, keys: Key[Array, " b"]
@@ -50,11 +50,11 @@ def r2(gamma: float) -> Penalty:
 
 
 def gradient_penalty(weight: float) -> Penalty:
-    """Weight times the mean of (norm of D's gradient - 1)^2 between real and fake.
+    """Returns the gradient penalty: weight x the mean of (norm of D's gradient - 1)^2.
 
-    Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", Eq. 3: at a point drawn
-    uniformly on the line between a photograph and a completion. Meant for discriminators
-    without batch normalisation, whose logits depend on one image each.
+    Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", Eq. 3. The gradient is
+    taken at a uniformly random point between a photograph and a completion. For
+    discriminators without batch normalisation, so that a logit depends on one image.
     """
 
     def penalty(
@@ -62,7 +62,7 @@ def gradient_penalty(weight: float) -> Penalty:
     ) -> Float[Array, ""]:
         share = jax.vmap(partial(jax.random.uniform, shape=(1, 1, 1)))(keys)
         between = jax.tree.map(lambda r, f: share * r + (1 - share) * f, real, fake)
-        # The slope of a root is infinite at 0.
+        # The square root has an infinite gradient at 0.
         norms = jnp.sqrt(_squared_slopes(logits_of, between) + 1e-12)
         return weight * jnp.mean(jnp.square(norms - 1))
 
@@ -70,7 +70,7 @@ def gradient_penalty(weight: float) -> Penalty:
 
 
 def total(*penalties: Penalty) -> Penalty | None:
-    """The sum of the penalties; None of none."""
+    """Returns the sum of the penalties; None if there are none."""
     if not penalties:
         return None
 
@@ -84,8 +84,8 @@ def total(*penalties: Penalty) -> Penalty | None:
 
 
 def _squared_slopes(logits_of: LogitsOf, views: Views) -> Float[Array, " b"]:
-    """The squared norm of the logit's gradient, for each image, over all its views."""
-    slopes = jax.grad(lambda seen: jnp.sum(logits_of(seen)))(views)
+    """Returns each image's squared norm of the logit's gradient, over all its views."""
+    slopes = jax.grad(lambda inputs: jnp.sum(logits_of(inputs)))(views)
     squares = [
         jnp.sum(jnp.square(slope), axis=(1, 2, 3)) for slope in jax.tree.leaves(slopes)
     ]

@@ -1,4 +1,4 @@
-"""Gradients of a batch from those of its pieces, one after another, and of all devices."""
+"""Averages gradients over accumulation pieces and over devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ Scalars = dict[str, Float[Array, ""]]
 
 
 class Gradients(NamedTuple):
-    """The gradients of one network over the whole batch, and what came of the way there."""
+    """The gradients of one network over the whole batch, with statistics and metrics."""
 
     params: Tree
     batch_stats: Tree
@@ -24,12 +24,12 @@ class Gradients(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A part of the batch's gradients with its metrics, before they are averaged."""
+    """Gradients and metrics of one piece on one device."""
 
     params: Tree
     metrics: Scalars
     squares: Scalars
-    """Squared norms of gradients at the completed images, by the norms' names."""
+    """Squared norms of gradients at the completed images, by name."""
 
 
 def over_pieces(
@@ -38,10 +38,10 @@ def over_pieces(
     batch_stats: Tree,
     examples: Examples,
 ) -> Gradients:
-    """Gradients and metrics averaged over accumulation pieces and over devices.
+    """Returns gradients and metrics averaged over accumulation pieces and devices.
 
-    Pieces follow one another, handing the running statistics on. What was drawn for a
-    photograph does not depend on the piece it is in.
+    Pieces run one after another, and each passes its running statistics to the next. A
+    photograph's holes and keys do not depend on its piece.
     """
     pieces, axis_name = setup.accumulate, setup.axis_name
     if pieces == 1:
@@ -63,8 +63,8 @@ def over_pieces(
         (batch_stats, sums), _ = jax.lax.scan(add, carry, split)
         measured = jax.tree.map(lambda leaf: leaf / pieces, sums)
     measured = pmean(measured, axis_name)
-    # Each part's gradient is that of its own mean, so the whole's is smaller by the number
-    # of parts n: its squared norm is sum / n^2, and the average over parts is sum / n.
+    # Each part's gradient is that of its own mean, so the whole batch's is n times
+    # smaller: its squared norm is sum / n^2, and the mean over parts is already sum / n.
     parts = pieces * axis_size(axis_name)
     norms = {name: jnp.sqrt(value / parts) for name, value in measured.squares.items()}
     return Gradients(measured.params, batch_stats, measured.metrics | norms)

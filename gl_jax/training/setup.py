@@ -1,4 +1,4 @@
-"""A step's parts and numbers, and what a step draws for its photographs."""
+"""A step's parts and numbers, and its random holes and keys."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ Batch = UInt8[Array, "b h w 3"]
 
 @dataclass(frozen=True)
 class Setup:
-    """A step's parts and numbers besides arrays; fixed for the whole run."""
+    """A step's parts and numbers, fixed for the whole run."""
 
     parts: Parts
     mean_color: Color
@@ -48,7 +48,7 @@ def set_up(
     ema_decay: float | None = None,
     ema_ramp: float | None = None,
 ) -> Setup:
-    """The setup, with the networks' statistics shared over the devices of the axis."""
+    """Returns the setup, with the networks' batch statistics shared over the axis."""
 
     def shared(network: nn.Module | None) -> Any:
         if hasattr(network, "axis_name"):
@@ -64,28 +64,28 @@ def set_up(
 
 
 class Drawn(NamedTuple):
-    """Holes of one's own for a step, instead of those that it draws."""
+    """The holes of a step, given by the caller instead of drawn by the step."""
 
     holes: Holes
-    """M_c: what is missing in each photograph, and the window around it."""
+    """M_c: the hole of each photograph, and the window around it."""
     windows: Holes
-    """M_d: the place at which the real photographs are looked at."""
+    """M_d: the windows of the real photographs."""
 
 
 class Examples(NamedTuple):
-    """Photographs of a step with what was drawn for them."""
+    """Photographs of a step with their holes and random keys."""
 
     images: Images
     holes: Holes
     windows: Holes
     augment: Key[Array, "b 3"]
-    """Keys of the augmentation: for the fakes and photographs of the discriminators' update,
-    and for the completion network's."""
+    """Keys of the augmentation: of fakes and of photographs in the discriminators' update,
+    and of the completion network's update."""
     penalty: Key[Array, " b"]
     codes: Key[Array, " b"]
     missing: Float[Array, " b"] | None
-    """Share of the whole batch's pixels that is missing, the same number for each image;
-    None if no loss is over the holes of all."""
+    """Missing fraction of the batch's pixels, the same number for each image; None if no
+    term is `over_holes`."""
 
 
 def examples_of(
@@ -95,7 +95,7 @@ def examples_of(
     key: Key[Array, ""],
     drawn: Drawn | None,
 ) -> Examples:
-    """The photographs in [0, 1] with their holes, drawn by their place in the whole batch."""
+    """Returns the photographs in [0, 1] with holes that depend on their batch index."""
     count, *shape, _ = images.shape
     key = jax.random.fold_in(key, state.step)
     first = axis_index(setup.axis_name) * count
@@ -103,8 +103,8 @@ def examples_of(
     if drawn is None:
 
         def sample(stream: int) -> Holes:
-            of_all = batch_key(key, stream)
-            return setup.parts.sample_holes(keys(stream=stream), tuple(shape), of_all)
+            common = batch_key(key, stream)
+            return setup.parts.sample_holes(keys(stream=stream), tuple(shape), common)
 
         holes = sample(HOLES)
         paired = setup.parts.paired_windows

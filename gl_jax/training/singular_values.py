@@ -1,7 +1,7 @@
-"""The largest singular value of every layer: how far a layer can stretch its inputs.
+"""The largest singular value of every layer: the most that it can stretch an input.
 
-It tells what a loss does not show: discriminators that grow steep, or a layer that
-collapses to one direction (Miyato et al. 2018, "Spectral Normalization for GANs";
+It shows problems that a loss does not: discriminators with growing gradients, or a layer
+that collapses to one direction (Miyato et al. 2018, "Spectral Normalization for GANs";
 Brock et al. 2019, "Large Scale GAN Training", section 4.1).
 """
 
@@ -13,19 +13,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 SQUARINGS = 10
-"""Times that K^T K is squared: as exact as 2^10 steps of power iteration."""
+"""Number of squarings of K^T K: as exact as 2^10 steps of power iteration."""
 TINY = 1e-30
-"""Added to norms, so that a kernel of zeros has the singular value 0."""
+"""Added to norms, so that a kernel of zeros has the singular value 0, not NaN."""
 
 
 def largest_singular_value(kernel: Float[Array, "..."]) -> Float[Array, ""]:
-    """The largest singular value of a kernel as a matrix K of taps by features.
+    """Returns the largest singular value of a kernel as a matrix K of taps by features.
 
-    The last axis is that of the features. K^T K, or K K^T if that is smaller, is squared
-    `SQUARINGS` times; each of its columns is then the first singular vector, and the value
-    is the norm of K times that. It differs from an SVD's in float64 by less than 1e-6 of
-    itself for Gaussian kernels up to 8192x1024, whose singular values lie as close as any.
-    Matrix products alone, for an accelerator takes long for an SVD.
+    The last axis is the features. K^T K, or K K^T if that is smaller, is squared
+    `SQUARINGS` times; its columns are then multiples of the first singular vector v, and
+    the value is the norm of K v. The relative error against an SVD in float64 is below
+    1e-6 for Gaussian kernels up to 8192x1024, whose singular values are the closest.
+    Only matrix products are used, because an SVD is slow on accelerators.
     """
     matrix = jnp.reshape(kernel, (-1, kernel.shape[-1])).astype(jnp.float32)
     if matrix.shape[0] < matrix.shape[1]:
@@ -37,12 +37,12 @@ def largest_singular_value(kernel: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def singular_values(networks: Mapping[str, Any]) -> dict[str, Float[Array, ""]]:
-    """Largest singular values by name: of each layer, and the largest of each network.
+    """Returns the largest singular value of each layer and of each network, by name.
 
-    `networks` maps a role to the network's parameters, whatever its modules are called;
-    those of one axis are left out. For `{"completion": params}` the names are
-    `singular_value/completion/conv1` and so on, and `completion_singular_value`. Under
-    spectral normalisation they are those of the kernels before it divides them.
+    `networks` maps a role to the parameters of any network; parameters of one axis are
+    omitted. For `{"completion": params}` the names are `singular_value/completion/conv1`
+    and so on, and `completion_singular_value`. With spectral normalisation the values
+    are those of the kernels before the division.
     """
     values: dict[str, Float[Array, ""]] = {}
     for role, params in networks.items():
@@ -63,7 +63,7 @@ def _name(path: Any) -> str:
 
 
 def _product(one: Array, other: Array) -> Array:
-    # An accelerator's own precision, of 8 to 11 bits, would be that of the result.
+    # An accelerator's default precision is only 8 to 11 bits.
     return jnp.matmul(one, other, precision="highest")
 
 

@@ -1,4 +1,4 @@
-"""The training state: arrays only. What is in the state is what is in the checkpoint."""
+"""The training state: arrays only, all of which go into a checkpoint."""
 
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ Tree = Any
 
 @flax.struct.dataclass
 class NetState:
-    """One network: its parameters, its running statistics and its optimizer's state.
+    """One network: its parameters, running statistics and optimizer state.
 
     `batch_stats` is empty for a network without batch normalisation.
     """
@@ -30,10 +30,10 @@ class NetState:
 
 @flax.struct.dataclass
 class TrainState:
-    """The whole run at one step: completed updates and both networks.
+    """A run after `step` updates: both networks and their optimizers.
 
-    `discriminator` is None where the run has none. `ema` is None or the moving average
-    of the completion network, a dictionary of `params` and `batch_stats`.
+    `discriminator` is None if the run has none. `ema` is None or the moving average of
+    the completion network, a dictionary of `params` and `batch_stats`.
     """
 
     step: jax.Array
@@ -41,25 +41,25 @@ class TrainState:
     discriminator: NetState | None
     ema: Tree | None
     adaptive: AdaptiveState | None = None
-    """The augmentation's probability; None where it is no matter of the state."""
+    """The controller of the augmentation's probability; None if that is fixed."""
 
 
 def create_state(
     parts: Parts, image_size: int, *, seed: int = 0, ema: bool = False
 ) -> TrainState:
-    """The state before the first step, for square images of `image_size` pixels.
+    """Returns the state before the first step, for square images of `image_size` pixels.
 
-    Initial weights are what the networks' own `init` gives; they follow from `seed`. With
-    `ema` the state holds a moving average of the completion network, which begins there.
+    The networks' own `init` makes the weights from `seed`. With `ema` the state holds a
+    moving average of the completion network, which starts at these weights.
     """
     create = partial(_created, parts, image_size, ema)
-    # Each kernel has a draw of its own, and compiling these takes far longer than drawing.
+    # `once`: compiling the many random draws takes far longer than running them.
     state: TrainState = compilation.jit(create, once=True)(jax.random.key(seed))
     return state
 
 
 def state_shapes(parts: Parts, image_size: int, *, ema: bool = False) -> TrainState:
-    """The shapes and types of `create_state`'s arrays, without computing any."""
+    """Returns the shapes and types of `create_state`'s arrays without computing them."""
     create = partial(_created, parts, image_size, ema)
     state: TrainState = jax.eval_shape(create, jax.random.key(0))
     return state
@@ -86,12 +86,12 @@ def _created(parts: Parts, image_size: int, ema: bool, key: jax.Array) -> TrainS
 
 
 def inference_variables(state: TrainState) -> Tree:
-    """The variables to complete photographs with: the moving average where there is one."""
+    """Returns the variables for inference: the moving average if there is one."""
     return variables_of(state.completion) if state.ema is None else state.ema
 
 
 def variables_of(net: NetState) -> Tree:
-    """The variables to apply a network with."""
+    """Returns a network's variables for `apply`."""
     return {"params": net.params, "batch_stats": net.batch_stats}
 
 

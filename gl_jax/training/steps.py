@@ -1,14 +1,12 @@
 """The three steps of the paper's Algorithm 1, as pure functions.
 
 Each is `step(state, images, key) -> (state, metrics)`: `state` and `metrics` are arrays
-on the device, `images` is this device's share of the batch as uint8 [b, h, w, 3]. Nothing
-comes back to the host in between. Metrics describe the state before the update, averaged
-over the whole batch.
+on the device, `images` is this device's share of the batch as uint8 [b, h, w, 3]. Metrics
+describe the state before the update, averaged over the whole batch.
 
-A step differentiates one network at a time by argument, so the other cannot move: the
-completion step leaves the discriminator bitwise unchanged and the discriminator step the
-completion network. Real and fake images pass through the discriminator as two batches:
-batch normalisation never mixes their statistics.
+A step differentiates one network at a time by argument, so the other is bitwise
+unchanged. Real and fake images pass through the discriminator as two batches, so batch
+normalisation does not mix their statistics.
 """
 
 from collections.abc import Callable
@@ -50,12 +48,12 @@ def make_steps(
     ema_ramp: float | None = None,
     axis_name: str | None = None,
 ) -> dict[Phase, Step]:
-    """The steps of a run, one for each phase: (state, images, key) -> (state, metrics).
+    """Returns the step of each phase: (state, images, key) -> (state, metrics).
 
-    `mean_color` is RGB in [0, 1] and fills the holes. `accumulate` pieces of the batch
-    follow one another. `ema_decay` and `ema_ramp` are those of `decay_at`. With an
-    `axis_name` the steps run under a map over devices of that name, else on one device,
-    or on several under `jax.jit` with sharded images.
+    `mean_color` is RGB in [0, 1] and fills the holes. The batch is processed in
+    `accumulate` pieces, one after another. `ema_decay` and `ema_ramp` are arguments of
+    `decay_at`. With an `axis_name` the steps run under a map over devices of that name;
+    without one on one device, or on several under `jax.jit` with sharded images.
     """
     setup = set_up(parts, mean_color, accumulate, axis_name, ema_decay, ema_ramp)
     steps: dict[Phase, Step] = {Phase.COMPLETION: partial(completion_step, setup)}
@@ -74,8 +72,8 @@ def completion_step(
 ) -> tuple[TrainState, Scalars]:
     """Updates the completion network by the completion loss (Algorithm 1, t < T_C)."""
     examples = examples_of(setup, state, images, key, drawn)
-    measured = completion_gradients(setup, state, examples)
-    return _with_completion(setup, state, measured), measured.metrics
+    gradients = completion_gradients(setup, state, examples)
+    return _with_completion(setup, state, gradients), gradients.metrics
 
 
 def discriminator_step(
@@ -87,8 +85,8 @@ def discriminator_step(
 ) -> tuple[TrainState, Scalars]:
     """Updates the discriminators alone (Algorithm 1, T_C <= t < T_C + T_D)."""
     examples = examples_of(setup, state, images, key, drawn)
-    measured = discriminator_gradients(setup, state, examples)
-    state, metrics = _with_discriminator(setup, state, measured, len(images))
+    gradients = discriminator_gradients(setup, state, examples)
+    state, metrics = _with_discriminator(setup, state, gradients, len(images))
     return replace(state, step=state.step + 1), metrics
 
 
@@ -108,49 +106,49 @@ def joint_step(
     shared = None
     if setup.accumulate == 1:
         shared = complete(setup, state, state.completion.batch_stats, examples)
-    judged = discriminator_gradients(setup, state, examples, shared, joint=True)
-    state, metrics = _with_discriminator(setup, state, judged, len(images))
-    measured = completion_gradients(setup, state, examples, shared, joint=True)
-    return _with_completion(setup, state, measured), metrics | measured.metrics
+    gradients = discriminator_gradients(setup, state, examples, shared, joint=True)
+    state, metrics = _with_discriminator(setup, state, gradients, len(images))
+    gradients = completion_gradients(setup, state, examples, shared, joint=True)
+    return _with_completion(setup, state, gradients), metrics | gradients.metrics
 
 
 def _updated(
-    optimizer: optax.GradientTransformation, net: NetState, measured: Gradients
+    optimizer: optax.GradientTransformation, net: NetState, gradients: Gradients
 ) -> NetState:
-    # optax raises its decay rates to integer step counts.
+    # optax raises its decay rates to the power of integer step counts.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = optimizer.update(
-            measured.params, net.opt_state, net.params
+            gradients.params, net.opt_state, net.params
         )
     params = optax.apply_updates(net.params, updates)
-    return NetState(params, measured.batch_stats, opt_state)
+    return NetState(params, gradients.batch_stats, opt_state)
 
 
 def _with_discriminator(
-    setup: Setup, state: TrainState, measured: Gradients, count: int
+    setup: Setup, state: TrainState, gradients: Gradients, count: int
 ) -> tuple[TrainState, Scalars]:
-    """The state after the update, its augmentation led by it; `count` images a device."""
-    parts, metrics = setup.parts, measured.metrics
+    """Updates the discriminator and its augmentation; `count` is images per device."""
+    parts, metrics = setup.parts, gradients.metrics
     net = discriminator_of(state)
-    net = _updated(parts.optimizers.discriminator, net, measured)
+    net = _updated(parts.optimizers.discriminator, net, gradients)
     state = replace(state, discriminator=net)
     if parts.adaptive is None:
         return state, metrics
     before, batch = adaptive_of(state), count * axis_size(setup.axis_name)
-    # Photographs taken for real are counted again, for their share is rounded in another way
-    # on each number of devices, and at the target a last bit would part the runs.
-    right = jnp.round(metrics["real_accuracy"] * batch)
-    # The mean sign of logits that are never 0: those above it less those below.
-    adaptive = adapted(parts.adaptive, before, (2 * right - batch) / batch, batch)
+    # Back to a whole number, because the accuracy's last bit depends on the number of
+    # devices, and at the target it would decide the direction.
+    correct = jnp.round(metrics["real_accuracy"] * batch)
+    # The mean sign of the logits: (positive - negative) / batch, as none is exactly 0.
+    adaptive = adapted(parts.adaptive, before, (2 * correct - batch) / batch, batch)
     metrics = metrics | {"augment_probability": before.probability}
     return replace(state, adaptive=adaptive), metrics
 
 
 def _with_completion(
-    setup: Setup, state: TrainState, measured: Gradients
+    setup: Setup, state: TrainState, gradients: Gradients
 ) -> TrainState:
     optimizer = setup.parts.optimizers.completion
-    completion = _updated(optimizer, state.completion, measured)
+    completion = _updated(optimizer, state.completion, gradients)
     ema = state.ema
     if ema is not None and setup.ema_decay is not None:
         decay = decay_at(state.step, setup.ema_decay, setup.ema_ramp)
@@ -164,21 +162,21 @@ def _with_completion(
 def decay_at(
     step: Int[Array, ""], decay: float, ramp: float | None = None
 ) -> Float[Array, ""]:
-    """The moving average's decay in the update that follows `step` completed ones.
+    """Returns the moving average's decay after `step` completed updates.
 
-    A young average would remember the random weights, so its memory begins short. With a
-    `ramp` its half-life is at most this share of the steps so far,
+    The decay starts small, so that the average soon forgets the random weights. With a
+    `ramp` its half-life is at most this fraction of the steps so far,
 
         min(decay, 0.5^(1 / (ramp step))),
 
-    which is `ema_rampup` of StyleGAN2-ADA (Karras et al. 2020): there half-life and steps
-    are counted in photographs, and the batch size cancels. Without one it is
+    which is `ema_rampup` of StyleGAN2-ADA (Karras et al. 2020). That counts photographs
+    instead of steps, but the batch size cancels. Without a ramp the decay is
 
         min(decay, (1 + n) / (10 + n)),  n = step + 1,
 
     as in TensorFlow's ExponentialMovingAverage.
     """
     done = step.astype(jnp.float32)
-    # At step 0 the exponent is infinite: the average is the weights themselves.
+    # At step 0 the exponent is infinite and the decay 0.
     longest = (2 + done) / (11 + done) if ramp is None else 0.5 ** (1 / (ramp * done))
     return jnp.minimum(decay, longest)

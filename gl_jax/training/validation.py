@@ -1,4 +1,4 @@
-"""The same photographs with the same holes, completed again and again during a run."""
+"""Validation during a run: always the same photographs with the same holes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,14 +27,14 @@ from gl_jax.training.setup import set_up
 from gl_jax.training.singular_values import singular_values
 from gl_jax.training.state import TrainState, inference_variables, variables_of
 
-# Validation holes come from a key of their own, the same in every run of one size.
+# Seed of the validation holes: the same in every run of one image size.
 SEED = 2017
 
 ACCURACIES = ("real_accuracy", "fake_accuracy")
 
 
 class Completed(NamedTuple):
-    """Photographs with what the network made of them; all float RGB in [0, 1]."""
+    """Validation photographs and their completions."""
 
     photographs: UInt8[np.ndarray, "n s s 3"]
     mask: Float[np.ndarray, "n s s 1"]
@@ -43,9 +43,9 @@ class Completed(NamedTuple):
 
 
 class Validation:
-    """Completes fixed validation photographs, and shows them to the discriminators.
+    """Measures both networks on fixed validation photographs.
 
-    On one device; what it measures is the same for any number of them.
+    It runs on one device, so the results do not depend on the number of devices.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Validation:
         convention = parts.encoding.completion(mean_color)
         self._photographs = photographs
         self._device = device
-        # As many at a time as one device trains on, so that validation fits where training does.
+        # One device's training batch, so that validation fits into the same memory.
         self._batch = max(
             1, config.data.batch_size // (jax.device_count() * config.run.accumulate)
         )
-        # As many as the discriminators' batch statistics are of, over all devices.
+        # The images in the discriminators' batch statistics, over all devices.
         self._shown = max(1, config.data.batch_size // config.run.accumulate)
         setup = set_up(parts, mean_color)
 
@@ -121,8 +121,8 @@ class Validation:
     def require_shown(self, state: TrainState) -> None:
         """Raises UsageError if the discriminators fail on batches of these photographs.
 
-        They are traced: the first validation with them may be days away. `state` holds
-        shapes.
+        They are traced now, because their first validation may come after days. `state`
+        holds shapes.
         """
         if state.discriminator is None:
             return
@@ -138,21 +138,22 @@ class Validation:
             except Exception as error:
                 reason = " ".join(str(error).split())[:300]
                 raise UsageError(
-                    f"the discriminators cannot be shown {size} photographs at a "
-                    f"validation: {type(error).__name__}: {reason}"
+                    f"the discriminators fail on {size} validation photographs: "
+                    f"{type(error).__name__}: {reason}"
                 ) from error
 
     def metrics(self, state: TrainState, phase: Phase) -> dict[str, float]:
-        """Everything that a validation in this phase measures, by its name in the log.
+        """Returns all measurements of this phase by their names in the log.
 
-        Of the moving average, if there is one: `val_l1` (share of the range) and
-        `val_psnr` (dB), means inside the holes, and `val_swd_fine`, `val_swd_coarse`,
-        `val_grid` and `val_grid_photographs` of `texture`, if the holes have room for it.
-        From the discriminators' phase on, `val_real_accuracy` and `val_fake_accuracy` are
-        the shares that the discriminators are right about: of these photographs, and of
-        their completions by the network in training (with its running statistics). They
-        see them as in training, normalised by a batch of that size, but not augmented.
-        `singular_values` come last.
+        For the moving average, if there is one, else for the trained network: `val_l1`
+        (fraction of the range) and `val_psnr` (dB), means inside the holes; and
+        `val_swd_fine`, `val_swd_coarse`, `val_grid` and `val_grid_photographs` of
+        `texture`, if the holes are large enough.
+        From the discriminators' phase on: `val_real_accuracy` and `val_fake_accuracy`,
+        the discriminators' accuracy on these photographs and on their completions by the
+        trained network (with its running statistics). Batch normalisation uses batches
+        of the training's size; nothing is augmented.
+        Finally, the `singular_values`.
         """
         completed, values = self._completed(inference_variables(state))
         networks = {"completion": state.completion.params}
@@ -162,13 +163,13 @@ class Validation:
                 if state.ema is not None:
                     completed, _ = self._completed(variables_of(state.completion))
                 values |= self._accuracies(variables_of(state.discriminator), completed)
-        stretched = jax.device_get(self._singular_values(networks))
-        return values | {name: float(value) for name, value in stretched.items()}
+        singular = jax.device_get(self._singular_values(networks))
+        return values | {name: float(value) for name, value in singular.items()}
 
     def _texture(self, runs: Sequence[Any]) -> dict[str, float]:
-        """The sliced Wasserstein distances and the grid energies of all photographs.
+        """Returns sliced Wasserstein distances and grid energies of all photographs.
 
-        None of them if the holes are too small for a patch or a square.
+        Returns {} if the holes are too small for them.
         """
         mask, pasted = (
             np.concatenate([pictures[place] for pictures, _ in runs])
@@ -182,18 +183,18 @@ class Validation:
         values = {"val_swd_fine": fine, "val_swd_coarse": coarse}
         for name, images in (("grid", pasted), ("grid_photographs", photographs)):
             energies = np.asarray(grid_energy(images, mask))
-            known = energies[~np.isnan(energies)]
-            if len(known):
-                values[f"val_{name}"] = float(np.median(known))
+            measured = energies[~np.isnan(energies)]
+            if len(measured):
+                values[f"val_{name}"] = float(np.median(measured))
         return values
 
     def samples(self, variables: Any, count: int) -> Completed:
-        """The first `count` validation photographs, completed."""
+        """Completes the first `count` validation photographs."""
         (mask, completed, pasted), _ = self._run(variables, 0, count)
         return Completed(self._photographs[:count], mask, completed, pasted)
 
     def _completed(self, variables: Any) -> tuple[np.ndarray, dict[str, float]]:
-        """All photographs as the network gives them, and how near they are."""
+        """Returns the raw completions of all photographs, and their mean errors."""
         firsts = range(0, len(self._photographs), self._batch)
         runs = [self._run(variables, first, self._batch) for first in firsts]
         errors = {
@@ -214,7 +215,7 @@ class Validation:
         return values
 
     def _parts(self, count: int) -> list[np.ndarray]:
-        # In equal parts, for of a few images left over batch statistics are another's.
+        # In equal parts, because a small rest would have different batch statistics.
         return np.array_split(np.arange(count), -(-count // self._shown))
 
     def _run(self, variables: Any, first: int, count: int) -> Any:

@@ -1,4 +1,4 @@
-"""What hangs is shown with its place."""
+"""Prints every thread's stack if a step hangs."""
 
 import sys
 import threading
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Watchdog:
-    """Writes every thread's stack to stderr, once, when no beat came for `limit` seconds.
+    """Writes every thread's stack to stderr, once, after `limit` seconds without a beat.
 
-    It ends nothing. Stacks are taken as Python code, under the interpreter's lock:
-    `faulthandler` goes without it, and a thread that is not hanging but busy can crash the
-    process then. So what hangs without letting go of the lock is not shown.
+    The process continues. Stacks are taken by Python code that holds the interpreter's
+    lock, so code that hangs while holding the lock is not shown. `faulthandler` needs no
+    lock, but can crash the process if a thread is running.
     """
 
     def __init__(self, limit: float) -> None:
@@ -40,23 +40,23 @@ class Watchdog:
         self._thread.join()
 
     def beat(self) -> None:
-        """Something begins that should end within the limit."""
+        """Restarts the time limit."""
         with self._changed:
             self._beats += 1
             self._changed.notify()
 
     def _watch(self) -> None:
-        shown = 0
+        reported = 0
         with self._changed:
             while not self._ended:
-                seen = self._beats
-                # Until the first beat, and after a report, there is nothing to wait for.
-                limit = self._limit if seen > shown else None
+                beats = self._beats
+                # Before the first beat, and after a report, there is no limit.
+                limit = self._limit if beats > reported else None
                 moved = self._changed.wait(
                     min(limit, threading.TIMEOUT_MAX) if limit else None
                 )
-                if not moved and seen == self._beats:
-                    shown = seen
+                if not moved and beats == self._beats:
+                    reported = beats
                     self._show()
 
     def _show(self) -> None:

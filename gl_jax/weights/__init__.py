@@ -1,1 +1,1 @@
-"""Weights as files: one native format, and restricted readers of other people's."""
+"""Weights files: the native format, and restricted readers of other projects' files."""

@@ -1,7 +1,4 @@
-"""Networks by name and numbers, as a weights file has them, and the modules they mean.
-
-The shapes of a network's arrays are asked of the module itself.
-"""
+"""Architectures: a network's name and numbers in a weights file, and its module."""
 
 import dataclasses
 import json
@@ -32,7 +29,7 @@ Role = Literal["completion", "discriminator"]
 Variant = Literal["both", "global", "local"]
 
 SIDE = 16
-"""Side in pixels of the image that shapes are asked with; they do not depend on it."""
+"""Side in pixels of the image used to find array shapes, which do not depend on it."""
 
 VIEWS: dict[Variant, tuple[str, ...]] = {
     "both": ("local", "global"),
@@ -43,20 +40,20 @@ VIEWS: dict[Variant, tuple[str, ...]] = {
 
 
 class _Shaped:
-    """An architecture whose arrays are asked of its module."""
+    """An architecture that finds its arrays' shapes by tracing its module."""
 
     def tree(self) -> Tree:
-        """Shapes and types of the network's variables, as its `init` nests them."""
+        """Returns shapes and types of the variables, nested as by the module's `init`."""
         raise NotImplementedError
 
     def shapes(self) -> Shapes:
-        """The shape of every array of the network by its place, `params/conv1/kernel`."""
+        """Returns the shape of every array by its path, such as `params/conv1/kernel`."""
         return shapes_in(self.tree())
 
 
 @dataclass(frozen=True)
 class Architecture(_Shaped):
-    """The numbers a completion network is built from; see `config.ModelConfig`."""
+    """Arguments of a completion network; see `config.ModelConfig`."""
 
     width: float = 1.0
     norm_order: Order = "norm_activation"
@@ -64,20 +61,20 @@ class Architecture(_Shaped):
     module: Literal["CompletionNetwork"] = "CompletionNetwork"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
-        """The module, built of these operations."""
+        """Returns the module, built from these operations."""
         _require_sane(self.width)
         return CompletionNetwork(
             self.width, self.norm_order, self.output_activation, ops=ops
         )
 
     def tree(self) -> Tree:
-        """Shapes and types of the network's variables, as its `init` nests them."""
+        """Returns shapes and types of the variables, nested as by the module's `init`."""
         return _tree(self.network(), jnp.zeros((1, SIDE, SIDE, 4)))
 
 
 @dataclass(frozen=True)
 class DiscriminatorArchitecture(_Shaped):
-    """The numbers a context discriminator is built from, and how it sees photographs."""
+    """Arguments of a context discriminator, and the encoding of its inputs."""
 
     image_size: int = 256
     local_size: int = 128
@@ -89,7 +86,7 @@ class DiscriminatorArchitecture(_Shaped):
     module: Literal["ContextDiscriminator"] = "ContextDiscriminator"
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
-        """The module, built of these operations."""
+        """Returns the module, built from these operations."""
         _require_sane(self.width, self.image_size, self.local_size)
         return ContextDiscriminator(
             VIEWS[self.variant],
@@ -100,7 +97,7 @@ class DiscriminatorArchitecture(_Shaped):
         )
 
     def tree(self) -> Tree:
-        """Shapes and types of the network's variables, as its `init` nests them."""
+        """Returns shapes and types of the variables, nested as by the module's `init`."""
         _require_sane(self.width, self.image_size, self.local_size)
         sides = {"local": self.local_size, "global": self.image_size}
         views = {name: jnp.zeros((1, side, side, 3)) for name, side in sides.items()}
@@ -109,42 +106,42 @@ class DiscriminatorArchitecture(_Shaped):
 
 @dataclass(frozen=True)
 class OwnArchitecture(_Shaped):
-    """A network that an experiment file defines: its module's name and the run's numbers.
+    """A network that an experiment file defines: its module's name and the run's config.
 
-    It is built by the file's `parts`. A user has to name that file, for a weights file
-    runs no code.
+    The file's `parts` builds it. The user has to name that file, because a weights file
+    contains no code.
     """
 
     module: str
     experiment: str
-    """The file's name."""
+    """The experiment file's name."""
     role: Role
     config: Config
     source: Experiment | None = field(default=None, compare=False, repr=False)
-    """The experiment file, once it is named."""
+    """The experiment file, once the user has named it."""
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
-        """The module; its operations are the file's choice."""
+        """Returns the module; `ops` is ignored, as the file chooses the operations."""
         del ops
         network = getattr(self._parts(), self.role, None)
         if isinstance(network, nn.Module):
             return network
         raise UsageError(
-            f"{self.experiment}: parts(config) has no Flax module as its {self.role} "
-            f"network, but {network!r:.60}."
+            f"{self.experiment}: the {self.role} network of parts(config) must be a Flax "
+            f"module, not {network!r:.60}."
         )
 
     def tree(self) -> Tree:
-        """Shapes and types of the network's variables, as its `init` nests them."""
+        """Returns shapes and types of the variables, nested as by the module's `init`."""
         inputs, views = self._parts().example_inputs(self.config.data.image_size)
-        shown = {"completion": inputs, "discriminator": views}
-        return _tree(self.network(), shown[self.role])
+        examples = {"completion": inputs, "discriminator": views}
+        return _tree(self.network(), examples[self.role])
 
     def _parts(self) -> Any:
         if self.source is None:
             raise UsageError(
-                f"the {self.role} network is {self.module} of {self.experiment}, none of "
-                f"gl_jax's own: name that file with --experiment {self.experiment}."
+                f"the {self.role} network is {self.module} of {self.experiment}, not one "
+                f"of gl_jax's own: name that file with --experiment {self.experiment}."
             )
         return self.source.parts(self.config)
 
@@ -254,9 +251,9 @@ def of_network(
     experiment: str,
     encoding: Encoding | None = None,
 ) -> AnyArchitecture:
-    """The architecture of a network in a run of `config`, from a file of that name.
+    """Returns the architecture of a network in a run of `config`.
 
-    The `encoding` is by default that of `config`.
+    `experiment` is the name of the run's file. `encoding` is by default that of `config`.
     """
     encoding = encoding or ENCODINGS[config.data.encoding]
     if type(network) is CompletionNetwork and network.norm_order != "none":
@@ -298,7 +295,7 @@ def of_networks(
     experiment: Experiment | None,
     encoding: Encoding,
 ) -> tuple[Any, Any]:
-    """Returns the architectures of a run's networks, None for no discriminator."""
+    """Returns the architectures of a run's networks; None without a discriminator."""
     name = experiment.name if experiment else ""
     made = of_network(completion, "completion", config, name, encoding)
     if discriminator is None:
@@ -307,52 +304,51 @@ def of_networks(
 
 
 def of_config(config: Config) -> tuple[Architecture, DiscriminatorArchitecture | None]:
-    """The architectures of the paper's networks with the numbers of `config`."""
-    made = config.model
-    completion = Architecture(made.width, made.norm_order, made.output_activation)
-    if made.discriminators == "none":
+    """Returns the architectures of the paper's networks with the numbers of `config`."""
+    model = config.model
+    completion = Architecture(model.width, model.norm_order, model.output_activation)
+    if model.discriminators == "none":
         return completion, None
     return completion, DiscriminatorArchitecture(
         config.data.image_size,
         config.holes.local_size,
-        made.discriminators,
-        made.width,
-        "none" if made.discriminator_norm == "none" else made.norm_order,
+        model.discriminators,
+        model.width,
+        "none" if model.discriminator_norm == "none" else model.norm_order,
         ENCODINGS[config.data.encoding].discriminator,
-        spectral_norm=made.spectral_norm,
+        spectral_norm=model.spectral_norm,
     )
 
 
 def to_json(architecture: AnyArchitecture) -> dict[str, Any]:
-    """The architecture as JSON has it."""
+    """Returns the architecture as a JSON object."""
     fields = dataclasses.asdict(
         dataclasses.replace(architecture, source=None)
         if isinstance(architecture, OwnArchitecture)
         else architecture
     )
     fields.pop("source", None)
-    # Left out where it is not: files of such networks stay as they were before it.
+    # Omitted if False, so that files keep the bytes they had before this field.
     if not fields.get("spectral_norm", True):
         del fields["spectral_norm"]
     return dict(json.loads(json.dumps(fields)))
 
 
 def from_json(values: Any, role: Role) -> AnyArchitecture:
-    """The inverse of `to_json`; UsageError where that is not what `values` are.
+    """Returns the architecture from a JSON object: the inverse of `to_json`.
 
-    Files of version 0.1 do not name the module, which is ours.
+    Files of version 0.1 do not name the module, which is gl_jax's. Raises UsageError if
+    `values` is not an architecture.
     """
-    first, *others = MADE[role]
-    if not isinstance(values, dict) or "experiment" not in values:
-        named = values.get("module") if isinstance(values, dict) else None
-        ours = {made.module: made for made in others}.get(named, first)
-        found = build(ours, values, "")
-    else:
+    if isinstance(values, dict) and "experiment" in values:
         own = {key: values[key] for key in ("module", "experiment", "role")}
-        found = OwnArchitecture(
-            **own, config=Config.from_json(json.dumps(values["config"]))
-        )
-    return found
+        config = Config.from_json(json.dumps(values["config"]))
+        return OwnArchitecture(**own, config=config)
+    first, *others = MADE[role]
+    named = values.get("module") if isinstance(values, dict) else None
+    cls = {made.module: made for made in others}.get(named, first)
+    architecture: AnyArchitecture = build(cls, values, "")
+    return architecture
 
 
 def _tree(network: nn.Module, inputs: Any) -> Tree:
@@ -361,7 +357,7 @@ def _tree(network: nn.Module, inputs: Any) -> Tree:
 
 
 def shapes_in(tree: Mapping[str, Any], prefix: str = "") -> Shapes:
-    """The shape of every array of a tree by its place, `params/conv1/kernel`."""
+    """Returns the shape of every array of a tree by its path."""
     shapes: Shapes = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""Arrays of a foreign layout, transposed and named as ours.
+"""Transposes and renames the arrays of a foreign layout.
 
-In all layouts kernels are (out, in, y, x), those of the deconvs (in, out, y, x), and
-dense layers flatten channels first; ours are (y, x, in, out) and flatten channels last.
-Normalisation has an epsilon of 1e-5 everywhere.
+In the foreign layouts kernels are (out, in, y, x), or (in, out, y, x) for transposed
+convolutions, and dense layers flatten channels first. Ours are (y, x, in, out) and
+flatten channels last. All normalisations have an epsilon of 1e-5.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,13 @@ class Source:
         self.misfits: dict[str, list[str]] = {"missing": [], "mis-shaped": []}
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns the array, or a scalar if it is missing: see `require_all_used`."""
+        """Returns the array, or a scalar if it is missing; records a misfit."""
         array = self.arrays.get(name)
         self.used.add(name)
         if array is None:
             self.misfits["missing"].append(name)
             return np.zeros(())
-        # SpatialConvolutionMM of Torch7 keeps a kernel as a matrix.
+        # Torch7's SpatialConvolutionMM stores a kernel as a matrix.
         matrix = (shape[0], int(np.prod(shape[1:])))
         if array.shape != shape and not (len(shape) == 4 and array.shape == matrix):
             self.misfits["mis-shaped"].append(
@@ -43,7 +43,7 @@ class Source:
         return array
 
     def length(self, name: str, default: int) -> int:
-        """Returns the first side of an array, which says how wide a network is."""
+        """Returns the length of an array's first dimension, `default` if missing."""
         array = self.arrays.get(name)
         return array.shape[0] if array is not None and array.ndim else default
 
@@ -60,27 +60,27 @@ class Source:
 
 
 Makers = dict[str, Callable[[], np.ndarray]]
-"""A function for each array: nothing is copied before all shapes are known to fit."""
+"""A function for each array, so that nothing is copied before all shapes fit."""
 
 
 def make(makers: Makers) -> Tree:
-    """Returns the nested arrays."""
+    """Makes the arrays and nests them."""
     return native.nested({name: maker() for name, maker in makers.items()})
 
 
 def completion(source: Source, layout: Layout) -> tuple[Makers, Architecture]:
     """Returns a maker for each array of the completion network, and its architecture."""
-    # The widest layers tell the width best.
+    # Of a wide layer, because rounded numbers of channels tell the width better there.
     width = source.length(f"{layout.convs[4]}.weight", 256) / 256
-    made = Architecture(min(width, 8.0), layout.norm_order, layout.output)
-    shapes = made.shapes()
+    architecture = Architecture(min(width, 8.0), layout.norm_order, layout.output)
+    shapes = architecture.shapes()
     makers: Makers = {}
     for index, (row, conv) in enumerate(zip(LAYERS, layout.convs, strict=True)):
         name = layer_name(index)
         norm = None if index == len(LAYERS) - 1 else layout.norms[index]
         shape = shapes[f"params/{name}/kernel"]
         makers |= _conv(source, name, conv, norm, shape, deconv=row.kind == "deconv")
-    return makers, made
+    return makers, architecture
 
 
 def _conv(
@@ -94,7 +94,7 @@ def _conv(
 ) -> Makers:
     """Returns makers of a convolution and its normalisation.
 
-    A bias before a normalisation may be absent, as that absorbs it.
+    The bias may be absent before a normalisation, which would remove it.
     """
     side, _, inputs, outputs = kernel
     shape = (*((inputs, outputs) if deconv else (outputs, inputs)), side, side)
@@ -129,11 +129,11 @@ def discriminator(
         column: _input_size(source, layout, column, count)
         for column, count in counts.items()
     }
-    made = DiscriminatorArchitecture(
+    architecture = DiscriminatorArchitecture(
         sizes["global"], sizes["local"], "both", width, layout.norm_order,
         layout.encoding.discriminator,
     )  # fmt: skip
-    shapes = made.shapes()
+    shapes = architecture.shapes()
     makers: Makers = {}
     for column, side in layout.columns.items():
         for index in range(1, counts[column] + 1):
@@ -153,13 +153,13 @@ def discriminator(
         )
     fused, _ = shapes["params/fusion/kernel"]
     fusion = source.take(f"{layout.fusion}.weight", (1, fused))
-    # Ours has the columns in the order local, global.
+    # Our fusion layer has the columns in the order local, global.
     swap = next(iter(layout.columns)) == "global"
     makers["params/fusion/kernel"] = lambda: _own(
         (np.roll(fusion, fused // 2, axis=1) if swap else fusion).T
     )
     makers["params/fusion/bias"] = _vector(source, f"{layout.fusion}.bias", 1)
-    return makers, made
+    return makers, architecture
 
 
 def _depth(source: Source, layout: DiscriminatorLayout, column: str) -> int:
@@ -173,7 +173,7 @@ def _depth(source: Source, layout: DiscriminatorLayout, column: str) -> int:
 def _input_size(
     source: Source, layout: DiscriminatorLayout, column: str, count: int
 ) -> int:
-    """Returns the side of a column's images, which follows from its dense layer."""
+    """Returns the side of a column's images in pixels, from its dense layer."""
     side = layout.columns[column]
     last = layout.conv.format(count, side=side)
     channels = max(1, source.length(f"{last}.weight", 512))
@@ -184,7 +184,7 @@ def _input_size(
     if depth(size) != count:
         raise UsageError(
             f"the {column} discriminator has {count} convolutions for an image of "
-            f"{size} pixels, and ours has {depth(size)}."
+            f"{size} pixels, but ours has {depth(size)}."
         )
     return size
 
@@ -192,7 +192,7 @@ def _input_size(
 def _dense(
     source: Source, name: str, shape: tuple[int, int], channels: int
 ) -> Callable[[], np.ndarray]:
-    """Returns a maker of a dense layer over a square map of so many channels."""
+    """Returns a maker of a dense layer over a square map of `channels` channels."""
     weight = source.take(name, shape)
     features, length = shape
     side = round((length / channels) ** 0.5)
@@ -210,6 +210,6 @@ def _vector(source: Source, name: str, length: int) -> Callable[[], np.ndarray]:
 
 
 def _own(array: np.ndarray) -> np.ndarray:
-    # A number beyond float32 becomes infinity, which is refused by name.
+    # A number beyond float32 becomes infinity, which `require_finite` refuses.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Conventions: the encoding of photographs for a network, and of its output."""
+"""Conventions: the encoding of photographs as a network's input, and of its output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Convention:
-    """How photographs are shown to a network, and how its output is read.
+    """The encoding of a network's input and output.
 
-    The network sees `scale * (colour - offset)` in its own order of channels, the hole
-    painted in `fill` before that, and the mask (1 = missing) as the fourth channel. Its
-    output lies in [0, 1] in the same order of channels. Colours here are RGB in [0, 1].
+    The hole is painted with `fill`; the network's input is then
+    `scale * (colour - offset)`, in the order `channels`, and the mask (1 = missing) as
+    the fourth channel. Its output is in [0, 1], in the same order of channels. `offset`
+    and `fill` are RGB in [0, 1].
 
-    The methods take numpy and jax arrays and return the same kind.
+    The methods take numpy or jax arrays and return the same kind.
     """
 
     channels: Literal["RGB", "BGR"] = "RGB"
@@ -27,15 +28,15 @@ class Convention:
 
     @classmethod
     def gl_jax(cls, mean_color: Color) -> "Convention":
-        """Ours and the authors': colours less the mean, so that the hole holds 0.
+        """Returns gl_jax's convention, which is the authors': colours less the mean.
 
-        The padding around the image holds 0 too (the authors' inpaint.lua). The output
-        is a colour as it is: no mean is added.
+        The hole then holds 0, like the padding around the image (the authors'
+        inpaint.lua). The mean is not added to the output.
         """
         return cls(offset=mean_color, fill=mean_color)
 
     def encode(self, image: Any, mask: Any) -> Any:
-        """What the network sees, [..., h, w, 4], of a photograph and its hole.
+        """Returns the network's input, [..., h, w, 4], for a photograph and its hole.
 
         `image` is float RGB in [0, 1], [..., h, w, 3]; `mask` is [..., h, w] or
         [..., h, w, 1] with 1 = missing.
@@ -48,13 +49,13 @@ class Convention:
         return xp.concat([self.encode_image(filled), mask], axis=-1)
 
     def encode_image(self, image: Any) -> Any:
-        """A photograph without a hole, [..., h, w, 3]: what a discriminator sees."""
+        """Returns a discriminator's input, [..., h, w, 3]: an image without a hole."""
         xp = image.__array_namespace__()
         shifted = self.scale * (image - _color(xp, self.offset, image))
         return self._ordered(shifted)
 
     def decode(self, output: Any) -> Any:
-        """The network's output [..., h, w, 3] as RGB in [0, 1]."""
+        """Returns the network's output [..., h, w, 3] as RGB in [0, 1]."""
         return self._ordered(output)
 
     def _ordered(self, image: Any) -> Any:
@@ -67,12 +68,12 @@ def _color(xp: Any, color: Color, image: Any) -> Any:
 
 
 class Encoding(NamedTuple):
-    """How a run shows photographs to its networks, and reads what they give."""
+    """The conventions of a run's networks."""
 
     completion: Callable[[Color], Convention]
-    """(the mean colour of the training set) -> the completion network's convention."""
+    """Mean colour of the training set -> the completion network's convention."""
     discriminator: Convention = Convention()
-    """Of images without a hole: photographs and fakes alike."""
+    """For images without a hole, real and completed alike."""
 
 
 _MMEDITING = Convention("BGR", 2.0, GREY, GREY)
@@ -82,4 +83,4 @@ ENCODINGS: dict[Literal["centred", "plain", "mmediting"], Encoding] = {
     "plain": Encoding(lambda mean: Convention(fill=mean)),
     "mmediting": Encoding(lambda mean: _MMEDITING, _MMEDITING),
 }
-"""By the names that `config.DataConfig.encoding` gives them."""
+"""Encodings by the name in `config.DataConfig.encoding`."""

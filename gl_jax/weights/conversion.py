@@ -1,4 +1,4 @@
-"""Other people's weights, recognised by their content and converted to a model of ours."""
+"""Converts other projects' weights, recognised by their content, to a `Model`."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from gl_jax.weights.native import Discriminator, Model, Tree
 
 @dataclass(frozen=True)
 class Parts:
-    """Networks and mean colour of one file, or of several that belong together."""
+    """Networks and mean colour from one file, or from the files of one folder."""
 
     layout: str
     variables: Tree | None = None
@@ -31,10 +31,10 @@ class Parts:
 def convert(source: str | Path, config: str | Path | None = None) -> Model:
     """Returns the model in another project's file, or in a folder of its files.
 
-    `config` is a JSON file that names the mean colour as `mpv` or `mean_color`, RGB in
-    [0, 1]; by default `config.json` beside the weights, as in GLCIC-PyTorch. Every file
-    of a folder is read, so that a network and its discriminators come together. Raises
-    UsageError if nothing is recognised, or something does not fit.
+    `config` is a JSON file with the mean colour as `mpv` or `mean_color`, RGB in [0, 1];
+    by default `config.json` beside the weights, as in GLCIC-PyTorch. A folder may hold
+    a completion network and its discriminators in separate files. Raises UsageError if
+    no layout is recognised or the arrays do not fit it.
     """
     source = Path(source)
     parts = find(source)
@@ -47,13 +47,13 @@ def convert(source: str | Path, config: str | Path | None = None) -> Model:
     if mean is None:
         raise UsageError(
             f"{source} does not say which colour fills the hole. Put its config.json "
-            'beside it, or give one by --config: {"mpv": [red, green, blue]}, in [0, 1].'
+            'beside it, or pass --config with {"mpv": [red, green, blue]}, in [0, 1].'
         )
     return _model(parts, mean, source.stem)
 
 
 def describe(source: str | Path, config: str | Path | None = None) -> str:
-    """Describes a weights file of ours or of another project, one fact a line."""
+    """Describes a weights file of gl_jax or of another project, one fact per line."""
     source = Path(source)
     if source.is_file() and _is_safetensors(source):
         return native.describe(native.load(source))
@@ -98,7 +98,7 @@ def find(source: Path) -> Parts:
                     continue
                 if kind in networks:
                     raise UsageError(
-                        f"{source} holds more than one model. Convert a file of it."
+                        f"{source} holds more than one model. Convert one of its files."
                     )
                 networks[kind] = parts
     if not networks:
@@ -113,21 +113,21 @@ def find(source: Path) -> Parts:
 
 
 def open_tree(path: Path) -> Any:
-    """Reads a foreign file with the reader that its first bytes call for."""
+    """Reads a foreign file; its first bytes select the reader."""
     start = native.read_start(path, 16)
     if start.startswith((pytorch.ZIP_START, b"\x80")):
         return pytorch.read(path)
     if _is_safetensors(path):
         raise UsageError(
-            f"{path} is a safetensors file already; `gl-jax inspect` says what is in it."
+            f"{path} is already a safetensors file; `gl-jax inspect` shows its contents."
         )
     return torch7.read(path)
 
 
 def read_parts(tree: Any, name: str) -> Parts:
-    """Returns the networks in what a reader has read, laid out as ours.
+    """Returns the networks in the contents of a file, converted to gl_jax's layout.
 
-    Raises UsageError, with `name` in its message, for arrays that do not fit.
+    Raises UsageError, with `name` in its message, if arrays do not fit.
     """
     mean = _color(tree.get("mean")) if isinstance(tree, dict) else None
     layout, arrays = layouts.recognise(tree, name)
@@ -153,31 +153,31 @@ def read_parts(tree: Any, name: str) -> Parts:
 
 
 def _mean_of(parts: Parts, source: Path, config: str | Path | None) -> Color | None:
-    """Returns the mean of the layout, of `config`, of the weights, or of a file beside."""
-    fixed = LAYOUTS[parts.layout].mean
-    if fixed is not None:
-        return fixed
+    """Returns the mean colour of the layout, `config`, the weights or config.json."""
+    layout_mean = LAYOUTS[parts.layout].mean
+    if layout_mean is not None:
+        return layout_mean
     if config is not None:
         mean = _stated_mean(Path(config))
         if mean is None:
             raise UsageError(f"{config} has no `mpv` of three numbers in [0, 1].")
         return mean
-    beside = (source if source.is_dir() else source.parent) / "config.json"
-    if parts.mean is not None or not beside.is_file():
+    default = (source if source.is_dir() else source.parent) / "config.json"
+    if parts.mean is not None or not default.is_file():
         return parts.mean
-    return _stated_mean(beside)
+    return _stated_mean(default)
 
 
 def _stated_mean(path: Path) -> Color | None:
     with reading(path):
         data = path.read_bytes()
     try:
-        stated = json.loads(data)
+        values = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON: {error}.") from error
-    if not isinstance(stated, Mapping):
+        raise UsageError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(values, Mapping):
         return None
-    return _color(stated.get("mpv", stated.get("mean_color")))
+    return _color(values.get("mpv", values.get("mean_color")))
 
 
 def _color(value: Any) -> Color | None:

@@ -1,7 +1,7 @@
-"""A training run as a file for use: native weights, a StableHLO program, or ONNX.
+"""Exports of a training run: native weights, a StableHLO program, or ONNX.
 
-The programs need no gl_jax where they run: photographs and masks in, completed
-photographs out, with the convention, the weights and the network inside.
+A program maps photographs and masks to completed photographs. It contains the
+convention, the weights and the network, and runs without gl_jax.
 """
 
 import importlib
@@ -29,7 +29,7 @@ from gl_jax.weights.native import Discriminator, Model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 2e-5
-"""Largest difference to our own output that an exported program may have."""
+"""Largest difference in colour, of [0, 1], between a program and the network."""
 
 Complete = Callable[
     [Float[Array, "b h w 3"], Float[Array, "b h w 1"]], Float[Array, "b h w 3"]
@@ -37,11 +37,11 @@ Complete = Callable[
 
 
 class ExportMismatchError(RuntimeError):
-    """An exported program computes something else than the network it was made of."""
+    """The output of an exported program differs from that of its network."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this is the workdir of a training run, or a part of one."""
+    """Returns whether a folder is the workdir of a training run, even an unfinished one."""
     return (folder / "checkpoints").is_dir() or (folder / "run_status.json").is_file()
 
 
@@ -54,13 +54,12 @@ def from_run(
     licence: str = "not stated",
     experiment: Experiment | None = None,
 ) -> Model:
-    """The completion network of a run's newest whole checkpoint, its EMA if there is one.
+    """Returns the completion network of a run, its moving average if there is one.
 
-    `workdir` is the run's folder, or the bucket of its checkpoints (`gs://...`).
-    `step` names another checkpoint. The optimizers' state stays behind; `discriminators`
-    come along on request. A network that is none of ours is built by the `experiment`
-    that trained it.
-    Raises UsageError where the folder is no run or has not what is asked for.
+    `workdir` is the run's folder, or the bucket of its checkpoints (`gs://...`). `step`
+    selects a checkpoint, by default the newest complete one. `discriminators` adds the
+    discriminators. `experiment` builds a network that is not one of gl_jax's own.
+    Raises UsageError if the folder is not a run, or lacks the checkpoint or networks.
     """
     from gl_jax.checkpoint import restore_subtree
 
@@ -73,7 +72,7 @@ def from_run(
         checkpoints = known.checkpoints_of(root)
     else:
         raise UsageError(
-            f"workdir {root!r} is no folder of a training run: it has neither "
+            f"workdir {root!r} is not the folder of a training run: it has neither "
             "`run_status.json` nor `checkpoints`."
         )
     networks = ["completion", "discriminator"] if discriminators else ["completion"]
@@ -89,14 +88,14 @@ def from_run(
     discriminator, averaged = None, restored.state.get("ema")
     arrays = native.flat(averaged or _network(restored.state, "completion"))
     if discriminators:
-        learned = native.flat(_network(restored.state, "discriminator"))
-        if not learned:
+        tensors = native.flat(_network(restored.state, "discriminator"))
+        if not tensors:
             raise UsageError(f"the run in {root} has no discriminators to export.")
-        arrays |= {f"discriminator/{place}": array for place, array in learned.items()}
+        arrays |= {f"discriminator/{place}": array for place, array in tensors.items()}
         discriminator = Discriminator(
             {}, _architecture(restored.extra, "discriminator", config, experiment)
         )
-    beginning = config.run.initial_weights
+    initial = config.run.initial_weights
     model = Model(
         {},
         _architecture(restored.extra, "completion", config, experiment),
@@ -111,7 +110,7 @@ def from_run(
             "holes": f"{config.holes.min_size} to {config.holes.max_size}",
             "batch size": config.data.batch_size,
             "steps": restored.step,
-            "began": f"with {Path(beginning).name}" if beginning else "at random",
+            "began": f"with {Path(initial).name}" if initial else "at random",
             "weights": "moving average" if averaged else "last step",
             "gl_jax": __version__,
         },
@@ -120,7 +119,7 @@ def from_run(
 
 
 def _network(state: dict[str, Any], role: Role) -> native.Tree:
-    """The variables of a network among the parts of a restored state."""
+    """Returns the variables of one network from a restored state."""
     kinds = ("params", "batch_stats")
     return {k: state[f"{role}/{k}"] for k in kinds if f"{role}/{k}" in state}
 
@@ -128,7 +127,7 @@ def _network(state: dict[str, Any], role: Role) -> native.Tree:
 def select(model: Model, *, discriminators: bool) -> Model:
     """Returns the model with its discriminators or without them.
 
-    Raises UsageError if they are asked for and it has none.
+    Raises UsageError if `discriminators` is True and the model has none.
     """
     if discriminators and model.discriminator is None:
         raise UsageError(f"the model {model.name!r} has no discriminators to export.")
@@ -138,7 +137,7 @@ def select(model: Model, *, discriminators: bool) -> Model:
 def _architecture(
     extra: dict[str, Any], role: Role, config: Config, experiment: Experiment | None
 ) -> Any:
-    """The architecture that a checkpoint names; of older ones the configuration's."""
+    """Returns a checkpoint's architecture; older checkpoints have only the config's."""
     known: AnyArchitecture | None
     if "networks" in extra:
         known = architectures.from_json(extra["networks"][role], role)
@@ -150,7 +149,7 @@ def _architecture(
 
 
 def _convention(extra: dict[str, Any], config: Config, mean_color: Color) -> Convention:
-    """The convention that a checkpoint names; of older ones the configuration's."""
+    """Returns a checkpoint's convention; older checkpoints have only the config's."""
     if "convention" in extra:
         known: Convention = build(Convention, extra["convention"], "")
         return known
@@ -158,11 +157,11 @@ def _convention(extra: dict[str, Any], config: Config, mean_color: Color) -> Con
 
 
 def program(model: Model) -> Complete:
-    """The function that is exported: photographs and masks in, completed ones out.
+    """Returns the function to export: (images, masks) -> completed images.
 
-    Images are RGB in [0, 1], [b, h, w, 3], of sides that are multiples of 4; masks are
-    [b, h, w, 1] with 1 = missing. The output is the network's own over the whole image,
-    in operations that every platform has.
+    Images are RGB in [0, 1], [b, h, w, 3], with sides that are multiples of 4; masks are
+    [b, h, w, 1] with 1 = missing. The completed images are the raw output of the
+    network, outside the hole too. All platforms have the operations used.
     """
     network = model.network()
 
@@ -177,10 +176,11 @@ def program(model: Model) -> Complete:
 
 
 def to_stablehlo(model: Model, path: str | Path) -> None:
-    """Writes `program` for any batch and sides, for CPU, CUDA and TPU.
+    """Writes `program` for any batch size and sides, for CPU, CUDA and TPU.
 
-    `jax.export.deserialize` reads the file; `.call(images, mask)` runs it. It is read
-    back and compared with the network before it is kept.
+    `jax.export.deserialize` reads the file; `.call(images, mask)` runs it. Before
+    writing, its output is compared with that of the network; raises ExportMismatchError
+    if they differ.
     """
     from jax import export
 
@@ -195,17 +195,18 @@ def to_stablehlo(model: Model, path: str | Path) -> None:
 
 
 def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
-    """Writes `program` as ONNX for one size of image and any batch.
+    """Writes `program` as ONNX for one size of image and any batch size.
 
-    Inputs `images` and `mask`, output as of `program`. It is run by onnxruntime, for
-    batches of 1 and 3, and compared with the network before it is kept. Raises
-    UsageError, which says how to get it, where the converter is not installed.
+    Its inputs are `images` and `mask`, its output is `completed`. Before writing,
+    onnxruntime's output for batches of 1 and 3 is compared with that of the network;
+    raises ExportMismatchError if they differ. Raises UsageError for a size that is not a
+    multiple of 4, or if the converter is not installed.
     """
     _require_any_size(model)
     if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
         raise UsageError(
-            f"the size of the ONNX program (={height}x{width}) must be multiples of "
-            f"{STRIDE}: the network halves the sides twice."
+            f"the sides of the ONNX program (={height}x{width}) must be multiples of "
+            f"{STRIDE}: the network halves them twice."
         )
     try:
         jax2onnx = importlib.import_module("jax2onnx")
@@ -213,8 +214,8 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
     except ImportError as error:
         raise UsageError(
             f"ONNX needs the package {error.name}, which is not installed: pip install "
-            "'gl-jax[onnx]' and then pip install --no-deps jax2onnx (by itself it would "
-            "replace orbax by an older one)."
+            "'gl-jax[onnx]' and then pip install --no-deps jax2onnx (with its "
+            "dependencies it would replace orbax by an older version)."
         ) from error
     complete = program(model)
     shapes = [("b", height, width, count) for count in (3, 1)]
@@ -249,19 +250,18 @@ def _require_any_size(model: Model) -> None:
 
 
 def _require_same(ours: Complete, theirs: Any, shape: tuple[int, int, int]) -> None:
-    """Raises ExportMismatchError where the two differ on noise with a hole in it."""
-    stream = np.random.default_rng(0)
-    images = stream.random((*shape, 3), np.float32)
+    """Raises ExportMismatchError if the two differ on noise with a hole."""
+    images = np.random.default_rng(0).random((*shape, 3), np.float32)
     mask = np.zeros((*shape, 1), np.float32)
     mask[:, shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = 1
     arrays = jnp.asarray(images), jnp.asarray(mask)
-    expected, found = np.asarray(jax.jit(ours)(*arrays)), np.asarray(theirs(*arrays))
-    if found.shape != expected.shape:
+    expected, actual = np.asarray(jax.jit(ours)(*arrays)), np.asarray(theirs(*arrays))
+    if actual.shape != expected.shape:
         raise ExportMismatchError(
-            f"the exported program gives {found.shape} where the network gives "
-            f"{expected.shape}; the file is not written."
+            f"the exported program's output has the shape {actual.shape}, and the "
+            f"network's {expected.shape}; the file is not written."
         )
-    error = float(np.max(np.abs(found - expected)))
+    error = float(np.max(np.abs(actual - expected)))
     if not error <= TOLERANCE:
         raise ExportMismatchError(
             f"the exported program differs from the network by {error:.2g} (allowed: "

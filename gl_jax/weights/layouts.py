@@ -1,8 +1,7 @@
-"""Names of the arrays in other people's weights, and which names a file has.
+"""Layouts of other projects' weights, and the recognition of a file's layout.
 
-A layout is two tables of names, the convolutions and the normalisations in the order of
-the paper's table, and the convention of its home project: how photographs are shown to
-the network.
+A layout lists the names of the convolutions and the normalisations, in the order of the
+paper's table, with its project's conventions, such as the encoding of photographs.
 """
 
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ NormOrder = Literal["norm_activation", "activation_norm"]
 
 
 class Layout(NamedTuple):
-    """Names in a completion network, and its home project's conventions."""
+    """Names in a completion network, and its project's conventions."""
 
     project: str
     convs: tuple[str, ...]
@@ -41,7 +40,7 @@ class DiscriminatorLayout(NamedTuple):
     features: str
     fusion: str
     columns: dict[str, str]
-    """From our name of a column to theirs, in the order of the fusion layer."""
+    """Our name of a column -> theirs, in the order of the fusion layer."""
     norm_order: NormOrder
     encoding: Encoding
 
@@ -122,15 +121,15 @@ DISCRIMINATOR_LAYOUTS: dict[str, DiscriminatorLayout] = {
 
 
 def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
-    """Returns the layout's name and its arrays, out of what a reader has read.
+    """Returns the layout's name and its arrays from the contents of a file.
 
-    Half of a layout's names suffice, so that the missing ones can be listed. Raises
-    UsageError, with `name` in its message, if no layout has as many.
+    Half of a layout's names are enough, so that the missing ones can be listed later.
+    Raises UsageError, with `name` in its message, if no layout reaches half.
     """
     best: tuple[float, str, Arrays] = (0.0, "", {})
-    seen: list[str] = []
+    first_names: list[str] = []
     for arrays in _candidates(tree):
-        seen = seen or list(arrays)
+        first_names = first_names or list(arrays)
         shares = [(share(table, arrays), key) for key, table in LAYOUTS.items()]
         for key, known in DISCRIMINATOR_LAYOUTS.items():
             names = discriminator_names(known)
@@ -140,7 +139,9 @@ def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
             best = most, layout, arrays
     if best[0] < 0.5:
         holds = (
-            f"it holds {native.listed(seen)}" if seen else "it holds no named arrays"
+            f"it holds {native.listed(first_names)}"
+            if first_names
+            else "it holds no named arrays"
         )
         raise UsageError(
             f"{name} has none of the layouts that can be converted "
@@ -150,14 +151,14 @@ def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
 
 
 def share(layout: Layout, arrays: Arrays) -> float:
-    """Returns the share of a completion network's names that the arrays have."""
+    """Returns the fraction of the layout's names that the arrays have, in [0, 1]."""
     names = {f"{conv}.weight" for conv in layout.convs}
     names |= {f"{norm}.running_var" for norm in layout.norms}
     return len(names & set(arrays)) / len(names)
 
 
 def discriminator_names(layout: DiscriminatorLayout) -> set[str]:
-    """Returns the names of the first five kernels of both columns."""
+    """Returns the names of the first five kernels of each column."""
     return {
         f"{layout.conv.format(index, side=side)}.weight"
         for side in layout.columns.values()
@@ -166,7 +167,7 @@ def discriminator_names(layout: DiscriminatorLayout) -> set[str]:
 
 
 def _candidates(tree: Any) -> Iterator[Arrays]:
-    """Yields groups of named arrays: a state_dict, perhaps wrapped in others."""
+    """Yields every group of named arrays, at most three dictionaries deep."""
     if isinstance(tree, dict):
         sequential = tree.get("model")
         tree = sequential if isinstance(sequential, torch7.Object) else tree
@@ -183,5 +184,5 @@ def _candidates(tree: Any) -> Iterator[Arrays]:
             }
             if len(named) > 1:
                 yield named
-        # Wrappers have a few entries; more of them are no state_dict.
+        # Wrappers around a state_dict have few entries, so 64 are enough.
         levels = [value for group in groups for value in list(group.values())[:64]][:64]

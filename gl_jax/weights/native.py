@@ -1,10 +1,10 @@
-"""The native weights file: a safetensors file that says everything about its network.
+"""The native weights file: a safetensors file that fully describes its network.
 
-Its tensors are the network's variables by their place: `params/conv1/kernel`,
-`batch_stats/conv1/norm/mean`, and with `discriminator/` before it those of the context
-discriminator. Its metadata is one JSON object under `gl_jax`: architecture, input
-convention, licence, training summary, and a SHA-256 over all of it and every tensor.
-The same model is the same file, byte for byte.
+Its tensors are the network's variables, named by their path: `params/conv1/kernel`,
+`batch_stats/conv1/norm/mean`. Those of the context discriminator begin with
+`discriminator/`. Its metadata is one JSON object under `gl_jax`: architecture, input
+convention, licence, training summary, and a SHA-256 over the metadata and every tensor.
+Saving the same model twice gives the same bytes.
 """
 
 import dataclasses
@@ -40,11 +40,11 @@ from gl_jax.weights.architectures import (
 from gl_jax.weights.convention import Color, Convention
 
 ASSETS = Path(__file__).parent.parent / "assets"
-"""Where the shipped models lie."""
+"""Folder of the shipped models."""
 FORMAT = 1
-"""Version of the metadata; a reader refuses the versions it does not know."""
+"""Version of the metadata; `load` refuses any other."""
 LISTED = 4
-"""How many wrong arrays a message names before it only counts them."""
+"""Names of wrong arrays in one message; the rest are only counted."""
 
 DTYPES: dict[str, Any] = {
     "float32": np.float32,
@@ -63,41 +63,42 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Discriminator:
-    """A context discriminator: {"params", "batch_stats"} and what they belong to."""
+    """A context discriminator: its variables and its architecture."""
 
     variables: Tree
+    """{"params": ..., "batch_stats": ...}"""
     architecture: OfDiscriminator
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
-        """The module to `apply` with `variables`, from views to logits."""
+        """Returns the module to `apply` with `variables`: views to logits."""
         return self.architecture.network(ops)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A completion network ready for use: numpy arrays and all that explains them."""
+    """A completion network ready for use: its arrays and their description."""
 
     variables: Tree
-    """{"params": ..., "batch_stats": ...} of the network, float32."""
+    """{"params": ..., "batch_stats": ...} of the network, numpy, float32."""
     architecture: OfCompletion
     convention: Convention
     discriminator: Discriminator | None = None
     name: str = ""
     licence: str = ""
     source: str = "gl_jax"
-    """The layout that the weights came in."""
+    """The layout of the original file."""
     training: dict[str, Any] = field(default_factory=dict)
     """A summary of the training: names to texts and numbers."""
     sha256: str = ""
-    """Of the file that this was loaded from; empty before that."""
+    """SHA-256 of the file that the model was loaded from; empty for a new model."""
 
     @property
     def mean_color(self) -> Color:
-        """RGB in [0, 1] that the hole is painted with."""
+        """The hole's fill colour, RGB in [0, 1]."""
         return self.convention.fill
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
-        """The module to `apply` with `variables`."""
+        """Returns the module to `apply` with `variables`."""
         return self.architecture.network(ops)
 
 
@@ -106,11 +107,11 @@ def save(
     path: str | Path,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> str:
-    """Writes the model and returns the SHA-256 that it carries; whole or not at all.
+    """Writes the model atomically and returns the SHA-256 stored in the file.
 
-    `dtype` is that of the kernels. All else, a hundredth of the whole, stays float32:
-    a small variance would be lost in half precision. Raises UsageError where arrays are
-    missing, mis-shaped, not finite, or too large for float16.
+    `dtype` applies to the kernels. The other arrays, 1 % of the file, stay float32:
+    half precision would lose small variances. Raises UsageError if arrays are missing,
+    mis-shaped, not finite, or too large for float16.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype (={dtype!r}) must be one of {', '.join(DTYPES)}.")
@@ -130,22 +131,21 @@ def save(
         "discriminator": model.discriminator
         and architectures.to_json(model.discriminator.architecture),
     }
-    # Through JSON once, so that what is hashed is what will be read.
+    # A round trip through JSON, because `load` hashes the parsed JSON.
     about = json.loads(json.dumps(about))
     about["sha256"] = _digest(about, tensors)
-    # One entry, because safetensors writes several in an order that changes.
+    # A single entry, because safetensors writes several in random order.
     data = to_bytes(tensors, metadata={"gl_jax": json.dumps(about)})
     write_output(path, data)
     return str(about["sha256"])
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Model:
-    """The model in a file that `save` wrote, its arrays in float32.
+    """Returns the model in a file written by `save`, with float32 arrays.
 
-    A network that is none of ours is built by the `experiment` that it comes from.
-    Raises UsageError, one line, where the file is no such file, is damaged, comes from a
-    newer gl_jax, or its arrays are not those of its architecture (all wrong ones are
-    named); nothing is loaded in part.
+    `experiment` builds a network that is not one of gl_jax's own. Raises UsageError if
+    the file is of another kind, damaged, or from a newer gl_jax, or if its arrays do
+    not fit its architecture.
     """
     path = Path(path)
     tensors, about = _read(path)
@@ -171,9 +171,10 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Model:
 
 
 def with_arrays(model: Model, arrays: Arrays, name: str) -> Model:
-    """The model with these arrays, those of its discriminators under `discriminator/`.
+    """Returns the model with these arrays.
 
-    Raises UsageError, which begins with `name`, if they are not those of its networks.
+    Names of the discriminator's arrays begin with `discriminator/`. Raises UsageError,
+    which begins with `name`, if the arrays do not fit the networks.
     """
     trees = _trees(model)
     _require_fit(arrays, trees, name)
@@ -187,21 +188,21 @@ def with_arrays(model: Model, arrays: Arrays, name: str) -> Model:
 
 
 def shipped() -> dict[str, Path]:
-    """The models that come with gl_jax, by name."""
+    """Returns the files of the models that come with gl_jax, by name."""
     return {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
 
 
 def describe(model: Model) -> str:
-    """What a model is, a fact a line: architecture, convention, counts, licence."""
-    shown = model.convention
+    """Describes a model, one fact per line: network, convention, licence, training."""
+    convention = model.convention
     lines = {
         "name": model.name,
         "came as": model.source,
         "licence": model.licence,
         "network": f"{numbers_of(model.architecture)}, "
         f"{_parameters(model.variables):,} parameters",
-        "input": f"{shown.channels} in [0, 1] less {_rounded(shown.offset)}, times "
-        f"{shown.scale:g}; hole painted {_rounded(shown.fill)}",
+        "input": f"{convention.channels} in [0, 1] less {_rounded(convention.offset)}, "
+        f"times {convention.scale:g}; hole painted {_rounded(convention.fill)}",
     }
     if model.discriminator is not None:
         lines["discriminators"] = (
@@ -215,7 +216,7 @@ def describe(model: Model) -> str:
 
 
 def numbers_of(made: AnyArchitecture) -> str:
-    """The architecture in a few words."""
+    """Returns the architecture in a few words."""
     if isinstance(made, OwnArchitecture):
         return f"{made.module} of {made.experiment}"
     order = {
@@ -241,18 +242,18 @@ def numbers_of(made: AnyArchitecture) -> str:
     )
 
 
-# --- what belongs to an architecture
+# --- arrays of an architecture
 
 
 def _architecture(values: Any, role: Any, experiment: Experiment | None) -> Any:
-    found = architectures.from_json(values, role)
-    if isinstance(found, OwnArchitecture):
-        found = dataclasses.replace(found, source=experiment)
-    return found
+    architecture = architectures.from_json(values, role)
+    if isinstance(architecture, OwnArchitecture):
+        return dataclasses.replace(architecture, source=experiment)
+    return architecture
 
 
 def require_fit(arrays: Mapping[str, Any], expected: Shapes, name: str) -> None:
-    """Raises UsageError with every missing, unexpected and mis-shaped array."""
+    """Raises UsageError if arrays are missing, unexpected or mis-shaped."""
     misfits = {
         "missing": [key for key in expected if key not in arrays],
         "unexpected": [key for key in arrays if key not in expected],
@@ -266,7 +267,7 @@ def require_fit(arrays: Mapping[str, Any], expected: Shapes, name: str) -> None:
 
 
 def refuse_misfits(misfits: Mapping[str, Sequence[str]], name: str) -> None:
-    """Raises UsageError that lists the misfits of each kind, where there are any."""
+    """Raises UsageError that lists the misfits of each kind, if there are any."""
     parts = [f"{kind} {listed(keys)}" for kind, keys in misfits.items() if keys]
     if parts:
         raise UsageError(
@@ -276,15 +277,15 @@ def refuse_misfits(misfits: Mapping[str, Sequence[str]], name: str) -> None:
 
 
 def require_finite(arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Raises UsageError with the arrays that hold NaN or infinity."""
+    """Raises UsageError if an array holds NaN or infinity."""
     bad = [key for key, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise UsageError(f"{name}: {listed(bad)} would hold NaN or infinity.")
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    # Names from a damaged file may be any bytes, of any length.
+    """Returns the first `LISTED` names and the number of the others, as text."""
+    # Names from a damaged file may hold any character and have any length.
     printable = [
         "".join(c if c.isprintable() else "?" for c in name[:80]) for name in names
     ]
@@ -294,7 +295,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def flat(tree: Tree, prefix: str = "") -> Arrays:
-    """A nested dictionary of arrays by place: `params/conv1/kernel`."""
+    """Flattens a nested dictionary of arrays to paths such as `params/conv1/kernel`."""
     arrays: Arrays = {}
     for key, value in tree.items():
         place = f"{prefix}{key}"
@@ -306,7 +307,7 @@ def flat(tree: Tree, prefix: str = "") -> Arrays:
 
 
 def nested(arrays: Mapping[str, Any]) -> Tree:
-    """The inverse of `flat`."""
+    """Nests a flat dictionary of arrays: the inverse of `flat`."""
     tree: Tree = {}
     for place, array in arrays.items():
         *parents, last = place.split("/")
@@ -327,17 +328,18 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The tensors and the description of a native file, checked against its SHA-256."""
+    """Returns the tensors and metadata of a native file after checking its SHA-256."""
 
     def refuse(reason: str) -> NoReturn:
         raise UsageError(
-            f"{path} is no whole weights file of gl_jax: {reason}. `gl-jax convert` "
-            "makes one of other projects' weights, `gl-jax export` of a training run."
+            f"{path} is not an intact weights file of gl_jax: {reason}. `gl-jax "
+            "convert` makes one from other projects' weights, `gl-jax export` from a "
+            "training run."
         )
 
     length = int.from_bytes(read_start(path, 8), "little")
     if not 2 <= length <= path.stat().st_size - 8:
-        refuse("it does not begin as a safetensors file does")
+        refuse("it does not begin like a safetensors file")
     data = path.read_bytes()
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
@@ -349,8 +351,8 @@ def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         refuse("its metadata has no description of a gl_jax model")
     if about["format"] != FORMAT:
         raise UsageError(
-            f"{path} has format {about['format']}, this gl_jax reads format {FORMAT}: "
-            "it comes from a newer version. Update gl_jax."
+            f"{path} has format {about['format']}, but this gl_jax reads format "
+            f"{FORMAT}: the file comes from a newer version. Update gl_jax."
         )
     tensors = {}
     for name, entry in entries:
@@ -359,7 +361,7 @@ def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
         tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     if about.get("sha256") != _digest(about, tensors):
-        refuse("it does not match its own SHA-256, so it was damaged or edited")
+        refuse("it does not match its own SHA-256: it was damaged or edited")
     return tensors, about
 
 
@@ -375,7 +377,7 @@ def _digest(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
 
 def _stored(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     kind = DTYPES[dtype] if name.endswith("/kernel") else np.float32
-    # A number too large for float16 becomes infinity, which is refused by name.
+    # A number too large for float16 becomes infinity, which `save` refuses.
     with np.errstate(over="ignore"):
         return array.astype(kind, order="C")
 
@@ -388,10 +390,10 @@ def _flat_model(model: Model) -> Arrays:
 
 
 def _trees(model: Model) -> dict[str, Tree | None]:
-    """The tree of each network, by the prefix of its arrays.
+    """Returns the tree of each network by the prefix of its arrays.
 
-    None for a network whose experiment is not named: it is not known, nor needed before
-    the network is built.
+    It is None for a network whose experiment file is not given: only that file can
+    build the network.
     """
     made: dict[str, AnyArchitecture] = {"": model.architecture}
     if model.discriminator is not None:
@@ -409,7 +411,7 @@ def _prefix_of(place: str) -> str:
 
 
 def _require_fit(arrays: Arrays, trees: Mapping[str, Tree | None], name: str) -> None:
-    """Refuses arrays that are not those of the networks."""
+    """Raises UsageError if the arrays do not fit the networks whose tree is known."""
     expected: Shapes = {}
     for prefix, tree in trees.items():
         if tree is not None:
@@ -423,10 +425,10 @@ def _require_fit(arrays: Arrays, trees: Mapping[str, Tree | None], name: str) ->
 
 
 def _arranged(arrays: Arrays, like: Mapping[str, Any] | None, prefix: str) -> Tree:
-    """The arrays that begin with `prefix`, in the tree of their network.
+    """Returns the arrays whose path begins with `prefix`, nested like their network.
 
-    Places alone do not tell the tree: Flax's SpectralNorm has slashes within its names.
-    A network that is not known is nested by them.
+    The paths alone are ambiguous, because Flax's SpectralNorm has slashes in its names.
+    They are used only if the network is unknown (`like` is None).
     """
     if like is None:
         own = {p: array for p, array in arrays.items() if _prefix_of(p) == prefix}

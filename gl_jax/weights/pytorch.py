@@ -1,8 +1,8 @@
-"""A restricted reader of PyTorch files (.pth, .pt): tensors and plain data, no torch.
+"""A restricted reader of PyTorch files (.pth, .pt) that does not need torch.
 
-Both containers are read: the zip archive of torch 1.6 and later, and the older single
-stream, in which mmediting and GLCIC-PyTorch have published their weights. The pickles
-in them go through `unpickling`, which can build data and nothing else.
+It reads the zip archive of torch 1.6 and later, and the older single stream, in which
+mmediting and GLCIC-PyTorch have published their weights. The pickles inside are read by
+`unpickling`, which can only build data.
 """
 
 import io
@@ -20,18 +20,18 @@ from gl_jax.weights.unpickling import FindStorage, Machine, Refused
 ZIP_START = b"PK\x03\x04"
 """The first bytes of a zip archive."""
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""The pickle of the number 0x1950a86a20f9469cfc6c, which opens the older stream."""
+"""First bytes of the older stream: the pickle of its magic number."""
 LEGACY_PROTOCOL = 1001
-"""The one version of the older stream."""
+"""Version of the older stream; there is no other."""
 
 
 def read(path: str | Path) -> Any:
-    """Reads a PyTorch file: nested dictionaries, lists and numpy arrays.
+    """Reads a PyTorch file into nested dictionaries, lists and numpy arrays.
 
-    The arrays are read-only views, with the strides and the sharing of the file's
-    tensors; an OrderedDict is a dictionary, a Parameter its array.
-    Raises UsageError, one line, if the file is damaged, truncated, of an unknown kind,
-    or asks for anything but data.
+    The arrays are read-only views with the strides of the file's tensors; tensors that
+    share storage still do. An OrderedDict becomes a dictionary, a Parameter an array.
+    Raises UsageError if the file is damaged, truncated, of an unknown kind, or refers
+    to anything but data.
     """
     path = Path(path)
     with reading(path):
@@ -43,7 +43,7 @@ def read(path: str | Path) -> Any:
             return _read_stream(data)
         raise Refused("it begins neither as torch's zip archive nor as its old stream")
     except Refused as refusal:
-        # It may quote zipfile, which quotes the file.
+        # The reason may quote zipfile, whose messages quote the file's bytes.
         reason = " ".join(str(refusal).split())[:300]
         raise UsageError(
             f"{path} is refused as a PyTorch file: {reason}. Nothing in it was run."
@@ -59,29 +59,29 @@ def _read_zip(data: bytes) -> Any:
         entries = {info.filename: info for info in listed}
         pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1 or pickles[0].count("/") > 1:
-            raise Refused("the archive has not the one data.pkl of torch.save")
+            raise Refused("the archive does not have exactly one data.pkl")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in entries:
             raise Refused("it is a TorchScript program; save its state_dict() instead")
-        # Uncompressed and side by side, the entries cannot be larger than the file.
+        # Guards against zip bombs: torch stores its entries uncompressed and disjoint.
         compressed = any(i.compress_type != zipfile.ZIP_STORED for i in listed)
         total = sum(info.file_size for info in listed)
         if compressed or total > len(data):
-            raise Refused("its entries are compressed or overlap, as torch's never do")
+            raise Refused("its entries are compressed or overlap, unlike torch's")
 
         def content(name: str) -> bytes:
             if name not in entries:
                 raise Refused(f"the archive has no {name[-60:]!r}")
             try:
-                found = archive.read(name)
+                content_ = archive.read(name)
             except (
                 zipfile.BadZipFile, struct.error, EOFError, ValueError, OSError,
                 RuntimeError,
             ) as error:  # fmt: skip
                 raise Refused(f"{name[-60:]!r} is damaged ({error})") from error
-            if len(found) != entries[name].file_size:
+            if len(content_) != entries[name].file_size:
                 raise Refused(f"{name[-60:]!r} is truncated")
-            return found
+            return content_
 
         if f"{root}byteorder" in entries and content(f"{root}byteorder") != b"little":
             raise Refused("its numbers are not little-endian")
@@ -91,7 +91,7 @@ def _read_zip(data: bytes) -> Any:
             if key not in storages:
                 storages[key] = content(f"{root}data/{key}")
             if len(storages[key]) != count * np.dtype(dtype).itemsize:
-                raise Refused(f"the storage {key[:20]!r} has not the size it should")
+                raise Refused(f"the storage {key[:20]!r} has the wrong size")
             return np.frombuffer(storages[key], dtype)
 
         return Machine(content(pickles[0]), storage).run()
@@ -110,7 +110,7 @@ def _opened(data: bytes) -> zipfile.ZipFile:
 
 
 def _read_stream(data: bytes) -> Any:
-    """Five pickles (magic, version, machine, object, keys), then the storages' numbers."""
+    """Reads five pickles (magic, version, machine, object, keys) and the storages."""
     at = len(LEGACY_START)
     version, at = _run(data, at, _no_storage)
     system, at = _run(data, at, _no_storage)
@@ -124,8 +124,8 @@ def _read_stream(data: bytes) -> Any:
         if declared.setdefault(key, (dtype, count)) != (dtype, count):
             raise Refused(f"the storage {key[:20]!r} is declared twice")
 
-    # The numbers follow the object, so the object is built twice: once to learn which
-    # storages there are, once with them.
+    # The storages follow the object, so the object is built twice: first to collect
+    # their types and lengths, then with their numbers.
     start = at
     _, at = _run(data, start, declare)
     keys, at = _run(data, at, _no_storage)
@@ -138,7 +138,7 @@ def _read_stream(data: bytes) -> Any:
         length = count * np.dtype(dtype).itemsize
         numbers = data[at + 8 : at + 8 + length]
         if int.from_bytes(data[at : at + 8], "little") != count:
-            raise Refused(f"the storage {key[:20]!r} has not the size it should")
+            raise Refused(f"the storage {key[:20]!r} has the wrong size")
         if len(numbers) != length:
             raise Refused("it is truncated")
         storages[key] = np.frombuffer(numbers, dtype)
@@ -152,4 +152,4 @@ def _run(data: bytes, at: int, find: FindStorage) -> tuple[Any, int]:
 
 
 def _no_storage(dtype: Any, key: str, count: int) -> None:
-    raise Refused("a storage stands where none belongs")
+    raise Refused("it has a storage outside its object")

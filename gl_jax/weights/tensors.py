@@ -1,7 +1,7 @@
-"""Named arrays from the files in which networks of others are published.
+"""Reads named arrays from published files of other people's networks.
 
-For networks that only measure (FID's, LPIPS's), whose files a user gives. Nothing in
-them is executed.
+The networks behind FID and LPIPS come this way, from files that the user supplies.
+Nothing in a file is executed.
 """
 
 import hashlib
@@ -22,40 +22,43 @@ Arrays = dict[str, np.ndarray]
 
 
 def read(path: str | Path) -> Arrays:
-    """Every floating-point array of a .safetensors, .pth or .pt file, by name, float32.
+    """Returns the floating-point arrays of a .safetensors, .pth or .pt file as float32.
 
     A PyTorch file may hold the state_dict itself or under the key `state_dict` or
-    `model`; `module.` in front of all names is dropped. Raises UsageError, one line,
-    where the file cannot be read or holds no array.
+    `model`. If all names begin with `module.`, that is dropped. Raises UsageError if
+    the file cannot be read or holds no named array.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         with reading(path):
             data = path.read_bytes()
         try:
-            found: Any = load(data)
+            tree: Any = load(data)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"{path} is no safetensors file: {reason}.") from error
+            raise UsageError(f"{path} is not a safetensors file: {reason}.") from error
     else:
-        found = pytorch.read(path)
+        tree = pytorch.read(path)
         for key in ("state_dict", "model"):
-            if isinstance(found, dict) and isinstance(found.get(key), dict):
-                found = found[key]
+            if isinstance(tree, dict) and isinstance(tree.get(key), dict):
+                tree = tree[key]
     arrays: Arrays = {}
-    for name, array in found.items() if isinstance(found, dict) else ():
-        # Counters of batches and the like are whole numbers. ml_dtypes' kind is V.
+    for name, array in tree.items() if isinstance(tree, dict) else ():
+        # Integers are counters of batches. ml_dtypes' floats have the kind V.
         if isinstance(array, np.ndarray) and array.dtype.kind in "fV":
             arrays[str(name)] = array.astype(np.float32)
     if not arrays:
-        raise UsageError(f"{path} holds no array by name: give a state_dict.")
+        raise UsageError(f"{path} holds no named array: give a state_dict.")
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): arrays[name] for name in arrays}
     return arrays
 
 
 def sha256(path: str | Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits; UsageError where it cannot be read."""
+    """Returns the file's SHA-256 as 64 hexadecimal digits.
+
+    Raises UsageError if the file cannot be read.
+    """
     with reading(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -65,9 +68,10 @@ def require(
     shapes: Mapping[str, tuple[int, ...]],
     name: str,
 ) -> Arrays:
-    """The arrays that `shapes` names; UsageError where one is missing or mis-shaped.
+    """Returns the arrays that `shapes` names and drops the others.
 
-    Arrays beyond those stay behind: a published trunk brings its classifier along.
+    Published trunks include a classifier, for example. Raises UsageError, with `name`
+    in its message, if an array is missing, mis-shaped or not finite.
     """
     chosen = {key: arrays[key] for key in shapes if key in arrays}
     native.require_fit(chosen, dict(shapes), name)
@@ -78,7 +82,7 @@ def require(
 def renamed(
     arrays: Mapping[str, np.ndarray], rules: Iterable[tuple[str, str]]
 ) -> Arrays:
-    """The arrays with each (pattern, replacement) of `rules` applied to their names."""
+    """Returns the arrays after substituting each (pattern, replacement) in their names."""
     result: Arrays = {}
     for name, array in arrays.items():
         for pattern, replacement in rules:

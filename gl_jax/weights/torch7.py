@@ -1,9 +1,9 @@
-"""A bounds-checked reader of Torch7's binary files (.t7): plain Python structures.
+"""A bounds-checked reader of Torch7's binary files (.t7).
 
-The format is a tree of typed records: each begins with its type as a 4-byte integer,
-tables and objects with an index by which they can be referred to again. Sizes inside
-tensors are C longs, of 8 bytes on most machines and of 4 on Windows. Nothing in a file
-is ever run: functions, which Torch7 could store, are refused.
+The format is a tree of typed records. Each begins with its type as a 4-byte integer;
+tables and objects continue with an index by which later records can refer to them.
+Sizes inside tensors are C longs: 4 bytes on Windows, 8 elsewhere. Nothing in a file is
+executed; stored functions are refused.
 """
 
 import re
@@ -20,13 +20,14 @@ from gl_jax.files import reading
 from gl_jax.weights.unpickling import MOST_DIMENSIONS, strided_view
 
 DEEPEST = 60
-"""Levels of tables and objects; a nn.Sequential of convolutions has 8."""
+"""Deepest nesting of tables and objects; a nn.Sequential of convolutions has 8."""
 LONGEST_NAME = 200
+"""Longest name of a class, in characters."""
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN = range(6)
 FUNCTIONS = (6, 7, 8)
 
-# The smallest entry of a table: a boolean as a key, and any value.
+# Bytes of the smallest entry of a table: a boolean key and nil.
 _SMALLEST_ENTRY = 12
 
 _ELEMENTS = {
@@ -38,25 +39,25 @@ _ELEMENTS = {
 
 
 class _Refused(Exception):
-    """The file is refused; says why, in one line."""
+    """The file is refused; the message is the reason, in one line."""
 
 
 @dataclass
 class Object:
-    """An instance of a Torch class, such as nn.Sequential: its name and its fields."""
+    """An instance of a Torch class, such as nn.Sequential: its name and fields."""
 
     name: str
     fields: dict[Any, Any] = field(default_factory=dict)
 
 
 def read(path: str | Path) -> Any:
-    """What a .t7 file holds: dictionaries for tables, numpy arrays, texts, `Object`s.
+    """Reads a .t7 file into dictionaries, numpy arrays, texts, numbers and `Object`s.
 
-    A table has the keys that it has in Lua: a list is {1: ..., 2: ...}. Whole numbers
-    are int. Tensors are read-only views of the file's bytes with the file's strides, so
-    memory stays in proportion to the file; tables may contain themselves.
-    Raises UsageError, one line, where the file is damaged, truncated, nested too deeply,
-    or holds functions or a graph of nngraph.
+    Tables become dictionaries with the keys they have in Lua: a list is {1: ..., 2: ...}.
+    They may contain themselves. Whole numbers become int. Tensors become read-only views
+    with the file's strides, so memory stays in proportion to the file.
+    Raises UsageError if the file is damaged, truncated, nested too deeply, or holds
+    functions or a graph of nngraph.
     """
     path = Path(path)
     with reading(path):
@@ -64,7 +65,7 @@ def read(path: str | Path) -> Any:
     reasons = []
     for long_size in (8, 4):
         try:
-            return _Reader(data, long_size).whole()
+            return _Reader(data, long_size).read()
         except _Refused as reason:
             reasons.append(reason)
     raise UsageError(
@@ -73,7 +74,7 @@ def read(path: str | Path) -> Any:
 
 
 class _Reader:
-    """One pass over the bytes, for one size of a C long."""
+    """Reads the file's bytes once, assuming one size of a C long."""
 
     def __init__(self, data: bytes, long_size: int) -> None:
         self.data = data
@@ -81,45 +82,45 @@ class _Reader:
         self.long_size = long_size
         self.known: dict[int, Any] = {}
 
-    def whole(self) -> Any:
-        """The one record that the file consists of."""
+    def read(self) -> Any:
+        """Returns the file's single record."""
         if re.match(rb"[0-8]\n", self.data):
             raise _Refused(
                 "it is in Torch7's text format; save it again in Torch as 'binary'"
             )
-        found = self.record(0)
+        record = self.record(0)
         if self.at != len(self.data):
-            raise _Refused("something follows after its end")
-        return found
+            raise _Refused("it has bytes after its end")
+        return record
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """Returns the next bytes."""
         if not 0 <= count <= len(self.data) - self.at:
             raise _Refused(f"it is truncated or damaged at byte {self.at}")
-        found = self.data[self.at : self.at + count]
+        data = self.data[self.at : self.at + count]
         self.at += count
-        return found
+        return data
 
     def integer(self) -> int:
-        """The next 4-byte integer."""
+        """Returns the next 4-byte integer."""
         return int.from_bytes(self.take(4), "little", signed=True)
 
     def longs(self, count: int) -> tuple[int, ...]:
-        """The next C longs, none below 0."""
+        """Returns the next C longs; raises _Refused if one is negative."""
         if not 0 <= count <= MOST_DIMENSIONS:
             raise _Refused(f"a tensor has {count} dimensions")
         format_ = f"<{count}{'q' if self.long_size == 8 else 'i'}"
-        found = struct.unpack(format_, self.take(count * self.long_size))
-        if any(number < 0 for number in found):
+        numbers = struct.unpack(format_, self.take(count * self.long_size))
+        if any(number < 0 for number in numbers):
             raise _Refused("a tensor has a negative size or stride")
-        return found
+        return numbers
 
     def text(self) -> str:
-        """The next string; bytes that are no UTF-8 stay recognisable."""
+        """Returns the next string; invalid UTF-8 becomes lone surrogates."""
         return self.take(self.integer()).decode("utf-8", "surrogateescape")
 
     def record(self, depth: int) -> Any:
-        """The next record, whatever its type."""
+        """Returns the next record, of any type."""
         if depth > DEEPEST:
             raise _Refused(f"it is nested more than {DEEPEST} levels deep")
         kind = self.integer()
@@ -137,21 +138,21 @@ class _Reader:
         if kind == OBJECT:
             return self.shared(lambda index: self.object(index, depth))
         if kind in FUNCTIONS:
-            raise _Refused("it holds a function, which is no data")
-        raise _Refused(f"it is no binary .t7 file, or damaged at byte {self.at - 4}")
+            raise _Refused("it holds a function, which is not data")
+        raise _Refused(f"it is not a binary .t7 file, or damaged at byte {self.at - 4}")
 
     def shared(self, build: Callable[[int], Any]) -> Any:
-        """The table or object of the index that comes next, built the first time."""
+        """Reads an index and returns its table or object, built at its first use."""
         index = self.integer()
         return self.known[index] if index in self.known else build(index)
 
     def table(self, index: int, depth: int) -> dict[Any, Any]:
-        """The entries of a table."""
+        """Returns the entries of a table."""
         count = self.integer()
         if not 0 <= count <= (len(self.data) - self.at) // _SMALLEST_ENTRY:
-            raise _Refused(f"a table is said to have {count} entries")
+            raise _Refused(f"a table claims to have {count} entries")
         entries: dict[Any, Any] = {}
-        # Known before it is complete: it may contain itself.
+        # Stored before it is complete, because it may contain itself.
         self.known[index] = entries
         for _ in range(count):
             key = self.record(depth + 1)
@@ -161,12 +162,12 @@ class _Reader:
         return entries
 
     def object(self, index: int, depth: int) -> Any:
-        """A tensor, a storage, or the fields of another class."""
+        """Returns a tensor or storage as an array, any other class as an `Object`."""
         name = self.text()
         if re.fullmatch(r"V \d+", name):  # files of 2012 and earlier have no version
             name = self.text()
         if len(name) > LONGEST_NAME or not name.isprintable():
-            raise _Refused("an object has no proper class name")
+            raise _Refused("an object has an invalid class name")
         if name == "nn.gModule":
             raise _Refused(
                 "it holds a graph of nngraph (nn.gModule); only a plain nn.Sequential "
@@ -179,22 +180,22 @@ class _Reader:
             array = self.tensor(dtype, depth) if tensor else self.storage(dtype)
             self.known[index] = array
             return array
-        found = Object(name)
-        # Known before it is complete: its fields may refer to it.
-        self.known[index] = found
+        instance = Object(name)
+        # Stored before it is complete, because its fields may refer to it.
+        self.known[index] = instance
         fields = self.record(depth + 1)
         if not isinstance(fields, dict):
             raise _Refused(f"an object of {name} has no fields")
-        found.fields = fields
-        return found
+        instance.fields = fields
+        return instance
 
     def storage(self, dtype: np.dtype[Any]) -> np.ndarray:
-        """Numbers in a row."""
+        """Returns a storage as a flat array."""
         (count,) = self.longs(1)
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
 
     def tensor(self, dtype: np.dtype[Any], depth: int) -> np.ndarray:
-        """The view of a storage that a tensor is, every element inside the storage."""
+        """Returns a tensor as a view of its storage, after checking its bounds."""
         dimensions = self.integer()
         shape, strides = self.longs(dimensions), self.longs(dimensions)
         (first,) = self.longs(1)  # counted from 1
@@ -203,9 +204,9 @@ class _Reader:
             return np.zeros(0, dtype)
         if not isinstance(numbers, np.ndarray) or numbers.dtype != dtype:
             raise _Refused("a tensor has no storage of its own type")
-        # An empty tensor has no dimensions; a side of 0 is a long of another size.
+        # Empty tensors have no dimensions, so a side of 0 shows the wrong `long_size`.
         if numbers.ndim != 1 or first < 1 or 0 in shape:
-            raise _Refused("a tensor has no proper storage")
+            raise _Refused("a tensor has an invalid storage")
         try:
             return strided_view(numbers, first - 1, shape, strides)
         except (ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""A Torch7 nn.Sequential of the authors' kind as named arrays."""
+"""Named arrays from the authors' Torch7 nn.Sequential."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from gl_jax.weights import torch7
 from gl_jax.weights.native import Arrays
 
 MODULES = 50
-"""Of the authors' network: 16 times convolution, normalisation, ReLU; then the last two."""
+"""Modules of the authors' network: 16 x (convolution, normalisation, ReLU), then two."""
 
 
 def named_arrays(model: torch7.Object) -> Arrays:
-    """Returns the arrays of a Torch7 nn.Sequential by the names PyTorch gives them.
+    """Returns the arrays of a Torch7 nn.Sequential by their PyTorch names.
 
-    Raises UsageError for modules that the authors' network does not have.
+    Raises UsageError if a module differs from the authors' network.
     """
     modules = model.fields.get("modules")
     if model.name != "nn.Sequential" or not isinstance(modules, dict):
@@ -48,12 +48,12 @@ def named_arrays(model: torch7.Object) -> Arrays:
 
 
 def _require_kind(index: int, module: torch7.Object, count: int) -> None:
-    """Refuses a module of another kind than the authors' network has at this place."""
+    """Raises UsageError if a module differs from the authors' at this index."""
     kind = module.name.rpartition(".")[2]
     place, row = index % 3, LAYERS[min(index // 3, len(LAYERS) - 1)]
     if count != MODULES:
         raise UsageError(
-            f"the Torch7 network has {count} modules, and the authors' has {MODULES}."
+            f"the Torch7 network has {count} modules, but the authors' has {MODULES}."
         )
     if index == MODULES - 1:
         expected, fits = "Sigmoid", kind == "Sigmoid"
@@ -66,19 +66,19 @@ def _require_kind(index: int, module: torch7.Object, count: int) -> None:
             fits = kind in (
                 "SpatialConvolution", "SpatialConvolutionMM", "SpatialDilatedConvolution"
             )  # fmt: skip
-        wanted = {"kW": row.kernel, "dW": row.stride, "dilationW": row.dilation}
-        for key, number in wanted.items():
+        required = {"kW": row.kernel, "dW": row.stride, "dilationW": row.dilation}
+        for key, number in required.items():
             default = 1 if key == "dilationW" else number
             if module.fields.get(key, default) != number:
                 raise UsageError(
                     f"module {index + 1} of the Torch7 network has "
-                    f"{key} = {module.fields.get(key, default)!r:.20} and not {number}."
+                    f"{key} = {module.fields.get(key, default)!r:.20}, not {number}."
                 )
     else:
         expected = "SpatialBatchNormalization" if place == 1 else "ReLU"
         fits = kind == expected
     if not fits:
         raise UsageError(
-            f"module {index + 1} of the Torch7 network is a {module.name} and no "
+            f"module {index + 1} of the Torch7 network is a {module.name}, not a "
             f"{expected}."
         )

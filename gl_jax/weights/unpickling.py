@@ -1,8 +1,8 @@
-"""Pickles read without Python's pickle: numbers, texts, containers and tensors, no calls.
+"""Reads pickles of plain data and tensors without Python's pickle.
 
-A pickle is a program for a small stack machine that may call anything. This machine
-knows how to build data, and there is nothing else that it could run. Its results take
-memory in proportion to the file.
+A pickle is a program for a small stack machine that may call any function. This machine
+implements only the instructions that build data. Its results take memory in proportion
+to the file.
 """
 
 import struct
@@ -13,8 +13,9 @@ import ml_dtypes
 import numpy as np
 
 LARGEST_PICKLE = 16 * 2**20
-"""Bytes: the pickle of a large network's state takes a hundredth of this."""
+"""Largest pickle in bytes; that of a large network's state takes 1 % of this."""
 MOST_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
 
 _STORAGES: dict[str, Any] = {
     "torch.FloatStorage": np.float32,
@@ -30,15 +31,15 @@ _STORAGES: dict[str, Any] = {
 }
 
 FindStorage = Callable[[Any, str, int], np.ndarray | None]
-"""From a storage's dtype, key and length to its numbers; None while unknown."""
+"""(dtype, key, length) of a storage -> its numbers, or None while unknown."""
 
 
 class Refused(Exception):
-    """The file is refused; says why, in one line."""
+    """The file is refused; the message is the reason, in one line."""
 
 
 class _Global(NamedTuple):
-    """A name that the pickle refers to; it stays a name."""
+    """The name of a class or function in the pickle; it is never imported."""
 
     name: str
 
@@ -48,7 +49,7 @@ class _Mark:
 
 
 class Machine:
-    """Builds the one object that a pickle describes, of data alone."""
+    """A stack machine that builds the object a pickle describes, from data alone."""
 
     def __init__(self, data: bytes, find: FindStorage, at: int = 0) -> None:
         self.data = data
@@ -59,27 +60,27 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Executes the pickle to its end and returns the object; `at` is then behind it."""
+        """Executes the pickle, moves `at` behind it, and returns the object."""
         try:
             while True:
                 code = self.take(1)
                 if code == b".":
-                    (found,) = self.stack
-                    return found
+                    (result,) = self.stack
+                    return result
                 if code not in _STEPS:
                     raise Refused(f"the instruction {code!r} is not one of torch's")
                 _STEPS[code](self)
         except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-            # Too little on the stack, an unknown memo, text that is no UTF-8, ...
+            # A short stack, an unknown memo, invalid UTF-8, ...
             raise Refused(f"its pickle is damaged ({type(error).__name__})") from error
 
     def take(self, count: int) -> bytes:
         """Returns the next bytes."""
-        found = self.data[self.at : self.at + count]
-        if len(found) != count or self.at + count > self.end:
+        data = self.data[self.at : self.at + count]
+        if len(data) != count or self.at + count > self.end:
             raise Refused("its pickle is truncated or too long")
         self.at += count
-        return found
+        return data
 
     def number(self, count: int, *, signed: bool = False) -> int:
         """Returns the next integer, of `count` bytes."""
@@ -97,7 +98,7 @@ class Machine:
         self.stack.append(item)
 
     def items(self) -> list[Any]:
-        """Pops everything above the last mark, and the mark."""
+        """Pops the last mark and the items above it; returns the items."""
         at = len(self.stack) - 1
         while not isinstance(self.stack[at], _Mark):
             at -= 1
@@ -110,14 +111,14 @@ class Machine:
     def extend(self, items: list[Any]) -> None:
         """Appends to the list on top of the stack."""
         if not isinstance(self.stack[-1], list):
-            raise Refused("it appends to something that is no list")
+            raise Refused("it appends to something other than a list")
         self.stack[-1].extend(items)
 
     def fill(self, items: list[Any]) -> None:
         """Sets pairs of the dictionary on top of the stack."""
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
-            raise Refused("it sets items of something that is no dictionary")
+            raise Refused("it sets items of something other than a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set(target, key, value)
 
@@ -126,17 +127,17 @@ class Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
-        """Refers to a name of a module; only the known ones may be used."""
+        """Pushes the name of a class or function; raises Refused unless it is known."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise Refused("its pickle is damaged (a name is no text)")
+            raise Refused("its pickle is damaged (a name is not text)")
         full = f"{module}.{name}"
         if full not in _CALLS and full not in _STORAGES:
             printable = full if full.isprintable() else ascii(full)
-            raise Refused(f"it asks for {printable[:100]}, which is no data")
+            raise Refused(f"it asks for {printable[:100]}, which is not data")
         self.push(_Global(full))
 
     def call(self) -> None:
-        """Calls the builder of a known name."""
+        """Calls this file's builder for a known name."""
         arguments, target = self.stack.pop(), self.stack.pop()
         if (
             not isinstance(target, _Global)
@@ -150,24 +151,24 @@ class Machine:
         """Drops attributes of a dictionary, such as the `_metadata` of a state_dict."""
         self.stack.pop()
         if not isinstance(self.stack[-1], dict):
-            raise Refused("it sets the attributes of something that is no dictionary")
+            raise Refused("it sets attributes of something other than a dictionary")
 
     def storage(self) -> None:
-        """Looks up the numbers that a persistent name stands for."""
+        """Pushes the storage that a persistent id refers to."""
         name = self.stack.pop()
         if (
             not isinstance(name, tuple)
             or len(name) not in (5, 6)
             or name[0] != "storage"
         ):
-            raise Refused("it refers to something outside that is no storage")
+            raise Refused("it refers to something outside other than a storage")
         _, kind, key, _, count = name[:5]
         if not isinstance(kind, _Global) or kind.name not in _STORAGES:
             raise Refused("a storage has an unknown type")
         if not isinstance(key, str) or type(count) is not int or count < 0:
-            raise Refused("a storage has no proper name or size")
+            raise Refused("a storage has an invalid name or size")
         if len(name) == 6 and name[5] is not None:
-            raise Refused("a storage is a view of another one; save it with torch 1.6+")
+            raise Refused("a storage is a view of another; save it with torch 1.6+")
         self.push(_Storage(self.find(_STORAGES[kind.name], key, count)))
 
 
@@ -178,7 +179,7 @@ class _Storage(NamedTuple):
 def _rebuild_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 ) -> np.ndarray | None:
-    """Returns a tensor as a view of its storage; None while the numbers are unknown."""
+    """Returns a tensor as a view of its storage, or None while that is unknown."""
     if not isinstance(storage, _Storage):
         raise Refused("a tensor has no storage")
     if storage.numbers is None:
@@ -191,17 +192,17 @@ def _rebuild_tensor(
             type(number) is int and number >= 0 for number in (offset, *shape, *strides)
         )
     ):
-        raise Refused("a tensor has no proper shape")
+        raise Refused("a tensor has an invalid shape")
     return strided_view(storage.numbers, offset, shape, strides)
 
 
 def strided_view(
     numbers: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> np.ndarray:
-    """Returns a read-only view of flat `numbers` with strides counted in elements.
+    """Returns a read-only view of flat `numbers`, with offset and strides in elements.
 
-    All arguments are at least 0. Raises ValueError if an element would lie outside, or
-    if there are more elements than numbers.
+    All arguments must be at least 0. Raises ValueError if the view reaches outside
+    `numbers` or has more elements.
     """
     count = 1
     for length in shape:
@@ -226,26 +227,26 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     items: dict[Any, Any] = {}
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Refused("an OrderedDict is made of something that is no pairs")
+            raise Refused("an OrderedDict is made of something other than pairs")
         _set(items, *pair)
     return items
 
 
 def _set(target: dict[Any, Any], key: Any, value: Any) -> None:
-    # A tuple as a key may be nested so deeply that hashing it would crash.
+    # Hashing a deeply nested tuple would crash.
     if not isinstance(key, str | int | float | bytes | None):
         raise Refused(f"a dictionary has a {type(key).__name__} as a key")
     target[key] = value
 
 
 def _size(numbers: Any) -> tuple[Any, ...]:
-    # Bounded, for a long list could be copied again and again.
+    # Bounded, because a pickle could copy a long list many times.
     if not isinstance(numbers, tuple | list) or len(numbers) > MOST_DIMENSIONS:
-        raise Refused("a torch.Size has no proper numbers")
+        raise Refused("a torch.Size is invalid")
     return tuple(numbers)
 
 
-# Everything that a pickle may call: functions of this file, by the names torch writes.
+# Everything that a pickle may call, by the names that torch writes.
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch.Size": _size,
@@ -257,17 +258,17 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 def _proto(machine: Machine) -> None:
     if machine.number(1) > 5:
-        raise Refused("its pickle is of an unknown protocol")
+        raise Refused("its pickle has an unknown protocol")
 
 
 def _frame(machine: Machine) -> None:
-    machine.take(8)  # the size of a frame, of use to streams only
+    machine.take(8)  # the frame's size, needed only for reading from a stream
 
 
 def _long(machine: Machine, size: int) -> None:
     count = machine.number(size)
     if count > 64:
-        raise Refused("it holds a number of absurd length")
+        raise Refused("it holds an integer of more than 64 bytes")
     machine.push(machine.number(count, signed=True))
 
 
@@ -313,7 +314,7 @@ def _global_on_stack(machine: Machine) -> None:
     machine.name(module, name)
 
 
-# The instructions of pickle protocols 2 to 5 that data needs.
+# The instructions of pickle protocols 2 to 5 that build data.
 _STEPS: dict[bytes, Callable[[Machine], None]] = {
     b"\x80": _proto,
     b"\x95": _frame,

@@ -469,7 +469,7 @@ def test_a_folder_that_is_a_pattern_is_read_from_but_not_written_to(
     shutil.copytree(tmp_path / "checkpoints", tmp_path / folder)
     restored = restore_subtree(tmp_path / folder).state["completion/params"]
     assert_same(restored, make_state(1).completion.params)
-    with pytest.raises(UsageError, match="or a backslash for a pattern"):
+    with pytest.raises(UsageError, match="or a backslash as a pattern"):
         open_checkpoints(folder)
 
 
@@ -522,7 +522,7 @@ def test_a_manifest_of_a_newer_version_is_refused_not_renamed(
     manifest["sha256"] = manifests.digest(manifest)
     file.write_text(json.dumps(manifest))
     with pytest.raises(
-        CheckpointMismatchError, match="has format 2, this gl_jax reads 1"
+        CheckpointMismatchError, match="has format 2, but this gl_jax reads 1"
     ):
         checkpoints.restore_newest(make_state(1))
     assert checkpoints.steps() == [1]
@@ -560,7 +560,7 @@ def test_parts_come_from_an_older_checkpoint_where_the_newest_is_damaged(
     ):
         restore_subtree(root, ["nothing"], step=1)
     with pytest.raises(
-        UsageError, match="no checkpoint of step 3; there are steps 1, 2"
+        UsageError, match="no checkpoint of step 3; it holds steps 1, 2"
     ):
         restore_subtree(root, step=3)
 

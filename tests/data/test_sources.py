@@ -265,16 +265,12 @@ def sized(**sizes: int) -> dict[str, Any]:
 
 def test_changes_are_told_in_numbers_and_names() -> None:
     said = changes(sized(a=1, b=2, c=3), sized(b=2, c=4, d=5, e=6))
-    assert said == (
-        "4 where there were 3; 1 gone (a); 2 new (d, e); 1 of another size (c)"
-    )
+    assert said == ("4 instead of 3; 1 gone (a); 2 new (d, e); 1 of another size (c)")
 
 
 def test_of_many_changes_three_names_are_told() -> None:
     then = sized(**{f"p{i}": i for i in range(9)})
-    assert changes(then, sized(p8=8)) == (
-        "1 where there were 9; 8 gone (p0, p1, p2, ...)"
-    )
+    assert changes(then, sized(p8=8)) == ("1 instead of 9; 8 gone (p0, p1, p2, ...)")
 
 
 def test_of_a_large_set_a_fair_sample_is_compared() -> None:
@@ -284,10 +280,10 @@ def test_of_a_large_set_a_fair_sample_is_compared() -> None:
     def listed(names: list[str]) -> dict[str, Any]:
         return inventory(FileSource(names, lambda name: Path("/dev/null")))
 
-    assert changes(listed(names), listed(names)) == "5000 where there were 5000"
+    assert changes(listed(names), listed(names)) == "5000 instead of 5000"
     said = changes(listed(names), listed(names[: 4 * LISTED]))
-    assert said.startswith("4000 where there were 5000; ")
-    counted = re.search(r"(\d+) of the (\d+) that were compared gone", said)
+    assert said.startswith("4000 instead of 5000; ")
+    counted = re.search(r"(\d+) of the (\d+) compared ones gone", said)
     assert counted is not None
     assert "new" not in said
     assert int(counted[2]) == pytest.approx(LISTED, rel=0.05)

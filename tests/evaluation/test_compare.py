@@ -240,7 +240,10 @@ def test_fewer_photographs_than_asked_for_are_said_to_be_fewer(
         ({"masks": "boxes"}, "'boxes' are unknown. Did you mean 'box'"),
         ({"count": 0}, r"count \(=0\) must be at least 1"),
         ({"image_size": 8}, r"image_size \(=8\) must be at least 16"),
-        ({"methods": ("gl",), "model": "nowhere"}, "'nowhere' is no file, no folder"),
+        (
+            {"methods": ("gl",), "model": "nowhere"},
+            "'nowhere' is not a file, the folder",
+        ),
         ({"data": "nowhere"}, "'nowhere' does not exist"),
     ],
 )

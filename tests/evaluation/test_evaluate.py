@@ -290,7 +290,7 @@ def test_a_model_that_computes_nonsense_fails_the_run(
     ("changes", "rule"),
     [
         ({"model": None}, "no model is given"),
-        ({"model": "nowhere"}, "'nowhere' is no file"),
+        ({"model": "nowhere"}, "'nowhere' is not a file"),
         ({"data": "nowhere"}, "'nowhere' does not exist"),
         ({"masks": "boxes"}, "'boxes' are unknown. Did you mean 'box'"),
         ({"protocol": "mmedit"}, "'mmedit' is unknown. Did you mean 'mmediting'"),
@@ -331,7 +331,7 @@ def test_mistakes_are_refused_in_one_line(
 ) -> None:
     if changes.get("model", "") is None and native.shipped():
         changes = {"model": "nowhere"}
-        rule = "'nowhere' is no file"
+        rule = "'nowhere' is not a file"
     with pytest.raises(UsageError, match=rule) as caught:
         evaluate(**changes)
     assert "\n" not in str(caught.value)

@@ -332,7 +332,7 @@ def test_descriptions_that_are_not_read_are_named(tmp_path) -> None:
     data = path.read_bytes()
     extension = b"!\xff\x0bXMP DataXMP\4<x/>\0"
     path.write_bytes(data[:-1] + extension + data[-1:])
-    line = "photo: not read, and so not in a result: XMP."
+    line = "photo: not read, so missing in a result: XMP."
     assert images.read(path, "photo").notices == (line,)
 
 

@@ -482,7 +482,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["x.xyz", "x", "png.doc"])
 def test_an_unknown_format_is_refused_with_the_known_ones(name, tmp_path) -> None:
-    with pytest.raises(UsageError, match="no format that is written; it can be png"):
+    with pytest.raises(UsageError, match="not a writable format; choose one of png"):
         images.write(images.from_array(RGB), tmp_path / name)
 
 

@@ -142,13 +142,13 @@ REFUSED = {
     "signed": (tiff(GREY.tobytes(), 1, [8], t339=[2]), "values are signed"),
     "YCbCr with levels of its own": (
         tiff(RGB.tobytes(), 6, [8] * 3, t530=[1, 1], t532=[16, 235, 128, 240, 128, 240]),
-        "reference levels of its own"),
+        "other reference levels"),
     "subsampled YCbCr": (
         tiff(RGB.tobytes(), 6, [8] * 3, t530=[2, 2]), "is subsampled"),
     "Lab of 16 bits": (
         tiff(DEEP[..., :3].astype("<u2").tobytes(), 8, [16] * 3), "whose samples are not"),
     "a plane of 16 bits for each colour": (
-        tiff(DEEP[..., :3].tobytes(), 2, [16] * 3, t284=[2]), "a plane of more than 8"),
+        tiff(DEEP[..., :3].tobytes(), 2, [16] * 3, t284=[2]), "separate planes of more than 8"),
     "Lab of a scanner": (tiff(RGB.tobytes(), 9, [8] * 3), "whose samples are not"),
     "linear RAW": (
         tiff(DEEP[..., :3].astype("<u2").tobytes(), 34892, [16] * 3), "whose samples are not"),

@@ -476,7 +476,10 @@ def test_a_bomb_is_refused_and_the_flag_lets_it_through(complete, monkeypatch) -
             "--image photo.png --mask mask.png --output ./mask.png",
             "mask.png is one of the inputs",
         ),
-        ("--image photo.png --mask mask.png --output r.xyz", "is no format that is"),
+        (
+            "--image photo.png --mask mask.png --output r.xyz",
+            "is not a writable format",
+        ),
         ("--image . --mask mask.png --output photo.png", "output photo.png is a file"),
         (
             "--image photo.png --mask mask.png --output r.png --concat --patch-only",
@@ -486,7 +489,10 @@ def test_a_bomb_is_refused_and_the_flag_lets_it_through(complete, monkeypatch) -
             "--image photo.png --mask mask.png --output r.png --quality 0",
             "from 1 to 100",
         ),
-        ("--image photo.png --mask mask.png --output r.png --format bmpp", "no format"),
+        (
+            "--image photo.png --mask mask.png --output r.png --format bmpp",
+            "not a writable format",
+        ),
         (
             "--image photo.png --mask-color blue --output r.png",
             "must be like '#ff0000'",
@@ -619,10 +625,10 @@ def test_one_photo_never_ends_the_batch(complete, monkeypatch) -> None:
     assert (code, err) == (1, "gl-jax: error: 2 completed; 5 failed\n")
     assert sorted(os.listdir("out")) == ["a.png", "z.png"]
     for line in (
-        "failed: b.webp: WEBP holds sides of up to 16,383 pixels, and the result has "
-        "24000x2; write another format, say --format png.",
-        "failed: c.jpg: JPEG holds sides of up to 65,500 pixels, and the result has 75000x2",
-        "failed: d.gif: GIF holds sides of up to 65,535 pixels, and the result has 66000x2",
+        "failed: b.webp: WEBP holds sides of up to 16,383 pixels, but the result has "
+        "24000x2; choose another format, such as --format png.",
+        "failed: c.jpg: JPEG holds sides of up to 65,500 pixels, but the result has 75000x2",
+        "failed: d.gif: GIF holds sides of up to 65,535 pixels, but the result has 66000x2",
         "failed: e.png: not enough memory; make the photo or its hole smaller.",
         "failed: f.png: IndexError: a bug (completed by itself it shows where)",
     ):
@@ -721,7 +727,7 @@ def test_an_interrupted_result_is_none(complete, monkeypatch) -> None:
 def test_an_output_that_cannot_be_written_is_said(complete, here) -> None:
     Path("file").touch()
     code, _, err = complete("--image photo.png --mask mask.png --output file/r.png")
-    assert code == 2 and "output file cannot be written: file is no folder" in err
+    assert code == 2 and "output file cannot be written: file is not a folder" in err
     assert stat.S_ISREG(os.stat("file").st_mode)
 
 
@@ -745,10 +751,10 @@ def test_an_output_without_permission_is_refused_before_anything_is_computed(
     ("output", "message"),
     [
         ("-", "results are not written to stdout"),
-        ("/dev/stdout", "output /dev/stdout is there and no folder"),
-        ("/dev/null", "output /dev/null is there and no folder"),
-        ("pipe.png", "output pipe.png is there and no folder"),
-        ("plain", "output plain is there and no folder"),
+        ("/dev/stdout", "output /dev/stdout exists, but is neither a folder"),
+        ("/dev/null", "output /dev/null exists, but is neither a folder"),
+        ("pipe.png", "output pipe.png exists, but is neither a folder"),
+        ("plain", "output plain exists, but is neither a folder"),
         ("mask.png/", "output mask.png is a file; for photo.png it must be a folder"),
     ],
 )
@@ -767,7 +773,7 @@ def test_an_output_with_a_slash_is_a_folder_whatever_its_suffix(complete) -> Non
     assert complete(f"{words} new.dir/")[0] == 0
     assert only_the_hole_changed("new.dir/photo.png")
     code, _, err = complete(f"{words} other.dir")
-    assert code == 2 and "'.dir' is no format that is written" in err
+    assert code == 2 and "'.dir' is not a writable format" in err
     assert "The name of a folder ends in a slash." in err
 
 

@@ -217,7 +217,7 @@ def test_faint_greys_and_labels_are_refused_with_their_brightest(
 def test_a_black_mask_is_said_to_be_black() -> None:
     nothing, notices = masks.from_picture(picture(0 * HOLE.astype(np.uint8)), "mask")
     assert not nothing.any()
-    assert notices == ["mask is black throughout; white marks what is missing."]
+    assert notices == ["mask is entirely black; white marks the missing pixels."]
     noise = (HOLE * 5).astype(np.uint8)
     assert not masks.from_picture(picture(noise, lossless=False), "mask")[0].any()
 
@@ -240,7 +240,7 @@ def test_a_mask_of_most_of_the_photo_is_doubted() -> None:
     text = masks.doubt(~HOLE, "mask m.png")
     assert text is not None
     assert text.startswith(
-        "mask m.png marks 88% of the photo as missing; if that is wha"
+        "mask m.png marks 88% of the photo as missing; if that is the part"
     )
     assert "--invert-mask" in text
     assert "--invert-mask" not in str(masks.doubt(~HOLE, "mask m.png", inverted=True))

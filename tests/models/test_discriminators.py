@@ -232,7 +232,9 @@ def test_width_multiplies_channels_and_features():
 
 
 def test_a_view_that_is_not_shown_is_named():
-    with pytest.raises(ValueError, match=r"looks at local, global, and.*only global\."):
+    with pytest.raises(
+        ValueError, match=r"needs the views local, global, but.*only global\."
+    ):
         judged({"global": seen()["global"]})
 
 

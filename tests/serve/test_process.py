@@ -36,7 +36,7 @@ def refusal(capsys, *words: str) -> str:
         (["--host", "192.0.2.1", "--port", "0"], "port 0 of 192.0.2.1 cannot be had"),
         (["--methods", "telae"], "Did you mean 'telea'?"),
         (["--max-pixels", "0"], "max_pixels (=0) must be at least 1"),
-        (["--port", "0", "--model", "nothing"], "model 'nothing' is no file"),
+        (["--port", "0", "--model", "nothing"], "model 'nothing' is not a file"),
         (["--output", "/dev/null/x"], "/dev/null/x cannot be written"),
     ],
 )

@@ -137,14 +137,14 @@ def test_without_a_name_the_run_begins_at_random():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": ModelConfig(width=0.125)}, "width 0.0625, the run has 0.125"),
+        ({"model": ModelConfig(width=0.125)}, "width 0.0625, but the run has 0.125"),
         (
             {"model": ModelConfig(width=0.0625, output_activation="clamp")},
-            "output_activation sigmoid, the run has clamp",
+            "output_activation sigmoid, but the run has clamp",
         ),
         (
             {"holes": HolesConfig(min_size=4, max_size=6, local_size=8)},
-            "discriminators with local_size 16, the run has 8",
+            "discriminators with local_size 16, but the run has 8",
         ),
         (
             {"data": dataclasses.replace(CONFIG.data, mean_color=(0.5, 0.5, 0.5))},

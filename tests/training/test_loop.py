@@ -556,7 +556,7 @@ def test_a_folder_that_changed_is_said_with_numbers_and_names(tmp_path):
     messages: list[str] = []
     loop.run(until(2, data=data), workdir, log=messages.append)
     (said,) = (text for text in messages if text.startswith("THE PHOTOGRAPHS CHANGED"))
-    assert f"{len(trained) - 1} where there were {len(trained)}" in said
+    assert f"{len(trained) - 1} instead of {len(trained)}" in said
     assert f"2 gone ({trained[0]}, {trained[1]})" in said
     assert "1 new (new.png)" in said
     assert "put the photographs back" in said

@@ -174,14 +174,14 @@ def test_it_is_evaluated(trained, tmp_path):
 MISTAKES: dict[str, tuple[str, str]] = {
     "returns something else": (
         "def parts(config): return {'a': 1}",
-        r"returned dict of int \(1\) and must return gl_jax\.training\.Parts",
+        r"returned dict of int \(1\) but must return gl_jax\.training\.Parts",
     ),
-    "returns nothing": ("def parts(config): pass", "returned None and must return"),
+    "returns nothing": ("def parts(config): pass", "returned None but must return"),
     "fails": ("def parts(config): raise KeyError('x')", r"failed: KeyError\('x'\)"),
     "is no function": ("parts = 3", "must be a function of a Config"),
     "is no module": (
         "def parts(config): return dataclasses.replace(paper(config), completion=3)",
-        r"int \(3\) as its completion network and must have a Flax module",
+        r"int \(3\) as its completion network but must have a Flax module",
     ),
     "takes no train": (
         "def parts(config):\n"
@@ -208,7 +208,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "def parts(config):\n"
         "    views = {'middle': lambda images, holes: images[:, 40:60, 40:60]}\n"
         "    return dataclasses.replace(paper(config), views=paper(config).views | views)",
-        r"view 'middle' returned float32\[2,0,0,3\].*lies inside",
+        r"view 'middle' returned float32\[2,0,0,3\].*must return a part inside",
     ),
     "a window too large": (
         "def parts(config):\n"
@@ -235,20 +235,20 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "    def crop(keys, views, step, probability):\n"
         "        return {n: view[:, 1:, 1:] for n, view in views.items()}\n"
         "    return dataclasses.replace(paper(config), augment=crop)",
-        r"augment returned (local|global) float32\[2,\d+,\d+,3\].* of views .*"
+        r"augment returned (local|global) float32\[2,\d+,\d+,3\].* for views .*"
         r"float32\[2,32,32,3\].* the same names, shapes and types",
     ),
     "an augmentation of one view": (
         "def parts(config):\n"
         "    def one(keys, views, step, probability): return {'local': views['local']}\n"
         "    return dataclasses.replace(paper(config), augment=one)",
-        r"augment returned local float32\[2,16,16,3\] of views .*the same names",
+        r"augment returned local float32\[2,16,16,3\] for views .*the same names",
     ),
     "nothing to adapt": (
         "def parts(config):\n"
         "    from gl_jax.training.augment import Adaptive\n"
         "    return dataclasses.replace(paper(config), adaptive=Adaptive())",
-        "has adaptive and no augment: there is nothing whose probability",
+        "has adaptive but no augment: there is no probability",
     ),
     "a penalty without keys": (
         "def parts(config):\n"
@@ -263,7 +263,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "    each = lambda logits_of, real, fake, keys: logits_of(real)\n"
         "    objective = dataclasses.replace(paper(config).objective, penalty=each)\n"
         "    return dataclasses.replace(paper(config), objective=objective)",
-        r"objective.penalty returned float32\[2\] and must return one number",
+        r"objective.penalty returned float32\[2\] but must return one number",
     ),
     "no features to match": (
         "class D(nn.Module):\n"
@@ -276,7 +276,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "    objective = dataclasses.replace(made.objective, matching=feature_loss)\n"
         "    return dataclasses.replace(made, objective=objective, discriminator=D())",
         "the joint step fails: ValueError: objective.matching compares .*'features', "
-        "and D sows nothing there",
+        "but D sows none",
     ),
     "holes without a key of the batch": (
         "def parts(config):\n"

@@ -83,7 +83,7 @@ def test_discriminators_that_fail_on_its_photographs_are_refused_untrained(count
     if count % 2 == 0:
         validation.require_shown(state)
         return
-    with pytest.raises(UsageError, match="shown 3 photographs at a validation: "):
+    with pytest.raises(UsageError, match="fail on 3 validation photographs: "):
         validation.require_shown(state)
 
 

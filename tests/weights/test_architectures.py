@@ -143,7 +143,7 @@ def test_it_is_built_by_the_experiment_that_a_user_names():
 
 def test_an_experiment_without_a_network_says_so():
     named = own(Experiment(CONFIG, "own.py", "", lambda config: 7))
-    with pytest.raises(UsageError, match=r"own\.py.*no Flax module"):
+    with pytest.raises(UsageError, match=r"own\.py.*must be a Flax module"):
         named.network()
 
 

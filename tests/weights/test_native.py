@@ -151,12 +151,12 @@ def test_no_flipped_bit_goes_unnoticed(tiny, tmp_path_factory, data):
 @pytest.mark.parametrize("length", [0, 7, 8, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    assert "is no whole weights file of gl_jax" in refused(saved)
+    assert "is not an intact weights file of gl_jax" in refused(saved)
 
 
 def test_a_header_of_absurd_length_is_refused(saved):
     saved.write_bytes(b"\xff" * 8 + saved.read_bytes()[8:])
-    assert "does not begin as a safetensors file does" in refused(saved)
+    assert "does not begin like a safetensors file" in refused(saved)
 
 
 def test_a_header_nested_too_deeply_is_refused(tmp_path):

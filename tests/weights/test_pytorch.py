@@ -98,7 +98,7 @@ def test_nothing_is_ever_called(container, module, name, path, archives, tmp_pat
     trap = tmp_path / "ran"
     evil = archives.Evil(module, name, (f"touch {trap}",))
     message = refused(path, getattr(archives, container)({"a": evil}))
-    assert f"asks for {module}.{name}, which is no data" in message
+    assert f"asks for {module}.{name}, which is not data" in message
     assert not trap.exists()
 
 
@@ -154,7 +154,7 @@ def test_a_storage_shorter_than_said_is_refused(path, archives):
     pickler = archives.Pickler()
     data = pickler.dump({"a": np.zeros(1000, np.float32)})
     message = refused(path, archives.zipped(data, [np.zeros(10, np.float32)]))
-    assert "has not the size it should" in message
+    assert "has the wrong size" in message
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(path, archives):

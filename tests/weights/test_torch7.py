@@ -62,7 +62,7 @@ def test_longs_have_the_size_of_the_files_own(path, archives):
     np.testing.assert_array_equal(found, COUNTED)
     found = torch7._Reader(
         integers(4, 1) + archives.T7(4).text("torch.LongStorage") + integers(2, 5, 6), 4
-    ).whole()
+    ).read()
     np.testing.assert_array_equal(found, [5, 6])
 
 
@@ -134,10 +134,10 @@ def test_deep_nesting_is_refused(path):
         (integers(3, 1, -1), "-1 entries"),
         (integers(2, 2**31 - 1), "truncated"),
         (integers(2, -5), "truncated"),
-        (integers(9), "no binary .t7"),
+        (integers(9), "not a binary .t7"),
         (integers(3, 1, 1, 3, 2, 0, 5, 1), "a dict as a key"),
         (integers(3, 1, 1, 0, 5, 1), "a NoneType as a key"),
-        (b"\x89PNG\r\n\x1a\n" * 9, "no binary .t7"),
+        (b"\x89PNG\r\n\x1a\n" * 9, "not a binary .t7"),
     ],
 )
 def test_absurd_records_are_refused(data, reason, path):

@@ -72,7 +72,7 @@ def test_missing_arrays_are_named(randomly: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "rule"),
     [
-        ("x.safetensors", b"no weights", "is no safetensors file"),
+        ("x.safetensors", b"no weights", "is not a safetensors file"),
         ("x.pth", b"no weights", "is refused as a PyTorch file"),
         ("x.safetensors", None, "cannot be read"),
     ],
