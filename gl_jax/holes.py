@@ -9,6 +9,7 @@ run therefore draws the same holes for any division of the batch into devices, h
 accumulation pieces.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,8 @@ Mask = Float[Array, "b h w 1"]
 Corner = Int[Array, "b 2"]
 
 # The streams of a step's key: the hole M_c, the window M_d of the real photographs, the
-# augmentation of the discriminators' inputs, and the penalty.
-HOLES, REAL_PATCHES, NOISE, PENALTY = 0, 1, 2, 3
+# augmentation of the discriminators' inputs, the penalty, and latent codes.
+HOLES, REAL_PATCHES, NOISE, PENALTY, CODES = 0, 1, 2, 3, 4
 
 
 class Holes(NamedTuple):
@@ -116,6 +117,80 @@ def sample_holes(
         return mask, corner
 
     return Holes(*jax.vmap(sample)(key))
+
+
+def sample_centered(
+    key: Key[Array, " b"],
+    image_shape: tuple[int, ...],
+    batch_key: Key[Array, ""] | None = None,
+    *,
+    size: int,
+    local_size: int,
+) -> Holes:
+    """The same square hole in the middle of every image; nothing is drawn."""
+    del batch_key
+    top_left, corner = (
+        jnp.array([(side - inner) // 2 for side in image_shape], jnp.int32)
+        for inner in (size, local_size)
+    )
+    hole = rectangle(image_shape, top_left, jnp.full(2, size, jnp.int32))
+    return _for_all(key, hole, corner)
+
+
+REGION_CELL = 1 / 0.06
+"""Pixels from one number of the noise to the next (`res` of the released code)."""
+REGION_BELOW = 0.25
+"""Where the noise, uniform in [0, 1) at its cells, is lower, the image is missing."""
+REGION_SHARE = (0.2, 0.3)
+"""Least and largest share of the image that a region covers."""
+REGION_TRIES = 32
+
+
+def sample_regions(
+    key: Key[Array, " b"],
+    image_shape: tuple[int, ...],
+    batch_key: Key[Array, ""] | None = None,
+    *,
+    local_size: int,
+) -> Holes:
+    """One region of any shape for all images: enlarged noise below a threshold.
+
+    The random regions of Context Encoders (Pathak et al. 2016, train_random.lua). Of
+    REGION_TRIES drawn from `batch_key` it is the first that covers a share of the image in
+    REGION_SHARE; if none does, it is the one that comes nearest. The window, which need
+    not contain it, is the middle of the image.
+    """
+    assert batch_key is not None
+    least, largest = REGION_SHARE
+    cells = [math.ceil(side / REGION_CELL) + 4 for side in image_shape]
+
+    def region(key: Key[Array, ""]) -> Float[Array, "h w 1"]:
+        of_noise, of_place = jax.random.split(key)
+        noise = jax.random.uniform(of_noise, cells)
+        # Two cells from the noise's own border, and anywhere between two cells.
+        place = -(2 + jax.random.uniform(of_place, (2,))) * REGION_CELL
+        enlarged = jax.image.scale_and_translate(
+            noise, image_shape, (0, 1), jnp.full(2, REGION_CELL), place,
+            method="cubic", antialias=False,
+        )  # fmt: skip
+        return (enlarged < REGION_BELOW).astype(jnp.float32)[..., None]
+
+    regions = jax.vmap(region)(jax.random.split(batch_key, REGION_TRIES))
+    shares = jnp.mean(regions, axis=(1, 2, 3))
+    away = jnp.maximum(jnp.maximum(least - shares, shares - largest), 0.0)
+    corner = [(side - local_size) // 2 for side in image_shape]
+    return _for_all(key, regions[jnp.argmin(away)], jnp.array(corner, jnp.int32))
+
+
+def _for_all(
+    key: Key[Array, " b"], mask: Float[Array, "h w 1"], corner: Int[Array, " 2"]
+) -> Holes:
+    """The same hole and window for each key."""
+    count = len(key)
+    return Holes(
+        jnp.broadcast_to(mask, (count, *mask.shape)),
+        jnp.broadcast_to(corner, (count, 2)),
+    )
 
 
 def composite(completed: Images, images: Images, mask: Mask) -> Images:

@@ -109,8 +109,9 @@ def compare(
             `random`, single pixels, 80 % or as in `random:0.25`; `lama-thin`,
             `lama-medium`, `lama-thick`, `mat-small`, `mat-large`, at 256 or 512 pixels;
             or a folder with a mask for each photograph, of its name, white = missing.
-        methods: Names, separated by spaces or commas: `gl` is the network of `model`, the
-            path of a further model is a method, too; a wrong name prints all baselines.
+        methods: Names, separated by spaces or commas: `gl` is the network of `model`,
+            `context_encoder=FILE` and `semantic=FILE` are other networks, the path of a
+            further model is a method, too; a wrong name prints all.
         metrics: Names, separated by spaces or commas, by default all without weights: l1,
             psnr, ssim, ms_ssim, vif, sharpness, texture.
         protocol: `yeh` prints PSNR at 64 pixels under four kinds of masks beside the
@@ -146,6 +147,7 @@ def compare(
 def evaluate(
     *,
     output: Path | None = None,
+    method: str = "gl",
     model: str | None = None,
     follow: Path | None = None,
     experiment: Path | None = None,
@@ -171,6 +173,7 @@ def evaluate(
     Args:
         output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
             which repeats the holes. The same command goes on after an interruption.
+        method: `gl` is the network of `model`; or another method as in `compare`.
         model: A training run's folder, a weights file, or the name of a shipped model;
             by default the shipped one.
         follow: A training run's folder, in place of `model` and `output`: measure each
@@ -201,10 +204,11 @@ def evaluate(
         process_id: Several hosts: the number of this one, from 0.
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
-    if (output is None) == (follow is None) or (follow and model is not None):
+    own = model is None and method == "gl"
+    if (output is None) == (follow is None) or (follow and not own):
         raise UsageError(
             "gl-jax evaluate needs --output, or in its place --follow, which measures a "
-            "run's own checkpoints (no --model) into its folder."
+            "run's own checkpoints (no --model or --method) into its folder."
         )
     _join(coordinator, process_count, process_id, distributed)
     from gl_jax.evaluation.photographs import Selection
@@ -216,7 +220,7 @@ def evaluate(
         split, data_dir,
     )  # fmt: skip
     options: dict[str, Any] = {
-        "experiment": experiment,
+        "experiment": experiment, "method": method,
         "metrics": None if metrics is None else _names(metrics),
         "fid_weights": fid_weights, "lpips_weights": files, "batch_size": batch_size,
     }  # fmt: skip
@@ -358,6 +362,7 @@ def complete(
     image: Path,
     output: str,
     mask: Path | None = None,
+    method: str = "gl",
     model: str | None = None,
     experiment: Path | None = None,
     mask_from: Literal["white", "alpha"] = "white",
@@ -368,7 +373,7 @@ def complete(
     invert_mask: bool = False,
     dilate: int = 0,
     feather: int = 0,
-    blend: Literal["poisson", "none"] = "poisson",
+    blend: Literal["auto", "poisson", "none"] = "auto",
     resize_to: int | None = None,
     concat: bool = False,
     patch_only: bool = False,
@@ -386,6 +391,10 @@ def complete(
             with a slash at its end).
         mask: White = missing. One file for all photos, or a folder with one for each: of
             the same name, or NAME_mask*.png.
+        method: `gl` is the network of `model`. `patchmatch`, `shift_map`, `criminisi`
+            copy patches of the photo, `telea`, `ns`, `biharmonic`, `mean` continue it;
+            `context_encoder=FILE` and `semantic=FILE` are other networks, trained by
+            their experiments.
         model: A weights file, a training run's folder, or the name of a shipped model
             (`gl-jax models`); by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
@@ -398,7 +407,8 @@ def complete(
         invert_mask: Complete the pixels that are not marked, and keep the marked ones.
         dilate: Widen the hole by this many pixels.
         feather: Fade the completion into the photo over this many pixels around the hole.
-        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it.
+        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it;
+            `auto` is poisson, but none for methods whose pictures have no seam.
         resize_to: Pixels of the longer side at which holes far larger than the trained
             ones are completed, then enlarged; 0 keeps their size. By default the
             training's.
@@ -413,6 +423,7 @@ def complete(
     """
     from gl_jax.inpainting import batch
 
+    filler = _filler(method, model, experiment, resize_to)
     holes = batch.Holes(
         mask=mask, source=mask_from, color=mask_color, tolerance=mask_tolerance,
         rectangles=rect, seed=random_mask, invert=invert_mask, dilate=dilate,
@@ -423,9 +434,32 @@ def complete(
         patch_only=patch_only, format=format, quality=quality,
     )  # fmt: skip
     batch.run(
-        image, output, holes, look, model=model, experiment=experiment,
+        image, output, holes, look, model=model, experiment=experiment, method=filler,
         skip_existing=skip_existing, max_pixels=max_pixels,
     )  # fmt: skip
+
+
+def _filler(method: str, *of_ours: Any) -> Callable[[], Any] | None:
+    """Returns what loads a method beside ours, which takes none of our options."""
+    if method == "gl":
+        return None
+    from gl_jax.evaluation import methods
+
+    methods.parse(method)
+    if any(option is not None for option in of_ours):
+        raise UsageError(
+            f"--model, --experiment and --resize-to are of the method gl, not of {method}; "
+            "leave them out."
+        )
+
+    def filler() -> Any:
+        from gl_jax.inpainting.filling import Filler
+
+        loaded = methods.load(method)
+        blend: Any = "none" if loaded.seamless else "poisson"
+        return Filler(loaded.name, loaded.fill, blend)
+
+    return filler
 
 
 def serve(

@@ -17,7 +17,9 @@ from gl_jax.holes import (
     composite,
     crop,
     example_keys,
+    sample_centered,
     sample_holes,
+    sample_regions,
 )
 
 
@@ -293,6 +295,26 @@ def test_examples_steps_and_streams_have_keys_of_their_own(seed):
 def photographs(seed: int, setting: Setting) -> np.ndarray:
     shape = (BATCH, setting.height, setting.width, 3)
     return np.random.RandomState(seed).uniform(size=shape).astype(np.float32)
+
+
+def test_regions_are_one_for_the_batch_and_a_fifth_to_three_tenths_of_the_image():
+    keys = jax.random.split(jax.random.key(0), 2)
+    sample = jax.jit(lambda key: sample_regions(keys, (128, 128), key, local_size=64))
+    masks = [np.asarray(sample(jax.random.key(seed)).mask) for seed in range(8)]
+    for mask in masks:
+        assert mask.shape == (2, 128, 128, 1) and set(np.unique(mask)) == {0, 1}
+        np.testing.assert_array_equal(mask[0], mask[1])
+        assert 0.2 <= mask.mean() <= 0.3
+    assert not np.array_equal(masks[0], masks[1])
+
+
+def test_a_centered_hole_is_the_same_in_every_image():
+    keys = jax.random.split(jax.random.key(0), 2)
+    mask, corner = sample_centered(keys, (16, 20), size=4, local_size=8)
+    expected = np.zeros((2, 16, 20, 1))
+    expected[:, 6:10, 8:12] = 1
+    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(corner, [[4, 6], [4, 6]])
 
 
 @EVERY

@@ -21,13 +21,23 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from gl_jax import images, texture
-from gl_jax.config import UsageError, did_you_mean
+from gl_jax.config import UsageError
 from gl_jax.data.records import Source
 from gl_jax.evaluation import mask_list, results
-from gl_jax.evaluation.baselines import BASELINES, Baseline, Hole, Image, fair
+from gl_jax.evaluation.baselines import Baseline, Hole, Image, fair
 from gl_jax.evaluation.measures import catalogue
 from gl_jax.evaluation.measures.memory import peak_above
 from gl_jax.evaluation.measures.scorer import fingerprint
+from gl_jax.evaluation.methods import (
+    OURS,
+    Method,
+    is_named,
+    known,
+    load,
+    of_model,
+    parse,
+)
+from gl_jax.evaluation.methods import notes as notes_on
 from gl_jax.evaluation.photographs import (
     READERS,
     Photograph,
@@ -42,10 +52,9 @@ from gl_jax.evaluation.results import Comparison, Failure, Score
 from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import writing
-from gl_jax.inpainting.completer import Completer, load_model
+from gl_jax.inpainting.completer import Completer, load_model, trained_sizes
 from gl_jax.texture import Places
-
-OURS = "gl"
+from gl_jax.weights.native import Model
 
 
 def run(
@@ -83,21 +92,25 @@ def run(
     chosen = _chosen(metrics)
     with writing(f"output {output}"):
         output.mkdir(parents=True, exist_ok=True)
-    functions: dict[str, Baseline] = {}
-    fingerprints, step, side = dict[str, str](), None, selection.side(0)
+    made: dict[str, Method] = {}
+    step, side = None, selection.side(0)
     for name in methods:
-        if name in BASELINES:
-            functions[name] = BASELINES[name]
+        if is_named(name):
+            made[_title(name)] = load(name)
             continue
         loaded = load_model(model if name == OURS else name, experiment)
-        completer = Completer(loaded)
-        side = side or completer.trained.image
+        made[_title(name)] = method = of_model(loaded) or _ours(loaded)
+        side = side or method.side or trained_sizes(loaded).image
         step = loaded.training.get("steps") if name == OURS else step
-        title = OURS if name == OURS else Path(name).stem
-        fingerprints[title] = fingerprint(loaded)
-        functions[title] = _ours(completer)
+    functions = {title: method.fill for title, method in made.items()}
+    fingerprints = {
+        title: fingerprint(method.model)
+        for title, method in made.items()
+        if method.model is not None
+    }
     source = selection.open()
     side, notes = side or IMAGE_SIZE, selection.left_out(source)
+    notes += [note for m in made.values() for note in notes_on(m, side)]
     photographs, facts = _photographs(selection, source, side, notes)
     facts |= {"seed": seed, "metrics": list(chosen)}
     with Journal(output / "journal.jsonl", facts) as journal:
@@ -140,14 +153,10 @@ def _label(model: str | Path | None, methods: Sequence[str]) -> str | None:
 
 
 def _check_methods(methods: Sequence[str]) -> None:
-    known = (OURS, *BASELINES)
     for name in methods:
-        if name not in known and not Path(name).exists():
-            raise UsageError(
-                f"method {name!r} is unknown.{did_you_mean(name, known)} "
-                f"Known: {', '.join(known)}, or the path of a model."
-            )
-    titles = [name if name in known else Path(name).stem for name in methods]
+        if name != OURS and (is_named(name) or not Path(name).exists()):
+            parse(name)
+    titles = [_title(name) for name in methods]
     twice = {title for title in titles if titles.count(title) > 1}
     if twice:
         raise UsageError(
@@ -155,16 +164,23 @@ def _check_methods(methods: Sequence[str]) -> None:
             "table; give the file of one another name."
         )
     if not methods:
-        raise UsageError(f"methods must name at least one of {', '.join(known)}.")
+        raise UsageError(f"methods must name at least one of {', '.join(known())}.")
 
 
-def _ours(completer: Completer) -> Baseline:
+def _title(word: str) -> str:
+    """Returns the name that a method has in the table."""
+    name = word.partition("=")[0]
+    return name if name in known() else Path(word).stem
+
+
+def _ours(model: Model) -> Method:
     """Returns the network's own output in 8 bits, at the photograph's size."""
+    completer = Completer(model)
 
     def complete(image: Image, mask: Hole) -> Image:
         return np.rint(completer.raw(image, mask) * 255).astype(np.uint8)
 
-    return fair(complete)
+    return Method(OURS, fair(complete), model=model)
 
 
 def _photographs(

@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from gl_jax import parallel, texture
 from gl_jax.config import UsageError
-from gl_jax.evaluation import mask_list, results
+from gl_jax.evaluation import mask_list, methods, results
+from gl_jax.evaluation.baselines import Baseline, Image
 from gl_jax.evaluation.mask_list import Entry
 from gl_jax.evaluation.masks import kind
 from gl_jax.evaluation.measures import catalogue, distances, inception
@@ -26,16 +27,17 @@ from gl_jax.evaluation.measures.scorer import (
     Networks,
     Scorer,
     Scores,
-    fingerprint,
     load_networks,
 )
 from gl_jax.evaluation.measures.sets import measure_sets
+from gl_jax.evaluation.methods import Method
 from gl_jax.evaluation.photographs import (
     SMALLEST,
     Photograph,
     Reader,
     Selection,
     hole_notes,
+    one_line,
     require_at_least,
     unreadable_notes,
 )
@@ -43,7 +45,6 @@ from gl_jax.evaluation.protocol import IMAGE_SIZE, Rules
 from gl_jax.evaluation.results import Cost, Evaluation, Key, Row, seeds_of
 from gl_jax.evaluation.resume import ArrayRecords, Journal
 from gl_jax.figures.sheets import Tile
-from gl_jax.inpainting import completer
 from gl_jax.texture import LEVELS, PATCH, Places
 from gl_jax.weights.native import Model
 
@@ -61,6 +62,7 @@ def run(
     output: Path,
     *,
     experiment: Path | None = None,
+    method: str = methods.OURS,
     metrics: Sequence[str] | None = None,
     fid_weights: Path | None = None,
     lpips_weights: tuple[Path, ...] = (),
@@ -71,15 +73,16 @@ def run(
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` and `experiment` are those of `gl_jax.load`. `batch_size` photographs at once
-    are on each device. The sheet shows the first `sheet_rows` photographs. A model that is
-    `loaded` already is only called `model`.
+    `model` and `experiment` are those of `gl_jax.load`; `loaded` is that model, if it is
+    loaded already. A `method` other than ours is one of `methods.parse`. Each device takes
+    `batch_size` photographs at once. The sheet shows the first `sheet_rows` photographs.
 
     `metrics` are names of `catalogue.METRICS`; by default those of the protocol, or all
     whose weights are given. PSNR is always among them.
 
-    The same call again goes on after an interruption. A photograph that cannot be read is
-    left out and named, as are holes too small for SWD and grid energy.
+    The same call again goes on after an interruption. A photograph that cannot be read, or
+    that the method cannot complete, is left out and named, as are holes too small for SWD
+    and grid energy.
 
     Raises UsageError for mistakes of the caller, also if `output` holds results with other
     settings, and NotFiniteError if the model's output is not finite.
@@ -88,23 +91,27 @@ def run(
     require_at_least("batch_size", batch_size, 1)
     rules = selection.rules
     chosen = _chosen(selection, metrics, fid_weights, lpips_weights)
-    loaded = loaded or completer.load_model(model, experiment)
+    loaded, other = methods.measured(method, model, experiment, loaded)
     source = selection.open()
     entries = selection.entries(source, selection.side(_trained_size(loaded)))
     side, count = entries[0].height, len({entry.index for entry in entries})
     networks = _networks(chosen, fid_weights, lpips_weights, side, count, rules)
     settings = {
-        "model": fingerprint(loaded), "photographs": source.fingerprint(),
+        "model": methods.fingerprint_of(loaded, other),
+        "photographs": source.fingerprint(),
         **_settings(selection, entries), "metrics": list(chosen), **networks.hashes,
     }  # fmt: skip
-    scorer = Scorer(loaded, networks, metrics=chosen, raw_l1=rules.raw_l1)
+    scorer = Scorer(
+        None if other else loaded, networks, metrics=chosen, raw_l1=rules.raw_l1
+    )
     reader = Reader(source, side)
-    batches = _Batches(scorer, reader, batch_size, texture.patches_each(count), log)
+    fill, patches = other.fill if other else None, texture.patches_each(count)
+    batches = _Batches(scorer, reader, fill, batch_size, patches, log)
     rows, arrays = _measure_share(batches, entries, settings, output)
     rows, arrays, unreadable = _gathered(rows, arrays, reader.unreadable)
     if not rows:
         raise UsageError(
-            f"no photograph can be read; {next(iter(unreadable.values()))}"
+            f"no photograph can be read and completed; {next(iter(unreadable.values()))}"
         )
     notes = [
         *rules.notes,
@@ -112,20 +119,15 @@ def run(
         *(catalogue.skipped(chosen) if (metrics or rules.metrics) is None else []),
         *selection.left_out(source),
         *hole_notes(selection, entries),
+        *(methods.notes(other, side) if other else []),
         *unreadable_notes(unreadable),
     ]
     sets, frechet, seconds = measure_sets(rows, arrays, chosen, notes)
-    operations = scorer.costs(side)
-    nothing = math.nan
     result = Evaluation(
-        settings | _labels(selection, output, model, loaded.name, metrics),
+        settings | _labels(selection, output, model, loaded, other, metrics),
         tuple(entries), rows,
         catalogue.columns(chosen), sets, catalogue.set_columns(chosen), frechet,
-        {
-            name: Cost(operations.get(name, nothing), seconds.get(name, nothing))
-            for name in [*operations, *(n for n in seconds if n not in operations)]
-        },
-        tuple(notes),
+        _costs(scorer.costs(side), seconds), tuple(notes),
     )  # fmt: skip
     if jax.process_index() == 0:
         tiles = batches.tiles(result, sheet_rows)
@@ -134,6 +136,16 @@ def run(
         log(result.to_markdown())
         log(f"Written to {output}: evaluation.md, .json and .png, per_image.csv.")
     return result
+
+
+def _costs(
+    operations: Mapping[str, float], seconds: Mapping[str, float]
+) -> dict[str, Cost]:
+    nothing = math.nan
+    return {
+        name: Cost(operations.get(name, nothing), seconds.get(name, nothing))
+        for name in [*operations, *(n for n in seconds if n not in operations)]
+    }
 
 
 def _chosen(
@@ -176,9 +188,9 @@ def _networks(
     return networks
 
 
-def _trained_size(model: Model) -> int:
+def _trained_size(model: Model | None) -> int:
     """Returns the side of the model's training, or the paper's."""
-    trained = model.training.get("image size")
+    trained = model.training.get("image size") if model else None
     if isinstance(trained, int) and trained >= SMALLEST:
         return trained
     return IMAGE_SIZE
@@ -202,11 +214,14 @@ def _labels(
     selection: Selection,
     output: Path,
     model: str | Path | None,
-    name: str,
+    loaded: Model | None,
+    method: Method | None,
     metrics: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Returns the settings that only explain, among them the command of a rerun."""
     label = "the shipped model" if model is None else f"model {model}"
+    label = f"method {method.name}" if method and model is None else label
+    name = loaded.name if loaded else ""
     words = ["gl-jax", "evaluate", "--model", "MODEL", "--data", selection.data]
     words += ["--masks", str(output / "masks.jsonl"), "--output", "FOLDER"]
     words += ["--protocol", selection.protocol] if selection.protocol != "own" else []
@@ -251,12 +266,14 @@ class _Batches:
         self,
         scorer: Scorer,
         reader: Reader,
+        fill: Baseline | None,
         batch_size: int,
         patches: int,
         log: Callable[[str], None],
     ) -> None:
         self._scorer = scorer
         self._reader = reader
+        self._fill = fill
         self._size = batch_size * scorer.devices
         self._patches = patches
         self._log = log
@@ -299,7 +316,10 @@ class _Batches:
         journal: Journal,
         records: ArrayRecords,
     ) -> None:
-        scores, count = self._scores(photographs), len(photographs)
+        photographs, completed = self._completed(photographs)
+        if not photographs:
+            return
+        scores, count = self._scores(photographs, completed), len(photographs)
         measured = {
             (entry.seed, entry.index): {
                 name: float(values[number]) for name, values in scores.values.items()
@@ -323,9 +343,37 @@ class _Batches:
             journal.add({"seed": seed, "index": index, "values": row})
         rows |= measured
 
-    def _scores(self, photographs: list[Photograph]) -> Scores:
+    def _completed(
+        self, photographs: list[Photograph]
+    ) -> tuple[list[Photograph], list[Image] | None]:
+        """Completes photographs by a method other than ours, without those it fails on."""
+        if self._fill is None:
+            return photographs, None
+        done, completed = [], []
+        for photograph in photographs:
+            entry = photograph.entry
+            try:
+                completed.append(self._fill(photograph.image, entry.mask()))
+            except ImportError as error:
+                raise UsageError(
+                    f"the method misses a library: {one_line(error)}"
+                ) from error
+            except Exception as error:
+                name = f"{self._reader.name(entry)} of seed {entry.seed}"
+                self._reader.unreadable[name] = f"{name}: {one_line(error)}"
+                continue
+            done.append(photograph)
+        return done, completed
+
+    def _scores(
+        self, photographs: list[Photograph], completed: list[Image] | None
+    ) -> Scores:
         """Scores a batch, filled up to its size with the last picture."""
-        full = [*photographs, *[photographs[-1]] * (self._size - len(photographs))]
+        missing = self._size - len(photographs)
+        full = [*photographs, *[photographs[-1]] * missing]
+        given = None
+        if completed is not None:
+            given = np.stack([*completed, *[completed[-1]] * missing])
         masks = [entry.mask() for entry, _ in full]
         where = [
             texture.places(mask, entry.index, patches=self._patches)
@@ -335,6 +383,7 @@ class _Batches:
             np.stack([image for _, image in full]),
             np.stack(masks),
             Places.stacked(where),
+            given,
         )
 
     def tiles(self, result: Evaluation, count: int) -> list[list[Tile]]:
@@ -345,7 +394,8 @@ class _Batches:
         for _, photographs in self._reader.batches(measured[:count], size):
             if not photographs:
                 continue
-            composites = self._scores(photographs).composite[: len(photographs)]
+            composites = self._scores(*self._completed(photographs)).composite
+            composites = composites[: len(photographs)]
             for photograph, composite in zip(photographs, composites, strict=True):
                 key = photograph.entry.seed, photograph.entry.index
                 psnr = result.rows[key]["hole_psnr_db"]

@@ -19,6 +19,7 @@ from gl_jax.config import UsageError
 from gl_jax.files import write_output
 from gl_jax.images import Photo
 from gl_jax.inpainting import inputs, masks, pairs, progress
+from gl_jax.inpainting.filling import Blend, Filler
 from gl_jax.inpainting.pairs import Job
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Holes:
 class Look:
     """How the holes are completed, and what is written."""
 
-    blend: Literal["poisson", "none"] = "poisson"
+    blend: Literal["auto", "poisson", "none"] = "auto"
+    """`auto` is what suits the method."""
     feather: int = 0
     resize_to: int | None = None
     concat: bool = False
@@ -104,6 +106,10 @@ class Look:
             raise UsageError(f"resize_to (={self.resize_to}) must be 0 or at least 16.")
         if self.format is not None:
             self._require_alpha(images.format_of(self.format), self.format)
+
+    def blend_after(self, default: Blend) -> Blend:
+        """How to blend the pictures of a method with this default."""
+        return default if self.blend == "auto" else self.blend
 
     def suffix(self, photo: Path) -> str:
         """The suffix of what becomes of the photo."""
@@ -140,6 +146,7 @@ def run(
     *,
     model: str | None = None,
     experiment: Path | None = None,
+    method: Callable[[], Filler] | None = None,
     skip_existing: bool = False,
     max_pixels: int | None = None,
     log: Callable[[str], None] = print,
@@ -150,7 +157,8 @@ def run(
     read are counted by kind, but hidden ones. An `output` that ends in a slash is a
     folder. A line is logged for each photo that is skipped or failed, or about which
     there is something to know, and a bar shows the progress where stderr is a terminal.
-    Whatever happens to one photo, the others are completed. Files appear whole.
+    Whatever happens to one photo, the others are completed. Files appear whole. A
+    `method`, loaded when there is something to complete, is used instead of the model.
 
     Raises UsageError for a wrong call, IncompleteError at the end where photos failed.
     """
@@ -175,7 +183,7 @@ def run(
     pairs.require_writable(left)
     failed: list[str] = []
     if left:
-        completer = _completer(model, experiment)
+        completer = method() if method else _completer(model, experiment)
         with progress.shown(len(left), log) as display:
             notify = _once(display.line)
             for job in left:
@@ -220,7 +228,7 @@ def _attempt(
     job: Job,
     holes: Holes,
     look: Look,
-    completer: "Completer",
+    completer: "Completer | Filler",
     notify: Callable[[str], None],
     *,
     alone: bool,
@@ -253,7 +261,7 @@ def _complete(
     job: Job,
     holes: Holes,
     look: Look,
-    completer: "Completer",
+    completer: "Completer | Filler",
     notify: Callable[[str], None],
 ) -> None:
     data = images.read_bytes(job.photo, job.name)
@@ -272,7 +280,7 @@ def _complete(
     result = completer.complete_photo(
         photo,
         hole,
-        blend=look.blend,
+        blend=look.blend_after(completer.default_blend),
         feather=look.feather,
         resize_to=look.resize_to,
         opaque=holes.from_own_alpha,

@@ -13,7 +13,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -26,14 +26,14 @@ from gl_jax import compilation, images
 from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.images import Photo
-from gl_jax.inpainting import blending, inputs, masks, regions
+from gl_jax.inpainting import filling, inputs, masks, regions
+from gl_jax.inpainting.filling import Blend
 from gl_jax.inpainting.inputs import ImageLike, Notify
 from gl_jax.models import inference
-from gl_jax.weights import native
+from gl_jax.weights import architectures, native
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
-Blend = Literal["poisson", "none"]
 Progress = Callable[[int, int], None]
 Mask = Bool[np.ndarray, "h w"]
 
@@ -156,14 +156,22 @@ def _default() -> "Completer":
 class Completer:
     """A loaded model: `completer(image, mask)` returns the completed image."""
 
+    default_blend: Blend = "poisson"
+
     def __init__(self, model: Model) -> None:
         """Copies the model to the device; programs are compiled at their first use."""
         global _started
         _require_no_fork()
+        method = architectures.METHODS.get(type(model.architecture))
+        if method is not None:
+            raise UsageError(
+                f"{model.name or 'the model'} is a {model.architecture.module}, which "
+                f"completes by a method of its own: give it as --method {method}=FILE."
+            )
         _started = True
         network = model.network(compilation.ops())
         self.model = model
-        self.trained = _trained(model)
+        self.trained = trained_sizes(model)
         self._network, variables = inference.fold(network, model.variables)
         self._variables = jax.device_put(variables)
 
@@ -269,27 +277,16 @@ class Completer:
         left, and MemoryError if the device has too little memory.
         """
         notify = inputs.warn if notify is None else notify
-        if blend not in ("poisson", "none"):
-            raise UsageError(f"blend (={blend!r}) must be 'poisson' or 'none'.")
         if resize_to is not None and resize_to != 0 and resize_to < 16:
             raise UsageError(f"resize_to (={resize_to}) must be 0 or at least 16.")
-        inputs.require_hole(photo, hole, notify)
-        if not hole.any():
-            return photo
-        void = inputs.transparent(photo) & ~hole
-        weight = np.where(void, 0, masks.feathered(hole, feather))
-        region = weight > 0
-        box = masks.around(region, margin=8)
-        colors = photo.unit(box)
-        completed = self._completed(
-            photo, hole | void, region, resize_to, notify, progress
-        )[box]
-        inner = region[box]
-        if blend == "poisson" and not (inner | void[box]).all():
-            completed = blending.blend(completed, colors, inner, void[box])
-        share = weight[box][inner][:, None]
-        mixed = share * completed[inner] + (1 - share) * colors[inner]
-        return photo.fill(region, mixed, opaque=opaque)
+
+        def complete(unknown: Mask, region: Mask) -> Float[np.ndarray, "h w 3"]:
+            return self._completed(photo, unknown, region, resize_to, notify, progress)
+
+        return filling.fill_hole(
+            photo, hole, complete, blend=blend, feather=feather, opaque=opaque,
+            notify=notify,
+        )  # fmt: skip
 
     def _completed(
         self,
@@ -478,7 +475,8 @@ def _wider(span: slice, margin: int, limit: int | None = None) -> slice:
     )
 
 
-def _trained(model: Model) -> Sizes:
+def trained_sizes(model: Model) -> Sizes:
+    """Returns the sizes that the model was trained on, by default the paper's."""
     default, summary = Sizes(), model.training
     image = summary.get("image size", default.image)
     *_, hole = str(summary.get("holes", default.hole)).split()

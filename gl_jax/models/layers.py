@@ -17,6 +17,7 @@ from gl_jax.models.ops import NATIVE, Ops
 
 NormOrder = Literal["norm_activation", "activation_norm", "none"]
 Activation = Callable[[Array], Array]
+Initializer = Callable[..., Array]
 
 # As in Torch's BatchNorm, because the published weights were trained with it.
 BATCH_NORM_EPSILON = 1e-5
@@ -112,6 +113,7 @@ class ConvBlock(nn.Module):
     """Mapped axis of devices that share batch statistics."""
     momentum: float = 0.9
     ops: Ops = NATIVE
+    kernel_init: Initializer = KERNEL_INIT
 
     @nn.compact
     def __call__(
@@ -120,7 +122,7 @@ class ConvBlock(nn.Module):
         """Applies the block; `train` is passed to BatchNorm."""
         k = self.kernel_size
         kernel = self.param(
-            "kernel", KERNEL_INIT, (k, k, inputs.shape[-1], self.features)
+            "kernel", self.kernel_init, (k, k, inputs.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         outputs = self.linear(inputs.astype(self.dtype), kernel.astype(self.dtype))

@@ -29,7 +29,8 @@ def convolve(
 ) -> Float[Array, "b y x o"]:
     """Convolves with zero padding of dilation * (k - 1) / 2 on every side.
 
-    The kernel's side k is odd; the sides of the output are ceil(side / stride).
+    The kernel's side k is odd and the sides of the output are ceil(side / stride); or k is
+    4, the stride 2 and the sides even, and the padding of 1 halves them.
     """
     padding = dilation * (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(

@@ -59,7 +59,7 @@ class Network:
         return self._completer.complete_photo(
             photo,
             hole,
-            blend=look.blend,
+            blend=look.blend_after(self._completer.default_blend),
             feather=look.feather,
             resize_to=look.resize_to,
             notify=watch.notify,

@@ -112,7 +112,9 @@ def complete(
 ) -> Completion:
     """Runs the completion network on the filled photographs."""
     convention = setup.parts.encoding.completion(setup.mean_color)
-    inputs = convention.encode(examples.images, examples.holes.mask)
+    inputs = setup.parts.inputs(
+        examples.codes, examples.images, examples.holes.mask, setup.mean_color
+    )
 
     def forward(params: Tree) -> tuple[Images, Tree]:
         outputs, stats = _applied(setup.parts.completion, params, batch_stats, inputs)
@@ -138,7 +140,9 @@ def _completion_error(
                 value = value / examples.missing[0]
             metrics[name] = value
         weighted = [term.weight * metrics[name] for name, term in terms.items()]
-        return weight * sum(weighted[1:], weighted[0]), metrics
+        # A generator of an unconditional GAN has no terms.
+        total = sum(weighted[1:], weighted[0]) if weighted else jnp.zeros(())
+        return weight * total, metrics
 
     error, metrics = jax.grad(loss, has_aux=True)(completed)
     squares = {"completion_gradient_norm": jnp.sum(jnp.square(error))}

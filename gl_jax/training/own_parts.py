@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gl_jax.config import Config, UsageError
+from gl_jax.config import GREY, Config, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.holes import Holes
 from gl_jax.training.parts import Parts, default_parts
@@ -69,9 +69,13 @@ def _require_shapes(parts: Parts, config: Config, prefix: str) -> None:
             f"{prefix}: sample_holes returned {_kind(holes)} but must return Holes of a "
             f"mask {_shape(expected.mask)} and a corner {_shape(expected.corner)}."
         )
-    inputs = jnp.zeros((COUNT, size, size, 4))
+    inputs = _traced(
+        f"{prefix}: sample_codes(keys)",
+        lambda: parts.inputs(keys, images, jnp.zeros((COUNT, size, size, 1)), GREY),
+    )
     completed = _traced(
-        f"{prefix}: the completion network", lambda: _outputs(parts.completion, inputs)
+        f"{prefix}: the completion network",
+        lambda: _outputs(parts.completion, jnp.zeros(inputs.shape)),
     )
     if not _alike(completed, jax.eval_shape(lambda: images)):
         raise UsageError(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
@@ -35,11 +36,12 @@ from gl_jax.training.objectives import (
     structure_loss,
 )
 from gl_jax.training.optimizers import create_optimizer, learning_rate
-from gl_jax.weights.convention import ENCODINGS, Encoding
+from gl_jax.weights.convention import ENCODINGS, Color, Encoding
 
 View = Callable[[Images, Holes], Array]
 SampleHoles = Callable[[Key[Array, " b"], tuple[int, ...], Key[Array, ""]], Holes]
 Fakes = Callable[[Images, Images, Mask], Images]
+SampleCodes = Callable[[Key[Array, " b"]], Array]
 
 
 class Optimizers(NamedTuple):
@@ -81,6 +83,17 @@ class Parts:
     """The encoding of both networks' images; all other functions get RGB in [0, 1]."""
     fakes: Fakes = composite
     """(completed, images, mask) -> the discriminators' fake images."""
+    sample_codes: SampleCodes | None = None
+    """(a key for each image) -> codes [b, n], the inputs of the completion network instead
+    of photographs: it is then the generator of an unconditional GAN."""
+
+    def inputs(
+        self, keys: Key[Array, " b"], images: Images, mask: Mask, mean_color: Color
+    ) -> Array:
+        """Returns the completion network's inputs: filled photographs with masks, or codes."""
+        if self.sample_codes is not None:
+            return self.sample_codes(keys)
+        return jnp.asarray(self.encoding.completion(mean_color).encode(images, mask))
 
     def example_inputs(self, image_size: int) -> tuple[Array, dict[str, Array]]:
         """Returns zeros in the shapes of both networks' inputs: (inputs, views)."""
@@ -88,7 +101,8 @@ class Parts:
         images, mask = jnp.zeros((*shape, 3)), jnp.zeros((*shape, 1))
         holes = Holes(mask, jnp.zeros((1, 2), jnp.int32))
         views = {name: view(images, holes) for name, view in self.views.items()}
-        return jnp.concatenate([images, mask], axis=-1), views
+        keys = jax.random.split(jax.random.key(0), 1)
+        return self.inputs(keys, images, mask, (0.0, 0.0, 0.0)), views
 
 
 def whole(images: Images, holes: Holes) -> Images:

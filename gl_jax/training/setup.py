@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
 from gl_jax.holes import (
+    CODES,
     HOLES,
     NOISE,
     PENALTY,
@@ -81,6 +82,7 @@ class Examples(NamedTuple):
     """Keys of the augmentation: of fakes and of photographs in the discriminators' update,
     and of the completion network's update."""
     penalty: Key[Array, " b"]
+    codes: Key[Array, " b"]
     missing: Float[Array, " b"] | None
     """Missing fraction of the batch's pixels, the same number for each image; None if no
     term is `over_holes`."""
@@ -113,4 +115,5 @@ def examples_of(
         missing = jnp.broadcast_to(share, (count,))
     augment = jax.vmap(partial(jax.random.split, num=3))(keys(stream=NOISE))
     images = images.astype(jnp.float32) / 255
-    return Examples(images, *drawn, augment, keys(stream=PENALTY), missing)
+    drawn_later = keys(stream=PENALTY), keys(stream=CODES)
+    return Examples(images, *drawn, augment, *drawn_later, missing)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from gl_jax import compilation
 from gl_jax.config import Config, Phase, UsageError
 from gl_jax.holes import (
+    CODES,
     HOLES,
     REAL_PATCHES,
     Holes,
@@ -76,7 +77,8 @@ class Validation:
         ) -> tuple[Any, dict[str, Float[Array, " b"]]]:
             images = photographs.astype(jnp.float32) / 255
             mask = drawn(HOLES, images, first).mask
-            inputs = convention.encode(images, mask)
+            keys = example_keys(jax.random.key(SEED), CODES, first, len(images))
+            inputs = parts.inputs(keys, images, mask, mean_color)
             outputs = parts.completion.apply(variables, inputs, train=False)
             completed = jnp.asarray(convention.decode(outputs))
             pasted = composite(completed, images, mask)

@@ -15,6 +15,8 @@ from gl_jax.config import Config, UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.fields import build
 from gl_jax.models.completion import CompletionNetwork
+from gl_jax.models.context_encoder import ContextEncoder
+from gl_jax.models.dcgan import Discriminator, Generator, channels
 from gl_jax.models.discriminators import ContextDiscriminator
 from gl_jax.models.layers import NormOrder
 from gl_jax.models.ops import NATIVE, Ops
@@ -144,7 +146,102 @@ class OwnArchitecture(_Shaped):
         return self.source.parts(self.config)
 
 
-AnyArchitecture = Architecture | DiscriminatorArchitecture | OwnArchitecture
+@dataclass(frozen=True)
+class ContextEncoderArchitecture(_Shaped):
+    """The numbers a context encoder is built from."""
+
+    size: int = 128
+    predicted: int = 128
+    bottleneck: int = 4000
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    module: Literal["ContextEncoder"] = "ContextEncoder"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width)
+        _require_columns(self.size, self.predicted)
+        if self.predicted > self.size or self.bottleneck < 1:
+            raise UsageError(
+                f"predicted (={self.predicted}) must be at most size (={self.size}), and "
+                f"bottleneck (={self.bottleneck}) at least 1."
+            )
+        return ContextEncoder(
+            self.size, self.predicted, self.bottleneck, self.width, self.norm_order,
+            ops=ops,
+        )  # fmt: skip
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        return _tree(self.network(), jnp.zeros((1, self.size, self.size, 4)))
+
+
+@dataclass(frozen=True)
+class GeneratorArchitecture(_Shaped):
+    """The numbers DCGAN's generator is built from."""
+
+    size: int = 64
+    codes: int = 100
+    width: float = 1.0
+    norm_order: Order = "norm_activation"
+    module: Literal["Generator"] = "Generator"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width)
+        _require_columns(self.size)
+        if self.codes < 1:
+            raise UsageError(f"codes (={self.codes}) must be at least 1.")
+        return Generator(self.size, self.codes, self.width, self.norm_order, ops=ops)
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        return _tree(self.network(), jnp.zeros((1, self.codes)))
+
+
+@dataclass(frozen=True)
+class PlainDiscriminatorArchitecture(_Shaped):
+    """The numbers DCGAN's discriminator is built from, and how it sees photographs."""
+
+    size: int = 64
+    width: float = 1.0
+    norm_order: NormOrder = "norm_activation"
+    convention: Convention = field(default_factory=Convention)
+    module: Literal["Discriminator"] = "Discriminator"
+
+    def network(self, ops: Ops = NATIVE) -> nn.Module:
+        """The module, built of these operations."""
+        _require_sane(self.width)
+        _require_columns(self.size)
+        return Discriminator(self.size, self.width, self.norm_order, ops=ops)
+
+    def tree(self) -> Tree:
+        """Shapes and types of the network's variables, as its `init` nests them."""
+        shown = {"images": jnp.zeros((1, self.size, self.size, 3))}
+        return _tree(self.network(), shown)
+
+
+OfDiscriminator = (
+    DiscriminatorArchitecture | PlainDiscriminatorArchitecture | OwnArchitecture
+)
+OfCompletion = (
+    Architecture | ContextEncoderArchitecture | GeneratorArchitecture | OwnArchitecture
+)
+AnyArchitecture = OfCompletion | OfDiscriminator
+
+
+MADE: dict[Role, tuple[Any, ...]] = {
+    "completion": (Architecture, ContextEncoderArchitecture, GeneratorArchitecture),
+    "discriminator": (DiscriminatorArchitecture, PlainDiscriminatorArchitecture),
+}
+"""The architectures of gl_jax's own networks; a file that names no module has the first."""
+
+
+METHODS: dict[type, str] = {
+    ContextEncoderArchitecture: "context_encoder",
+    GeneratorArchitecture: "semantic",
+}
+"""Networks of one size, and the methods of `evaluation` that complete photographs by them."""
 
 
 def of_network(
@@ -158,6 +255,7 @@ def of_network(
 
     `experiment` is the name of the run's file. `encoding` is by default that of `config`.
     """
+    encoding = encoding or ENCODINGS[config.data.encoding]
     if type(network) is CompletionNetwork and network.norm_order != "none":
         return Architecture(
             network.width, network.norm_order, network.output_activation
@@ -171,9 +269,22 @@ def of_network(
                     variant,
                     network.width,
                     network.norm_order,
-                    (encoding or ENCODINGS[config.data.encoding]).discriminator,
+                    encoding.discriminator,
                     spectral_norm=network.spectral_norm,
                 )
+    if type(network) is ContextEncoder and network.norm_order != "none":
+        return ContextEncoderArchitecture(
+            network.size, network.predicted, network.bottleneck, network.width,
+            network.norm_order,
+        )  # fmt: skip
+    if type(network) is Generator and network.norm_order != "none":
+        return GeneratorArchitecture(
+            network.size, network.codes, network.width, network.norm_order
+        )
+    if type(network) is Discriminator:
+        return PlainDiscriminatorArchitecture(
+            network.size, network.width, network.norm_order, encoding.discriminator
+        )
     return OwnArchitecture(type(network).__name__, experiment, role, config)
 
 
@@ -233,7 +344,9 @@ def from_json(values: Any, role: Role) -> AnyArchitecture:
         own = {key: values[key] for key in ("module", "experiment", "role")}
         config = Config.from_json(json.dumps(values["config"]))
         return OwnArchitecture(**own, config=config)
-    cls = Architecture if role == "completion" else DiscriminatorArchitecture
+    first, *others = MADE[role]
+    named = values.get("module") if isinstance(values, dict) else None
+    cls = {made.module: made for made in others}.get(named, first)
     architecture: AnyArchitecture = build(cls, values, "")
     return architecture
 
@@ -260,3 +373,12 @@ def _require_sane(width: float, *sizes: int) -> None:
     for size in sizes:
         if not 8 <= size <= 4096:
             raise UsageError(f"a discriminator's size (={size}) must be in [8, 4096].")
+
+
+def _require_columns(*sizes: int) -> None:
+    """Refuses sides of images from which halving does not lead to 4x4 pixels."""
+    for size in sizes:
+        try:
+            channels(size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error

@@ -184,6 +184,7 @@ def to_stablehlo(model: Model, path: str | Path) -> None:
     """
     from jax import export
 
+    _require_any_size(model)
     batch, height, width = export.symbolic_shape("b, h, w")
     sides = (batch, STRIDE * height, STRIDE * width)
     shapes = [jax.ShapeDtypeStruct((*sides, count), jnp.float32) for count in (3, 1)]
@@ -201,6 +202,7 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
     raises ExportMismatchError if they differ. Raises UsageError for a size that is not a
     multiple of 4, or if the converter is not installed.
     """
+    _require_any_size(model)
     if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
         raise UsageError(
             f"the sides of the ONNX program (={height}x{width}) must be multiples of "
@@ -236,6 +238,15 @@ def to_onnx(model: Model, path: str | Path, height: int, width: int) -> None:
         for batch in (1, 3):
             _require_same(complete, run, (batch, height, width))
     write_output(path, data)
+
+
+def _require_any_size(model: Model) -> None:
+    """Refuses networks of one size, which are no method by themselves."""
+    if type(model.architecture) in architectures.METHODS:
+        raise UsageError(
+            f"a {model.architecture.module} is written as safetensors only: it completes "
+            "photographs by a method of gl_jax around it."
+        )
 
 
 def _require_same(ours: Complete, theirs: Any, shape: tuple[int, int, int]) -> None:

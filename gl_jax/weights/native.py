@@ -32,6 +32,8 @@ from gl_jax.weights.architectures import (
     AnyArchitecture,
     Architecture,
     DiscriminatorArchitecture,
+    OfCompletion,
+    OfDiscriminator,
     OwnArchitecture,
     Shapes,
 )
@@ -65,7 +67,7 @@ class Discriminator:
 
     variables: Tree
     """{"params": ..., "batch_stats": ...}"""
-    architecture: DiscriminatorArchitecture | OwnArchitecture
+    architecture: OfDiscriminator
 
     def network(self, ops: Ops = NATIVE) -> nn.Module:
         """Returns the module to `apply` with `variables`: views to logits."""
@@ -78,7 +80,7 @@ class Model:
 
     variables: Tree
     """{"params": ..., "batch_stats": ...} of the network, numpy, float32."""
-    architecture: Architecture | OwnArchitecture
+    architecture: OfCompletion
     convention: Convention
     discriminator: Discriminator | None = None
     name: str = ""
@@ -226,6 +228,14 @@ def numbers_of(made: AnyArchitecture) -> str:
         return (
             f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
         )
+    if not isinstance(made, DiscriminatorArchitecture):
+        numbers = dataclasses.asdict(made)
+        told = [
+            f"{name} {numbers[name]:g}"
+            for name in ("size", "predicted", "bottleneck", "codes", "width")
+            if name in numbers
+        ]
+        return f"{made.module} of {', '.join(told)}"
     return (
         f"{made.variant}, image {made.image_size}, window {made.local_size}, "
         f"{order[made.norm_order]}{', spectral norm' if made.spectral_norm else ''}"

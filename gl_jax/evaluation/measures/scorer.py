@@ -107,7 +107,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | None,
         networks: Networks,
         *,
         metrics: tuple[str, ...],
@@ -115,7 +115,8 @@ class Scorer:
     ) -> None:
         """Puts the weights onto every device of this host.
 
-        `metrics` are names of `catalogue.METRICS`; `networks` has what they need.
+        Without a model it measures what is completed already. `metrics` are names of
+        `catalogue.METRICS`; `networks` has what they need.
         With `raw_l1` the L1 in the hole is that of the network's own output in [0, 1],
         before it is rounded to 8 bits.
         """
@@ -125,8 +126,12 @@ class Scorer:
         self.measures_features = networks.inception is not None
         self.measures_texture = "texture" in metrics
         distance = networks.lpips
-        network = model.network(compilation.ops())
-        network, variables = inference.fold(network, model.variables)
+        complete = None
+        variables: dict[str, Any] = {}
+        if model is not None:
+            network = model.network(compilation.ops())
+            network, variables = inference.fold(network, model.variables)
+            complete = functools.partial(_completed, network, model.convention)
         self._weights = self._devices.replicate(
             _Weights(
                 variables,
@@ -134,34 +139,44 @@ class Scorer:
                 networks.inception.arrays if networks.inception else {},
             )
         )
-        self._completed = functools.partial(_completed, network, model.convention)
+        self._completed = complete
         self._networks = networks
         self._metrics = metrics
         self._score = jax.jit(
             functools.partial(
-                _score, self._completed, metrics, raw_l1, distance, networks.resize
+                _score, complete, metrics, raw_l1, distance, networks.resize
             )
         )
 
-    def __call__(self, images: Images, masks: Masks, places: Places) -> Scores:
-        """Completes and measures; the batch is a multiple of the number of devices."""
-        batch = (images, masks[..., None], *places)
+    def __call__(
+        self,
+        images: Images,
+        masks: Masks,
+        places: Places,
+        completed: Images | None = None,
+    ) -> Scores:
+        """Completes and measures; the batch is a multiple of the number of devices.
+
+        Without a model `completed` are the pictures to measure.
+        """
+        given = images if completed is None else completed
+        batch = (images, given, masks[..., None], *places)
         sharded = [self._devices.shard(np.asarray(array)) for array in batch]
         return Scores(*jax.device_get(self._score(self._weights, *sharded)))
 
     def costs(self, side: int) -> dict[str, float]:
         """Returns floating-point operations per picture of `side` pixels, by name.
 
-        Those of completing it, of each metric of pictures, and of the features.
+        Those of completing it by the model, of each metric of pictures, and of the features.
         """
         shape = (1, side, side, 3)
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
         mask = jax.ShapeDtypeStruct((*shape[:3], 1), jnp.bool_)
-        costs = {
-            "completing": catalogue.count(
+        costs = {}
+        if self._completed is not None:
+            costs["completing"] = catalogue.count(
                 self._completed, self._weights.network, image, mask
             )
-        }
         for name in self._metrics:
             if name in catalogue.PICTURES:
                 costs[name] = catalogue.operations(name, side)
@@ -178,22 +193,27 @@ class Scorer:
 
 
 def _score(
-    complete: Callable[..., Float[Array, "b h w 3"]],
+    complete: Callable[..., Float[Array, "b h w 3"]] | None,
     metrics: tuple[str, ...],
     raw_l1: bool,
     distance: lpips.Lpips | None,
     resize: inception.Resize,
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
+    given: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
     patches: Int[Array, "devices n levels patches 2"],
     squares: Int[Array, "devices n 2"],
 ) -> tuple[dict[str, Array], Array, Array | None, Array | None]:
     """Returns the arrays of `Scores`."""
-    batch = (images, masks, patches, squares)
-    images, masks, patches, squares = (x.reshape(-1, *x.shape[2:]) for x in batch)
+    batch = (images, given, masks, patches, squares)
+    images, given, masks, patches, squares = (
+        x.reshape(-1, *x.shape[2:]) for x in batch
+    )
     truth = images.astype(jnp.float32)
-    completed = complete(weights.network, truth / 255, masks)
+    completed = given.astype(jnp.float32) / 255
+    if complete is not None:
+        completed = complete(weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
     values = catalogue.of_pictures(metrics, levels, truth, masks)
     if raw_l1 and "l1" in metrics:
