@@ -67,7 +67,7 @@ class Book:
         write_output(self.path, text.encode())
 
     def leave_out(self, name: str, reason: object) -> None:
-        """Notes what is not measured, or is in doubt, and why."""
+        """Records a figure that is missing or in doubt, and why."""
         print(f"{name}: left out or in doubt: {reason}", flush=True)
         self.write(left_out=[*self.content["left_out"], f"{name}: {reason}"])
 
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
 
 
 def groups(size: cases.Size, device: cases.Device) -> list[Group]:
-    """Returns what is measured, the most important first."""
+    """Returns the cases, the most important first."""
     made = []
     for precision in ("bfloat16", "float32"):
         known = cases.all_cases(size, device, precision)

@@ -1,4 +1,4 @@
-"""How quickly the page of `gl-jax serve` appears and draws: first paint, a stroke's frames.
+"""Speed of the page of `gl-jax serve`: first paint, frames during a stroke.
 
     python -m benchmarks.page [--megapixels 12]
 

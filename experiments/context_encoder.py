@@ -22,7 +22,7 @@ The numbers are those of its train.lua and train_random.lua:
   times the adversarial loss, from the first step on.
 - Adam with b1 0.5, 0.0002 for the discriminator and ten times that for the network.
 - 64 photographs a step, their shortest side at 350 pixels, crops of 128.
-- The discriminator sees what is predicted, as it is; real photographs at the same place.
+- The discriminator sees the prediction itself, and photographs at the same place.
 
 Different here: biases of kernels, which that code sets to 0 before each step, are trained in
 the layers without batch normalisation; the network is updated against the updated
@@ -104,7 +104,7 @@ def parts(config):
     if config.model.discriminators not in ("local", "global"):
         raise UsageError(
             f"model.discriminators (={config.model.discriminators}) must be local or "
-            "global: it is shown what is predicted."
+            "global: it sees the prediction."
         )
     size, window = config.data.image_size, config.holes.local_size
     center = config.model.discriminators == "local"
@@ -112,7 +112,7 @@ def parts(config):
     middle = middle_of(size, predicted)
 
     def prediction_loss(completed, images, mask):
-        """The squared error of what is predicted, in [-1, 1]."""
+        """The squared error of the prediction, in [-1, 1]."""
         errors = jnp.square(2 * (completed - images))
         if center:
             errors = errors * (mask + OVERLAP_WEIGHT * (1 - mask))

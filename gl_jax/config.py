@@ -74,12 +74,12 @@ class ModelConfig(Section, prefix="model."):
 
 @dataclass(frozen=True)
 class DataConfig(Section, prefix="data."):
-    """Where the photographs come from and how they become training crops."""
+    """The source of the photographs and the way they become training crops."""
 
     source: Annotated[str, Rule(bool, "a name or a folder")] = "bundled"
     """`bundled`, a folder (read recursively), or `tfds:NAME` (tfds:places365_small)."""
     data_dir: Annotated[str | None, MAY_CHANGE, Mark.PER_HOST] = None
-    """Where TFDS keeps prepared data: a folder or a bucket (gs://...)."""
+    """Folder or bucket (gs://...) of the data that TFDS has prepared."""
     split: str = "train"
     """Split of a TFDS or bundled source; all of a folder is read."""
     validation_source: str | None = None
@@ -330,7 +330,7 @@ class OptimizerConfig(Section, prefix="optimizer."):
     warmup_steps: Amount = 0
     """The learning rate rises from 0 over this many of the network's own updates."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    """How the learning rate falls from the end of the warm-up to the end of the run.
+    """Decay of the learning rate from the end of the warm-up to the end of the run.
     With a `joint_learning_rate`: to the end of the phases before the joint one."""
     joint_learning_rate: Annotated[float | None, above(0)] = None
     """The peak in the joint phase; the first decay then ends where that phase begins.
@@ -446,13 +446,13 @@ class RunConfig(Section, prefix="run."):
     ] = None
     """Place of the checkpoints; by default into `checkpoints` in the workdir."""
     keep_newest: Annotated[Count, MAY_CHANGE] = 3
-    """How many of the newest checkpoints are kept."""
+    """Number of the newest checkpoints that are kept."""
     keep_best: Annotated[Amount, MAY_CHANGE] = 1
-    """How many checkpoints are kept for being the best, beside the newest."""
+    """Number of the best checkpoints that are kept beside the newest."""
     keep_best_by: Annotated[Measure, MAY_CHANGE] = "val_psnr"
-    """The measure that says which are the best.
-    Those called `val_` are of a validation in the same step, all others of `gl-jax evaluate
-    --follow`, which has to come to a checkpoint while that is among the newest."""
+    """The measure by which checkpoints are ranked.
+    Names with `val_` are measures of the validation in the same step; all others come from
+    `gl-jax evaluate --follow`, which has to measure a checkpoint before it is deleted."""
     keep_every: Annotated[Count | None, MAY_CHANGE] = None
     """Checkpoints at multiples of this many steps are kept for good."""
     max_failed_saves: Annotated[Count, MAY_CHANGE] = 3

@@ -140,7 +140,7 @@ def sample_centered(
 REGION_CELL = 1 / 0.06
 """Pixels from one number of the noise to the next (`res` of the released code)."""
 REGION_BELOW = 0.25
-"""Where the noise, uniform in [0, 1) at its cells, is lower, the image is missing."""
+"""Threshold of the noise, uniform in [0, 1) at its cells; lower values are the hole."""
 REGION_SHARE = (0.2, 0.3)
 """Least and largest share of the image that a region covers."""
 REGION_TRIES = 32

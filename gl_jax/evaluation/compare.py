@@ -247,7 +247,7 @@ class _Outcomes:
         notes: list[str],
         log: Callable[[str], None],
     ) -> tuple[tuple[str, ...], tuple[Score, ...], tuple[Failure, ...]]:
-        """Runs what is missing; returns the methods that ran, scores and failures."""
+        """Runs the methods that lack results; returns those that ran, scores and failures."""
         numbers = range(len(self._photographs))
         unfinished = {
             name: method

@@ -53,7 +53,7 @@ class Method:
     """If set, its pictures want no blending: it copies, continues, or blends by itself."""
     model: "Model | None" = None
     side: int | None = None
-    """Of the squares that its network sees, in pixels."""
+    """Side in pixels of the squares that its network sees."""
 
 
 def parse(word: str) -> tuple[str, str]:
@@ -143,7 +143,7 @@ def measured(
 
 
 def fingerprint_of(model: "Model | None", method: Method | None) -> str:
-    """Returns a text that is another for whatever gives other pictures."""
+    """Returns a text that identifies the model or method, for the journal of results."""
     from gl_jax.evaluation.measures.scorer import fingerprint
 
     name = f"{method.name} " if method else ""
@@ -156,5 +156,5 @@ def notes(method: Method, side: int) -> list[str]:
         return []
     return [
         f"{method.name} completes {method.side}x{method.side} pixels only: a square around "
-        "each hole, resized to that where it is larger and the result resized back."
+        "each hole, resized to that if it is larger, and the result resized back."
     ]

@@ -239,7 +239,7 @@ def hole_notes(selection: Selection, entries: Sequence[Entry]) -> list[str]:
         return []
     return [
         f"{doubtful} of {len(entries)} masks in {selection.masks} mark more than half of "
-        "their photographs as missing; if black marks what is missing, invert them."
+        "their photographs as missing; if black marks the holes, invert them."
     ]
 
 

@@ -71,7 +71,7 @@ class Evaluation:
     set_columns: Mapping[str, Column]
     fid: float | None
     costs: Mapping[str, Cost]
-    """By the name of a metric, and of what it needs."""
+    """Costs by the name of a metric or network."""
     notes: tuple[str, ...]
 
     def table(self) -> Table:

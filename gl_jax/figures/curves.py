@@ -119,7 +119,7 @@ EVALUATION = tuple(
         ("kid", "KID"),
     )
 )
-"""Of `gl-jax evaluate --follow`."""
+"""Measures of `gl-jax evaluate --follow`."""
 
 HELD_OUT = "held out"
 """Legend of metrics on photographs outside the training set."""

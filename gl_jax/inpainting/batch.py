@@ -34,12 +34,12 @@ class IncompleteError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Holes:
-    """What is missing in the photos; exactly one source."""
+    """The source of the holes; exactly one of the fields is given."""
 
     mask: Path | None = None
     """A file for all photos, or a folder with one for each."""
     source: Literal["white", "alpha"] = "white"
-    """Of the mask, or without one of the photo itself (alpha)."""
+    """Use the transparency of the mask, or of the photo if there is no mask."""
     color: str | None = None
     """Hexadecimal RGB that marks the hole, in the mask or in the photo itself."""
     tolerance: int = 0
@@ -59,12 +59,10 @@ class Holes:
         }
         given = [name for name, there in sources.items() if there]
         if len(given) > 1:
-            raise UsageError(
-                f"{' and '.join(given)} each say what is missing; use one."
-            )
+            raise UsageError(f"{' and '.join(given)} each name the hole; use one.")
         if not given:
             raise UsageError(
-                "nothing says what is missing: give --mask FILE (white = missing), or "
+                "no hole is given: use --mask FILE (white = missing), or "
                 "--mask-from alpha, --mask-color, --rect x,y,w,h or --random-mask SEED."
             )
         if self.source == "alpha" and self.color is not None:
@@ -78,13 +76,13 @@ class Holes:
 
     @property
     def from_own_alpha(self) -> bool:
-        """Whether the photo's own transparency is what is missing."""
+        """Returns whether the hole is the photo's own transparency."""
         return self.mask is None and self.source == "alpha"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How the holes are completed, and what is written."""
+    """Options of completing and writing."""
 
     blend: Literal["auto", "poisson", "none"] = "auto"
     """`auto` is what suits the method."""
@@ -108,7 +106,7 @@ class Look:
             self._require_alpha(images.format_of(self.format), self.format)
 
     def blend_after(self, default: Blend) -> Blend:
-        """How to blend the pictures of a method with this default."""
+        """Returns the blending for a method with this default."""
         return default if self.blend == "auto" else self.blend
 
     def suffix(self, photo: Path) -> str:
@@ -119,7 +117,7 @@ class Look:
         return ".png" if self.patch_only and opaque else suffix
 
     def require_target(self, target: Path) -> None:
-        """UsageError where the named file's format cannot hold what is asked for."""
+        """Raises UsageError if the format of the named file cannot hold the result."""
         if self.format:
             return
         try:
@@ -204,7 +202,7 @@ def run(
 
 
 def _once(line: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes each text on as one line, and only once what is said of all photos alike."""
+    """Logs each text as one line, and a text that is the same for all photos only once."""
     said = set[str]()
 
     def notify(text: str) -> None:
@@ -233,7 +231,7 @@ def _attempt(
     *,
     alone: bool,
 ) -> str | None:
-    """Does the job; the reason where it cannot be done.
+    """Does the job; returns the reason if it fails.
 
     An exception that nobody foresaw is a reason too, unless the job is `alone`.
     """
@@ -308,7 +306,7 @@ def _windows(name: str, notify: Callable[[str], None]) -> Callable[[int, int], N
 
 
 def _hole(photo: Photo, job: Job, holes: Holes, notify: Callable[[str], None]) -> Mask:
-    """What is missing in the photo."""
+    """Returns the hole of the photo."""
     name = f"mask {job.mask}" if job.mask else job.name
     source = _mask_picture(job.mask) if job.mask else photo
     if holes.rectangles:

@@ -43,7 +43,7 @@ Number = TypeVar("Number", int, float)
 
 
 class Server:
-    """The endpoints, and what they share."""
+    """The endpoints and their shared state."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class Server:
         return JSONResponse(self.jobs.describe(job), 201)
 
     async def job(self, request: Request) -> Response:
-        """How far a job is."""
+        """Returns the progress of a job."""
         job = self.jobs.get(request.path_params["id"])
         return JSONResponse(self.jobs.describe(job))
 

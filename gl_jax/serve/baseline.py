@@ -22,7 +22,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 Hole = Bool[np.ndarray, "h w"]
 
 POLL_SECONDS = 0.05
-"""How often it is asked whether the work is still wanted."""
+"""Seconds between two checks for a cancelled job."""
 
 
 class Process:

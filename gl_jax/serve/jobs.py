@@ -45,7 +45,7 @@ class DrawnMask:
     box: tuple[int, int, int, int]
     """x, y, width and height, inside the mask."""
     bits: bytes
-    """Of the box, row by row, eight pixels a byte, the first one highest."""
+    """Pixels of the box, row by row, eight to a byte, the first one in the highest bit."""
 
     def hole(self) -> Hole:
         """All of the mask."""
@@ -109,7 +109,7 @@ class Jobs:
         return job
 
     def get(self, identifier: str) -> Job:
-        """The job; UnknownError where there is none."""
+        """Returns the job; raises UnknownError if there is none."""
         with self._lock:
             self._asked = time.monotonic()
             job = self._jobs.get(identifier)

@@ -23,7 +23,7 @@ CONTEXT = 128
 
 @dataclass(frozen=True)
 class Watch:
-    """What a method tells while it works; `progress` and `check` raise to stop it."""
+    """Callbacks of a method at work; `progress` and `check` raise to stop it."""
 
     notify: Callable[[str], None]
     progress: Callable[[int, int], None]

@@ -18,7 +18,7 @@ from gl_jax.serve.store import Picture, Store
 
 
 def encoded(picture: Picture, look: Look) -> tuple[bytes, str, tuple[str, ...]]:
-    """The file of a photo or result, its name, and lines on what it cannot hold.
+    """Returns the file of a photo or result, its name, and lines on losses in its format.
 
     A photo that was not completed is its own file, unless another format is wanted.
     """
@@ -47,7 +47,7 @@ class Folder:
     def save(
         self, picture: Picture, look: Look, origin: str
     ) -> tuple[str, tuple[str, ...]]:
-        """Writes the file, and returns its name with lines on what it cannot hold.
+        """Writes the file; returns its name with lines on losses in its format.
 
         A later result of the same `origin`, the photo that it began with, replaces an
         earlier one. Any other file keeps its name, and this one gets a number.

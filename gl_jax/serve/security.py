@@ -1,4 +1,4 @@
-"""Who may talk to the server: asked of every request before anything of it is read.
+"""Access to the server, checked for every request before its body is read.
 
 A page of another site that is open in the same browser can send requests here, too. It
 does not know the token, cannot set `Authorization` without leave, which nothing here
@@ -26,7 +26,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Of every answer: nothing is loaded from elsewhere, shown elsewhere, or kept."""
+"""Headers of every response: no other origins, no frames, no caching."""
 
 
 def new_token() -> str:
@@ -35,7 +35,7 @@ def new_token() -> str:
 
 
 def is_local(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
+    """Returns whether an address is reachable from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

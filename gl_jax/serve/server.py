@@ -1,4 +1,4 @@
-"""`gl-jax serve`: what is wrong with the call, the address, the browser, the end."""
+"""`gl-jax serve`: checks of the call, the address, the browser, the shutdown."""
 
 import asyncio
 import os

@@ -30,7 +30,7 @@ class Picture:
 
     id: str
     name: str
-    """Of its file, without folders."""
+    """The name of its file, without folders."""
     data: bytes | None = None
     """The file; None for a result."""
     photo: Photo | None = None
@@ -83,7 +83,7 @@ class Store:
         return self._keep(Picture(secrets.token_hex(16), name, photo=photo))
 
     def get(self, identifier: str) -> Picture:
-        """The picture with its photo; UnknownError where there is none any more."""
+        """Returns the picture with its photo; raises UnknownError if it has been dropped."""
         with self._lock:
             picture = self._pictures.get(identifier)
         if picture is None:
@@ -98,7 +98,7 @@ class Store:
             return sum(picture.size for picture in self._pictures.values())
 
     def _keep(self, picture: Picture) -> Picture:
-        """Enters it as the one that was used last, and drops what is too much."""
+        """Adds it as the most recently used one, and drops the oldest beyond the limit."""
         with self._lock:
             self._pictures.pop(picture.id, None)
             self._pictures[picture.id] = picture

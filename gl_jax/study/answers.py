@@ -50,7 +50,7 @@ class Judged(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How often something was judged real, and how often it was judged."""
+    """Number of times a picture was judged real, and number of judgements."""
 
     real: int
     judged: int

@@ -10,7 +10,7 @@ from gl_jax.study.key import Key
 def page(key: Key) -> str:
     """Returns index.html, which shows the pictures in `pictures/` beside it.
 
-    It works from disk and offline. It knows the orders, and nothing of which picture is
+    It works from disk and offline. It has the orders, but not which picture is
     which.
     """
     static = files("gl_jax.study") / "static"

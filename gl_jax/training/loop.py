@@ -1,4 +1,4 @@
-"""A training run, told from top to bottom."""
+"""A training run from top to bottom."""
 
 import contextlib
 import errno

@@ -152,13 +152,13 @@ def require_same_run(config: Config, stored: Config, holder: str) -> None:
     ]
     if fixed:
         raise UsageError(
-            f"{holder} holds a run that differs in what it learns: {'; '.join(fixed)}. "
+            f"{holder} holds a run with other settings that change the result: {'; '.join(fixed)}. "
             f"Give the same values. {ELSEWHERE}"
         )
 
 
 def require_same_length(config: Config, stored: Config, step: int, holder: str) -> None:
-    """Refuses another number of steps if what has fallen until `step` would jump by it."""
+    """Refuses another number of steps if a decayed value would jump at `step`."""
     now, then = (one.schedule.total_steps for one in (config, stored))
     if now == then:
         return
@@ -288,7 +288,7 @@ def shared_facts(
     model: Model | None,
     remembered: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns what has to be the same on all hosts of a run, by name."""
+    """Returns the values that must be the same on all hosts of a run, by name."""
     text = remembered.get("experiment", "")
     values = values_by_name(config)
     return {name: value for name, value in values.items() if name not in PER_HOST} | {

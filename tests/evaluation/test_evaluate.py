@@ -251,7 +251,7 @@ def test_masks_that_mark_most_of_all_photographs_are_doubted(
         Image.fromarray(mask).save(masks / f"photo{index}.png")
     evaluate(masks=str(masks))
     text = (tmp_path / "result" / "evaluation.md").read_text()
-    assert "5 of 5 masks in" in text and "if black marks what is missing, inv" in text
+    assert "5 of 5 masks in" in text and "if black marks the holes, inv" in text
 
 
 def test_a_photograph_that_cannot_be_read_is_left_out_and_named(

@@ -462,11 +462,11 @@ def test_a_bomb_is_refused_and_the_flag_lets_it_through(complete, monkeypatch) -
     [
         ("--image none.png --mask mask.png --output r.png", "image none.png does not"),
         ("--image photo.png --mask none.png --output r.png", "mask none.png does not"),
-        ("--image photo.png --output r.png", "nothing says what is missing"),
+        ("--image photo.png --output r.png", "no hole is given"),
         ("--mask mask.png --output r.png", "needs --image"),
         (
             "--image photo.png --mask mask.png --rect 1,2,3,4 --output r.png",
-            "--mask and --rect each say what is missing; use one",
+            "--mask and --rect each name the hole; use one",
         ),
         (
             "--image photo.png --mask mask.png --output photo.png",

@@ -80,7 +80,7 @@ class _Networks(NamedTuple):
     generator: Any
     discriminator: Any
     convention: Any
-    """Of the discriminator."""
+    """The batch statistics of the discriminator."""
 
 
 class _Search(NamedTuple):

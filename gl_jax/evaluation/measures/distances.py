@@ -27,7 +27,7 @@ SUBSET = 1000
 NEIGHBOURS = 3
 """The neighbour up to which a picture vouches for its surroundings: the paper's k."""
 FEWEST = NEIGHBOURS + 1
-"""Pictures of which each has as many neighbours; KID then has subsets of two."""
+"""Fewest pictures that have this many neighbours each; KID then has subsets of two."""
 AT_ONCE = 1024
 """Rows of features that are taken to float64 at once."""
 

@@ -1,10 +1,10 @@
-"""How well a straight cut through the features tells completed pictures from photographs.
+"""P-IDS and U-IDS: linear separability of completed pictures and photographs.
 
 The inception discriminative scores of Zhao et al. 2021 (CoModGAN), after whose program MAT
 measures: a linear support vector machine is fitted to the features of both sets. P-IDS
 is the share of pictures that it finds more real than their own photograph, U-IDS the share
-of pictures and photographs that it takes for the other kind: 0 where all are told apart,
-at best about a half. Fewer pictures than features can always be told apart.
+of pictures and photographs that it takes for the other kind: 0 if all are separated,
+at best about a half. Fewer pictures than features can always be separated.
 """
 
 import math

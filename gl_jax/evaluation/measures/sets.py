@@ -1,4 +1,4 @@
-"""Measures of all pictures of a seed together, from what was kept of each picture."""
+"""Measures of all pictures of a seed together, from the features of each picture."""
 
 import math
 import time

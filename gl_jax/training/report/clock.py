@@ -1,4 +1,4 @@
-"""Where the time of a run goes: steps by part, pauses, and what is lost to interruptions."""
+"""The time of a run: steps by part, pauses, and losses to interruptions."""
 
 import contextlib
 import time
@@ -65,7 +65,7 @@ class Clock:
         return now - self._begun - self._paused
 
     def progress(self) -> Progress:
-        """Returns the training of this life, and of those before it what was kept."""
+        """Returns the seconds of training kept in this life and in those before it."""
         return self._before._replace(seconds=self._before.seconds + self.seconds())
 
     def goodput(self) -> float:
