@@ -174,8 +174,7 @@ def evaluate(
         output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
             which repeats the holes. The same command goes on after an interruption.
         method: `gl` is the network of `model`; or another method as in `compare`.
-        model: A training run's folder, a weights file, or the name of a shipped model;
-            by default the shipped one.
+        model: A training run's folder, a weights file, or a shipped model's name.
         follow: A training run's folder, in place of `model` and `output`: measure each
             new checkpoint as it lands, until the run ends, into evaluations/ and
             evaluations.jsonl in that folder.
@@ -204,11 +203,10 @@ def evaluate(
         process_id: Several hosts: the number of this one, from 0.
         distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
     """
-    own = model is None and method == "gl"
-    if (output is None) == (follow is None) or (follow and not own):
+    other = model is not None or method != "gl"
+    if (output is None) == (follow is None) or (follow and other):
         raise UsageError(
-            "gl-jax evaluate needs --output, or in its place --follow, which measures a "
-            "run's own checkpoints (no --model or --method) into its folder."
+            "gl-jax evaluate needs --output, or --follow alone, without a model or method."
         )
     _join(coordinator, process_count, process_id, distributed)
     from gl_jax.evaluation.photographs import Selection
@@ -225,7 +223,7 @@ def evaluate(
         "fid_weights": fid_weights, "lpips_weights": files, "batch_size": batch_size,
     }  # fmt: skip
     by_yeh = protocol == "yeh" and masks is None
-    _evaluate(selection, output, model, follow, by_yeh=by_yeh, **options)
+    _evaluate(selection, output, model, follow, by_yeh, options)
 
 
 def _evaluate(
@@ -233,9 +231,8 @@ def _evaluate(
     output: Path | None,
     model: str | None,
     follow: Path | None,
-    *,
     by_yeh: bool,
-    **options: Any,
+    options: dict[str, Any],
 ) -> None:
     from gl_jax.evaluation import evaluate as evaluation
     from gl_jax.evaluation import follow as following
@@ -312,7 +309,7 @@ def export(
         licence: Licence of the weights, as the file states it; by default the model's.
         size: Height and width in pixels of an ONNX program; multiples of 4.
     """
-    from gl_jax.inpainting import completer
+    from gl_jax.inpainting import loading
     from gl_jax.weights import export as exports
     from gl_jax.weights import native
 
@@ -327,7 +324,7 @@ def export(
         raise UsageError("--step names a checkpoint of a run: give it with --workdir.")
     else:
         _require_other(Path(model or ""), output)
-        network = completer.load_model(model, experiment)
+        network = loading.load_model(model, experiment)
         network = exports.select(network, discriminators=discriminators)
     network = dataclasses.replace(network, licence=licence or network.licence)
     if format == "stablehlo":
@@ -507,9 +504,9 @@ def serve(
 
 def models() -> None:
     """List the models that are shipped, and say how to get others."""
-    from gl_jax.inpainting import completer
+    from gl_jax.inpainting import loading
 
-    print(completer.describe_available())
+    print(loading.describe_available())
 
 
 def report(*runs: Path, output: Path) -> None:

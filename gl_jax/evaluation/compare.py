@@ -52,7 +52,8 @@ from gl_jax.evaluation.results import Comparison, Failure, Score
 from gl_jax.evaluation.resume import Journal
 from gl_jax.figures.sheets import Tile
 from gl_jax.files import writing
-from gl_jax.inpainting.completer import Completer, load_model, trained_sizes
+from gl_jax.inpainting.completer import Completer
+from gl_jax.inpainting.loading import load_model, trained_sizes
 from gl_jax.texture import Places
 from gl_jax.weights.native import Model
 

@@ -87,7 +87,7 @@ def load(word: str) -> Method:
     name, weights = parse(word)
     if name in BASELINES:
         return Method(name, BASELINES[name])
-    from gl_jax.inpainting.completer import load_model
+    from gl_jax.inpainting.loading import load_model
     from gl_jax.weights import export
 
     path = Path(weights)
@@ -129,7 +129,7 @@ def measured(
     loaded already), or one of `parse`.
     """
     if word == OURS:
-        from gl_jax.inpainting.completer import load_model
+        from gl_jax.inpainting.loading import load_model
 
         loaded = loaded or load_model(model, experiment)
         return loaded, of_model(loaded)

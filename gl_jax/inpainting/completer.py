@@ -9,72 +9,36 @@ share few compiled programs.
 """
 
 import functools
-import os
-import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy import ndimage
 
 from gl_jax import compilation, images
-from gl_jax.config import UsageError, did_you_mean, is_bucket
-from gl_jax.experiment import Experiment, load_experiment
+from gl_jax.config import UsageError
 from gl_jax.images import Photo
 from gl_jax.inpainting import filling, inputs, masks, regions
 from gl_jax.inpainting.filling import Blend
 from gl_jax.inpainting.inputs import ImageLike, Notify
+from gl_jax.inpainting.large import FAR_LARGER, Large, far_larger
+from gl_jax.inpainting.loading import (
+    load_model,
+    mark_started,
+    require_no_fork,
+    trained_sizes,
+)
 from gl_jax.models import inference
-from gl_jax.weights import architectures, native
+from gl_jax.weights import architectures
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
 Progress = Callable[[int, int], None]
 Mask = Bool[np.ndarray, "h w"]
-
-DEFAULT_MODEL = "demo"
-HOW_TO_GET = (
-    "Train one with `gl-jax train experiments/quickstart.py --workdir runs/first` and "
-    "use it as --model runs/first (in Python gl_jax.load('runs/first')), or make one "
-    "from other people's weights with `gl-jax convert`."
-)
-_started = _forked = False
-"""True once a Completer uses JAX, and in forks of such a process. JAX's threads are not
-forked, so a program in the fork would never end."""
-
-
-def _remember_fork() -> None:
-    global _forked
-    _forked = _started
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_remember_fork)
-
-
-def _require_no_fork() -> None:
-    if _forked:
-        raise UsageError(
-            "this process is a fork of one with a loaded model, where JAX hangs; start "
-            "processes with multiprocessing.get_context('spawn'), and load the model in "
-            "each."
-        )
-
-
-FAR_LARGER = 2
-"""Multiple of the largest trained hole above which a hole is completed in a small copy."""
-
-
-class Sizes(NamedTuple):
-    """Image and hole sizes of a model's training, in pixels; by default the paper's."""
-
-    image: int = 256
-    hole: int = 128
 
 
 def load(
@@ -90,57 +54,6 @@ def load(
     Raises UsageError, with advice, if there is no such model.
     """
     return Completer(load_model(source, experiment))
-
-
-def load_model(
-    source: str | Path | None = None, experiment: str | Path | None = None
-) -> Model:
-    """Loads the model of a Completer; the arguments are those of `load`."""
-    _require_no_fork()
-    own = load_experiment(str(experiment)) if experiment is not None else None
-    return _load_model(source, own)
-
-
-def _load_model(source: str | Path | None, own: Experiment | None) -> Model:
-    shipped = native.shipped()
-    if source is None and DEFAULT_MODEL not in shipped:
-        raise UsageError(
-            f"no model is given, and this version ships none. {HOW_TO_GET}"
-        )
-    name = DEFAULT_MODEL if source is None else str(source)
-    path = Path(name)
-    if is_bucket(name) or path.is_dir():
-        from gl_jax.weights import export
-
-        if is_bucket(name) or export.is_run(path) or not any(path.iterdir()):
-            return export.from_run(name, experiment=own)
-    if path.suffix == ".safetensors" and path.is_file():
-        return native.load(path, own)
-    if path.exists():
-        from gl_jax.weights import conversion
-
-        return conversion.convert(path)
-    if name in shipped:
-        return native.load(shipped[name])
-    near = did_you_mean(name, shipped)
-    known = f" Shipped: {', '.join(shipped)}." if shipped else ""
-    raise UsageError(
-        f"model {name!r} is not a file, the folder of a training run or a shipped model."
-        f"{near}{known}"
-    )
-
-
-def describe_available() -> str:
-    """Describes the shipped models, and how to get others, as text."""
-    shipped = native.shipped()
-    if not shipped:
-        return f"This version ships no model. {HOW_TO_GET}"
-    about = [
-        f"{name}  ({path.stat().st_size / 1e6:.1f} MB)\n"
-        + textwrap.indent(native.describe(native.load(path)), "  ")
-        for name, path in shipped.items()
-    ]
-    return "\n\n".join([*about, HOW_TO_GET.replace("one", "another", 1)])
 
 
 def complete(image: ImageLike, mask: ImageLike, **options: Any) -> Any:
@@ -160,15 +73,14 @@ class Completer:
 
     def __init__(self, model: Model) -> None:
         """Copies the model to the device; programs are compiled at their first use."""
-        global _started
-        _require_no_fork()
+        require_no_fork()
         method = architectures.METHODS.get(type(model.architecture))
         if method is not None:
             raise UsageError(
                 f"{model.name or 'the model'} is a {model.architecture.module}, which "
                 f"completes by a method of its own: give it as --method {method}=FILE."
             )
-        _started = True
+        mark_started()
         network = model.network(compilation.ops())
         self.model = model
         self.trained = trained_sizes(model)
@@ -304,7 +216,7 @@ class Completer:
         coarse, plain = [], region
         if resize_to != 0:
             size = resize_to or self.trained.image
-            coarse = _far_larger(region, FAR_LARGER * self.trained.hole, size)
+            coarse = far_larger(region, FAR_LARGER * self.trained.hole, size)
         if coarse:
             plain = region.copy()
             for large in coarse:
@@ -322,7 +234,7 @@ class Completer:
         return completed
 
     def _coarse(
-        self, photo: Photo, hole: Mask, large: "_Large"
+        self, photo: Photo, hole: Mask, large: Large
     ) -> Float[np.ndarray, "y x 3"]:
         """Completes the surroundings of a large hole at a smaller size and enlarges them."""
         colors, known = photo.unit(large.box), ~hole[large.box]
@@ -346,7 +258,7 @@ class Completer:
         progress: Progress | None = None,
     ) -> Float[np.ndarray, "h w 3"]:
         """Returns the network's output inside the windows, 0 elsewhere."""
-        _require_no_fork()
+        require_no_fork()
         height, width = hole.shape
         in_part = inference.takes_size(self._network)
         if windows and not in_part:
@@ -426,59 +338,3 @@ def _run(
     inputs = convention.encode(images, mask.astype(images.dtype))
     completed = inference.complete(network, variables, inputs, size)
     return jnp.asarray(convention.decode(completed))
-
-
-class _Large(NamedTuple):
-    """A hole to complete in a small copy of its surroundings."""
-
-    box: images.Box
-    """The hole and its surroundings in the image."""
-    part: Mask
-    """The hole inside the box."""
-    height: int
-    """Height of the small copy, in pixels."""
-    width: int
-    hole: str
-    """Width x height of the hole, for the notice."""
-
-
-def _far_larger(region: Mask, limit: int, resize_to: int) -> list[_Large]:
-    """Returns the holes that contain a square of more than `limit` pixels a side."""
-    large = []
-    labels, _ = ndimage.label(region)
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        tall, wide = rows.stop - rows.start, columns.stop - columns.start
-        if min(tall, wide) <= limit:
-            continue
-        # The image's edge is not a border of the hole, so the depth does not count from it.
-        around = (_wider(rows, 1), _wider(columns, 1))
-        depth = ndimage.distance_transform_cdt(labels[around] == number)
-        if 2 * int(depth.max()) <= limit:
-            continue
-        # A margin of half the hole's side, so that the hole fills 1/4, as in training.
-        margin = max(tall, wide) // 2
-        height, width = region.shape
-        box = (_wider(rows, margin, height), _wider(columns, margin, width))
-        sides = [side.stop - side.start for side in box]
-        scale = resize_to / max(sides)
-        if scale < 1:
-            height, width = (max(1, round(side * scale)) for side in sides)
-            inside = labels[box] == number
-            large.append(_Large(box, inside, height, width, f"{wide}x{tall}"))
-    return large
-
-
-def _wider(span: slice, margin: int, limit: int | None = None) -> slice:
-    stop = span.stop + margin
-    return slice(
-        max(0, span.start - margin), stop if limit is None else min(stop, limit)
-    )
-
-
-def trained_sizes(model: Model) -> Sizes:
-    """Returns the sizes that the model was trained on, by default the paper's."""
-    default, summary = Sizes(), model.training
-    image = summary.get("image size", default.image)
-    *_, hole = str(summary.get("holes", default.hole)).split()
-    usable = isinstance(image, int) and image >= 16 and hole.isdigit() and int(hole) > 0
-    return Sizes(image, int(hole)) if usable else default

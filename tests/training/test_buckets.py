@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from gl_jax.config import RunConfig, UsageError
-from gl_jax.inpainting.completer import load_model
+from gl_jax.inpainting.loading import load_model
 
 EXPERIMENT = """
 from gl_jax.config import *

@@ -25,7 +25,7 @@ from gl_jax.config import (
     UsageError,
 )
 from gl_jax.experiment import load_experiment
-from gl_jax.inpainting.completer import load_model
+from gl_jax.inpainting.loading import load_model
 from gl_jax.training import loop
 from gl_jax.training.workdir import LOCK, locked, require_same_length
 

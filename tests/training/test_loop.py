@@ -35,7 +35,7 @@ from gl_jax.config import (
     UsageError,
 )
 from gl_jax.data.pipeline import Photographs
-from gl_jax.inpainting.completer import load_model
+from gl_jax.inpainting.loading import load_model
 from gl_jax.parallel import Devices
 from gl_jax.training import initial, loop, workdir
 from gl_jax.training.interruption import Interrupted
