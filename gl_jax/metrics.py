@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from gl_jax.images.photo import LUMA
+from gl_jax.colors import LUMA
 
 Images = Num[Array, "b h w c"] | Num[np.ndarray, "b h w c"]
 Mask = (

@@ -16,7 +16,7 @@ PACKAGE = Path(gl_jax.__file__).parent
 
 # A room may import only from rooms of the lines above its own, and from its own package.
 ROWS = (
-    "fields version chips",
+    "chips colors fields version",
     "config files",
     "images",
     "experiment holes models metrics texture arithmetic",

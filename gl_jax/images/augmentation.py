@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from gl_jax.images.photo import LUMA, RgbImage
+from gl_jax.colors import LUMA
+from gl_jax.images.photo import RgbImage
 
 
 def mirrored(image: RgbImage) -> RgbImage:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from gl_jax.colors import LUMA
 from gl_jax.config import UsageError
 
 RgbImage = UInt8[np.ndarray, "h w 3"]
@@ -30,9 +31,6 @@ FORMATS = {
 SUFFIXES = {s: f for f, (row, _) in FORMATS.items() for s in row.split()}
 ALWAYS_LOSSY = ("JPEG", "AVIF")
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in the brightness, from ITU-R BT.601."""
-
 
 Box = tuple[slice, slice]
 EVERYWHERE: Box = (slice(None), slice(None))

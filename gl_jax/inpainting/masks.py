@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
+from gl_jax.colors import LUMA
 from gl_jax.config import UsageError
-from gl_jax.images.photo import LUMA, Photo
+from gl_jax.images.photo import Photo
 
 Mask = Bool[np.ndarray, "h w"]
 Pixels = Shaped[np.ndarray, "h w 3"]

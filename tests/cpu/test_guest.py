@@ -36,7 +36,7 @@ print(gl_jax.__file__, completed.shape)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_it_and_its_entry_all_is_computed_as_before(tmp_path):
     package = tmp_path / "gl_jax"
     here = Path(gl_jax.__file__).parent
