@@ -73,7 +73,7 @@ def pictures_of(
         slice(max(0, places.min() - margin), places.max() + margin + 1)
         for places in (rows, columns)
     )
-    shown = {"photograph": photograph, "removed": outlined, **results}
+    shown = {"photograph": photograph, "to remove": outlined, **results}
     return {title: picture[box] for title, picture in shown.items()}
 
 
