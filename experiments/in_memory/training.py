@@ -232,7 +232,7 @@ def train(
             "drawing": {p: round(drawing / s, 4) for p, s in seconds.items()},
         }
     )
-    # What the last save takes comes off the end.
+    # The time of the last save is subtracted from the end.
     before = clock()
     run.measure(_of(states, next(iter(shares))))
     end = 60 * minutes - 2 * (clock() - before) - RESERVE

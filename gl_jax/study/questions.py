@@ -27,7 +27,7 @@ class Picture:
     photograph: str
     kind: Literal["truth", "completed", "check"]
     method: str | None = None
-    """That completed it."""
+    """The method that completed it."""
 
 
 Question = tuple[Picture, ...]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,12 +40,12 @@ VIEWS: dict[Variant, tuple[str, ...]] = {
 """The views of a context discriminator, by variant."""
 
 
-class _Shaped:
+class _Shaped(ABC):
     """An architecture that finds its arrays' shapes by tracing its module."""
 
+    @abstractmethod
     def tree(self) -> Tree:
         """Returns shapes and types of the variables, nested as by the module's `init`."""
-        raise NotImplementedError
 
     def shapes(self) -> Shapes:
         """Returns the shape of every array by its path, such as `params/conv1/kernel`."""

@@ -70,7 +70,7 @@ def make(makers: Makers) -> Tree:
 
 def completion(source: Source, layout: Layout) -> tuple[Makers, Architecture]:
     """Returns a maker for each array of the completion network, and its architecture."""
-    # Of a wide layer, because rounded numbers of channels tell the width better there.
+    # A wide layer, because rounding its channels distorts the width least.
     width = source.length(f"{layout.convs[4]}.weight", 256) / 256
     architecture = Architecture(min(width, 8.0), layout.norm_order, layout.output)
     shapes = architecture.shapes()

@@ -107,7 +107,7 @@ def test_a_step_is_measured_once_if_it_stays_and_never_with_other_holes(
     def slow(workdir: Path, *, step: int, **options: Any) -> Any:
         if step == 3:
             save(4)
-            save(5)  # Of the two newest, step 3 is none any more.
+            save(5)  # Step 3 is no longer one of the two newest.
         return from_run(workdir, step=step, **options)
 
     def evaluate(model: str, masks: str, output: Path, **options: Any) -> Any:

@@ -185,7 +185,7 @@ def test_a_picture_without_white_is_explained() -> None:
     red = black.copy()
     red[1, 1] = (250, 0, 10)
     assert "--mask-color, here perhaps '#fa000a'" in masks.why_empty(red, 255.0, None)
-    # What is black, or not there at all, marks nothing: inverting would mark everything.
+    # Black and fully transparent pixels mark nothing: inverting would mark everything.
     assert masks.why_empty(black, 255.0, None) == ""
     assert masks.why_empty(red, 255.0, 0 * opaque) == ""
 

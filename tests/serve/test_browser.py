@@ -188,7 +188,7 @@ def download(page: Page, action: Callable[[], None]) -> tuple[str, bytes]:
 
 
 def mask_of(page: Page) -> np.ndarray:
-    """What is marked, as the page saves it."""
+    """Returns the mask as the page saves it."""
     _, data = download(page, lambda: page.click("#save-mask"))
     return np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
 

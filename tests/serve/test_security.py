@@ -14,7 +14,7 @@ from gl_jax.serve.store import Store
 
 ABOUT = "/api/about"
 TOKEN = "a-token"
-"""Of the server that `client` talks to."""
+"""The token of the server that `client` talks to."""
 
 
 @pytest.mark.parametrize(

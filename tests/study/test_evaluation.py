@@ -18,7 +18,7 @@ from gl_jax.study.key import Key
 
 Studies = dict[Kind, tuple[Key, Path]]
 REAL: dict[str | None, float] = {None: 0.9, "gl": 0.7, "mean": 0.1}
-"""How often the simulated people take a picture of a method for real."""
+"""Probability that a simulated person takes a method's picture for real."""
 
 
 def simulated(

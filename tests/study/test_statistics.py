@@ -27,7 +27,7 @@ def test_wilsons_interval(
 
 
 def counted(rows: str) -> np.ndarray:
-    """How often each unit, a column, has each value; a dot is no answer."""
+    """Counts each value in each unit, a column; a dot is no answer."""
     columns = zip(*(row.split() for row in rows.split("\n")), strict=True)
     return np.array([[column.count(v) for v in "012345"] for column in columns])
 

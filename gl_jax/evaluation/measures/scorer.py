@@ -184,7 +184,7 @@ class Scorer:
         if distance is not None:
             costs["lpips"] = catalogue.count(distance, weights.lpips, image, image)
         if self.measures_features:
-            # Of the photograph and of its completion.
+            # The features of the photograph and of its completion.
             costs["features"] = 2 * catalogue.count(
                 functools.partial(inception.features, resize=self._networks.resize),
                 weights.inception, image,
