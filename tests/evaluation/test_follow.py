@@ -151,9 +151,9 @@ def test_a_run_is_ranked_by_measures_that_there_are():
     ("words", "message"),
     [
         (["--follow", "elsewhere"], "elsewhere is no folder of a training run"),
-        (["--follow", "run", "--output", "x"], "needs --output, or in its place"),
-        (["--follow", "run", "--model", "demo"], "needs --output, or in its place"),
-        ([], "needs --output, or in its place"),
+        (["--follow", "run", "--output", "x"], "needs --output, or --follow alone"),
+        (["--follow", "run", "--model", "demo"], "needs --output, or --follow alone"),
+        ([], "needs --output, or --follow alone"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(words, message, capsys):

@@ -16,6 +16,7 @@ import gl_jax
 from gl_jax import images
 from gl_jax.config import UsageError
 from gl_jax.inpainting import completer as room
+from gl_jax.inpainting import loading
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
 from gl_jax.weights.native import Convention
@@ -374,7 +375,7 @@ def test_a_shipped_model_is_loaded_by_name_and_by_default(
     for loaded in (gl_jax.load(), gl_jax.load("demo")):
         np.testing.assert_array_equal(loaded(PHOTO, MASK), expected)
     np.testing.assert_array_equal(gl_jax.complete(PHOTO, MASK), expected)
-    assert "demo" in room.describe_available()
+    assert "demo" in loading.describe_available()
     with pytest.raises(UsageError, match=r"shipped model\. Did you mean 'demo'"):
         gl_jax.load("dem")
     room._default.cache_clear()
@@ -386,7 +387,7 @@ def test_without_a_shipped_model_it_is_said_how_to_get_one(
     monkeypatch.setattr(native, "ASSETS", tmp_path)
     with pytest.raises(UsageError, match=r"ships none\. Train one with `gl-jax train"):
         gl_jax.load()
-    assert "This version ships no model. Train one" in room.describe_available()
+    assert "This version ships no model. Train one" in loading.describe_available()
     with pytest.raises(
         UsageError, match="'places2' is not a file, the folder of a tra"
     ):
