@@ -1,8 +1,8 @@
-"""Methods to set beside ours, all behind one signature: (image, mask) to image.
+"""Inpainting methods to compare with ours, all functions (image, mask) to image.
 
-A file for each library, imported when a method is first called, so that a library which
-is not installed is missed by its own methods only. Every call passes through `fair`: no
-method can see the pixels under the hole, or change those around it.
+Each library has a file, imported at the first call of a method, so a missing library
+affects its own methods only. Every call passes through `fair`: no method can see the pixels
+in the hole, or change those around it.
 """
 
 import importlib
@@ -14,16 +14,16 @@ from jaxtyping import Bool, UInt8
 Image = UInt8[np.ndarray, "h w 3"]
 Hole = Bool[np.ndarray, "h w"]
 Baseline = Callable[[Image, Hole], Image]
-"""Completes one RGB image where the mask is true; raises ImportError without its library."""
+"""Completes an image where the mask is true; raises ImportError without its library."""
 
 
 def fair(method: Baseline) -> Baseline:
-    """Returns `method` blind to the pixels under the hole and unable to change others.
+    """Returns `method` unable to see the pixels in the hole or to change others.
 
-    The hole is painted in the mean colour of the known pixels first (OpenCV's methods
-    read it where it touches the left or top border), and the known pixels are put back
-    to the bit. Without a hole the method is not called. The result is a new array. Raises
-    ValueError if no pixel is known, or the method returns another size or type.
+    The hole is first filled with the mean colour of the known pixels (OpenCV's methods
+    read it at the left and top border), and the known pixels are put back exactly. Without
+    a hole the method is not called. The result is a new array. Raises ValueError if no
+    pixel is known, or the method returns another size or type.
     """
 
     def complete(image: Image, mask: Hole) -> Image:
@@ -43,12 +43,12 @@ def fair(method: Baseline) -> Baseline:
 
 
 def mean_fill(image: Image, mask: Hole) -> Image:
-    """Returns a copy with the hole in the mean colour of the image's known pixels."""
+    """Returns a copy with the hole in the mean colour of the known pixels."""
     mean = np.rint(image[~mask].mean(axis=0)).astype(np.uint8)
     return np.where(mask[..., None], mean, image)
 
 
-def _late(module: str, function: str) -> Baseline:
+def _imported_late(module: str, function: str) -> Baseline:
     def complete(image: Image, mask: Hole) -> Image:
         method: Baseline = getattr(
             importlib.import_module(f"{__name__}.{module}"), function
@@ -60,11 +60,11 @@ def _late(module: str, function: str) -> Baseline:
 
 BASELINES: dict[str, Baseline] = {
     "mean": fair(mean_fill),
-    "telea": _late("opencv", "telea"),
-    "ns": _late("opencv", "navier_stokes"),
-    "biharmonic": _late("biharmonic", "biharmonic"),
-    "patchmatch": _late("patchmatch", "patchmatch"),
-    "shift_map": _late("opencv", "shift_map"),
-    "criminisi": _late("criminisi", "criminisi"),
+    "telea": _imported_late("opencv", "telea"),
+    "ns": _imported_late("opencv", "navier_stokes"),
+    "biharmonic": _imported_late("biharmonic", "biharmonic"),
+    "patchmatch": _imported_late("patchmatch", "patchmatch"),
+    "shift_map": _imported_late("opencv", "shift_map"),
+    "criminisi": _imported_late("criminisi", "criminisi"),
 }
 """The methods by their names in `--methods`."""

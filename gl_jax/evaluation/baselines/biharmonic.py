@@ -7,11 +7,11 @@ from gl_jax.evaluation.baselines import Hole, Image
 
 
 def biharmonic(image: Image, mask: Hole) -> Image:
-    """Fills the hole like a thin plate, bent by the colours and slopes around it.
+    """Fills the hole with the smooth surface that continues colours and slopes around it.
 
-    No texture and no sharp edge survives; in smooth places it is hard to beat.
+    The result has neither texture nor sharp edges.
     """
-    # One system for each hole is smaller, with the same solution if they do not touch.
+    # A system for each hole is smaller, with the same solution if holes do not touch.
     smooth = inpaint_biharmonic(
         image / 255, mask, split_into_regions=True, channel_axis=-1
     )

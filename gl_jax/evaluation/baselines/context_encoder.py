@@ -17,32 +17,33 @@ from gl_jax.weights.native import Model
 
 
 def context_encoder(model: Model) -> Baseline:
-    """Returns the network's own output in 8 bits; it sees squares of its own size.
+    """Returns the network's output as a method, by square windows of the network's size.
 
-    One that predicts the middle alone raises ValueError for a hole that reaches further.
+    If the network predicts the middle alone, the method raises ValueError for a hole that
+    reaches beyond it.
     """
-    made = model.architecture
-    assert isinstance(made, ContextEncoderArchitecture)
+    architecture = model.architecture
+    assert isinstance(architecture, ContextEncoderArchitecture)
     network, variables = inference.fold(
         model.network(compilation.ops()), model.variables
     )
     run = jax.jit(partial(_run, network, model.convention))
     variables = jax.device_put(variables)
-    middle = middle_of(made.size, made.predicted)
+    size, predicted = architecture.size, architecture.predicted
+    middle = middle_of(size, predicted)
 
     def complete(image: Image, mask: Hole) -> Image:
         outside = mask.copy()
         outside[middle, middle] = False
         if outside.any():
             raise ValueError(
-                f"the hole reaches beyond the middle {made.predicted}x{made.predicted} of "
-                f"the {made.size}x{made.size} pixels that this context encoder sees, and "
-                "it predicts that alone."
+                f"the hole reaches beyond the middle {predicted}x{predicted} of the "
+                f"{size}x{size} pixels, all that this context encoder predicts."
             )
         completed = run(variables, image[None], mask[None, ..., None])
         return np.rint(255 * np.asarray(completed[0])).astype(np.uint8)
 
-    return in_windows(made.size, complete, blend=False)
+    return in_windows(size, complete, blend=False)
 
 
 def _run(

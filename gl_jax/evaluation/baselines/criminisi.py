@@ -1,10 +1,10 @@
 """Exemplar-based inpainting after Criminisi, Perez and Toyama (IEEE TIP 2004).
 
-The hole is filled from its border inwards, a patch at a time. The next patch is that of
-highest priority, the product of two terms: how much of it is known for certain, and how
-strongly an edge runs into the hole there. It is filled from the patch of the photograph
-that differs least from it, over the pixels that both have. So edges grow into the hole
-before the textures around them close in.
+The hole is filled from its border inwards, a patch at a time. The patch of highest priority
+is next: the product of a confidence term, the reliably known share of the patch, and a data
+term, the strength of the edge that runs into the hole. It is filled from the patch of the
+photograph that differs least over the target's known pixels. Edges therefore grow into the
+hole before the textures around them close in.
 """
 
 import cv2
@@ -17,30 +17,31 @@ from gl_jax.evaluation.baselines import Hole, Image
 RADIUS = 4
 """Pixels around a patch's centre: 9x9 patches, the paper's."""
 SIDE = 2 * RADIUS + 1
+"""Side of a patch in pixels."""
 
 ALPHA = 255
-"""The paper's normaliser of the data term, for brightness 0 to 255; moves no order."""
+"""The paper's divisor of the data term, for brightness 0 to 255; no effect on the order."""
 
 STEPS = 2.5
 """Levels per unit of CIELab, in which patches are compared.
 
-The finest at which every sum of squares below is a whole number that float32 holds
-exactly: 81 (250^2 + 246^2 + 270^2) < 2^24, with the ends of sRGB's gamut in L, a, b. So
-no tie is decided by rounding. (Where OpenCV filters by Fourier transforms, as it may for
-9x9 pixels on processors other than x86, it can be.)
+The finest for which float32 holds every sum of squares below exactly, so that rounding
+decides no tie: 81 (250^2 + 246^2 + 270^2) < 2^24, with the ends of sRGB's gamut in L, a, b.
+The exception is OpenCV filtering by Fourier transforms, as it may for 9x9 pixels on
+processors other than x86.
 """
 
 REACH = 2 * RADIUS + 1
-"""Pixels from a new patch to the farthest priority that it changes: a gradient just
-outside it, seen from the far end of a patch."""
+"""Pixels from the centre of a filled patch to the farthest priority that it changes: a
+gradient just outside it, at the end of another patch."""
 
 
 def criminisi(image: Image, mask: Hole) -> Image:
-    """Fills the hole with whole patches of the photograph around it.
+    """Fills the hole with patches copied from the photograph around it.
 
-    Sources contain only pixels known at the start. Among equal priorities the more
-    certain one comes first, then the upper, then the left; among equal sources the
-    nearest is taken. Raises ValueError if no 9x9 pixels without a hole exist.
+    Source patches have no pixel of the hole. Of equal priorities the higher confidence
+    comes first, then the upper patch, then the left one; of equal sources the nearest.
+    Raises ValueError if no 9x9 pixels without a hole exist.
     """
     filling = _Filling(image, mask)
     while filling.hole.any():
@@ -55,7 +56,7 @@ Points = Int[np.ndarray, " n"]
 
 
 class _Filling:
-    """The picture while it is being filled, with a margin so that patches fit anywhere.
+    """The partly filled picture, with a margin so that patches fit anywhere.
 
     The margin is neither known nor hole. Every array has the padded size.
     """
@@ -79,7 +80,7 @@ class _Filling:
         if not self.usable.any():
             raise ValueError(
                 f"no {SIDE}x{SIDE} pixels without a hole exist in this image of "
-                f"{mask.shape[0]}x{mask.shape[1]}: there is nothing to copy from."
+                f"{mask.shape[1]}x{mask.shape[0]}: there is nothing to copy from."
             )
         center = (mask.shape[0] // 2 + RADIUS, mask.shape[1] // 2 + RADIUS)
         self._update(center, reach=max(self.hole.shape))
@@ -134,13 +135,13 @@ class _Filling:
         self.priority[y, x] = certainty * self._edges(y, x)
 
     def _certainty(self, y: Points, x: Points) -> Float[np.ndarray, " n"]:
-        """The confidence term C(p): the mean confidence of the patch around each point."""
+        """Returns the confidence term C(p), the mean confidence of the patch around p."""
         corner = y - RADIUS, x - RADIUS
         total = _patches(self.confidence)[corner].sum((1, 2))
         return total / _patches(self.inside)[corner].sum((1, 2))
 
     def _edges(self, y: Points, x: Points) -> Float[np.ndarray, " n"]:
-        """The data term D(p): the isophote's strength across the border of the hole.
+        """Returns the data term D(p), the isophote's strength across the hole's border.
 
         The isophote is the largest gradient of the patch, turned by a right angle.
         """
@@ -152,10 +153,10 @@ class _Filling:
         return np.abs(along_y * normal_x - along_x * normal_y) / ALPHA
 
     def _normals(self, y: Points, x: Points) -> Float[np.ndarray, "2 n"]:
-        """Unit vectors across the border of the hole; zero in a hole of one pixel."""
+        """Returns unit vectors across the hole's border; zero in a hole of one pixel."""
         steps = np.arange(-1, 2)
         height, width = self.hole.shape
-        # Beyond the photograph the hole goes on as it is at its border.
+        # Beyond the photograph the hole continues as at the border.
         rows = np.clip(y[:, None] + steps, RADIUS, height - RADIUS - 1)
         columns = np.clip(x[:, None] + steps, RADIUS, width - RADIUS - 1)
         around = self.hole[rows[:, :, None], columns[:, None, :]].astype(np.float64)
@@ -170,7 +171,7 @@ class _Filling:
 
 
 def _lab(image: Image) -> Float[np.ndarray, "h w 3"]:
-    """CIELab in whole steps, as float32."""
+    """Returns CIELab rounded to 1 / STEPS, in these steps, as float32."""
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     return np.rint(lab * np.float32(STEPS))
 
@@ -178,7 +179,7 @@ def _lab(image: Image) -> Float[np.ndarray, "h w 3"]:
 def _gradient(
     lightness: Float[np.ndarray, "h w"], known: Bool[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w 2"]:
-    """Central differences in levels of 255; zero where one of the four is unknown."""
+    """Returns central differences in levels of 255; zero beside unknown pixels."""
     gradient = np.zeros((*known.shape, 2))
     inner = (slice(1, -1), slice(1, -1))
     gradient[inner][..., 0] = (lightness[2:, 1:-1] - lightness[:-2, 1:-1]) / 2
@@ -198,13 +199,13 @@ def _any_neighbour(pixels: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _pad(array: np.ndarray) -> np.ndarray:
-    """The array with a margin of zeros, as wide as a patch reaches."""
+    """Returns the array with a margin of RADIUS zeros."""
     margin = ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0))
     return np.pad(array, margin[: array.ndim])
 
 
 def _patches(array: np.ndarray) -> np.ndarray:
-    """All patches by their upper left corner, as a view: [y, x, ..., SIDE, SIDE]."""
+    """Returns all patches by upper left corner, as a view [y, x, ..., SIDE, SIDE]."""
     return sliding_window_view(array, (SIDE, SIDE), axis=(0, 1))
 
 

@@ -1,8 +1,8 @@
-"""OpenCV's three inpainting methods: two continue the border, one shifts the photograph.
+"""OpenCV's three inpainting methods.
 
-`telea` and `navier_stokes` look RADIUS pixels around each pixel they fill. Telea's result
-is a few levels of 255 too dark or bright even in one flat colour (OpenCV 5.0: up to 3,
-and up to 7 if the hole touches the left or top border).
+`telea` and `navier_stokes` continue the border, `shift_map` shifts the photograph. Telea's
+result is a few levels of 255 too dark or bright even in one flat colour (OpenCV 5.0: up to
+3, and up to 7 if the hole touches the left or top border).
 """
 
 import cv2
@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from gl_jax.evaluation.baselines import Hole, Image, mean_fill
 
 RADIUS = 3
-"""Pixels; the value of OpenCV's own tutorial."""
+"""Pixels around a filled one that determine it, as in OpenCV's tutorial."""
 
 
 def telea(image: Image, mask: Hole) -> Image:
-    """Fast marching: weighted means of the known pixels, from the border inwards (2004)."""
+    """Fills by weighted means of known pixels, from the border inwards (Telea 2004)."""
     return _inpaint(image, mask, cv2.INPAINT_TELEA)
 
 
@@ -26,28 +26,27 @@ def navier_stokes(image: Image, mask: Hole) -> Image:
 
 
 def _inpaint(image: Image, mask: Hole, method: int) -> Image:
-    # The order of the channels does not matter: each is filled for itself.
+    # The order of the channels does not matter: each is filled by itself.
     filled: Image = cv2.inpaint(image, mask.astype("uint8"), RADIUS, method)
     return filled
 
 
 def shift_map(image: Image, mask: Hole) -> Image:
-    """Composes the hole of shifted copies of the photograph (He and Sun 2012).
+    """Fills the hole with shifted copies of the photograph (He and Sun 2012).
 
-    Patches that resemble each other lie apart by a few offsets again and again. The 60
-    commonest of these shift the photograph over itself, and a graph cut joins the shifted
-    copies in the hole along their least visible seams.
+    A graph cut joins copies that are shifted by the 60 commonest offsets between similar
+    patches, along their least visible seams.
 
-    Pixels that every shift takes from the hole, or from beyond the border, are filled in
-    a further round with the new pixels counted as known. Pixels that no round reaches
-    get the mean colour of the known ones, as in a hole too wide or an image too small for
-    the statistics.
+    Pixels for which every shift leads into the hole or beyond the image are filled in a
+    further round, in which the new pixels are known. Pixels that no round reaches get the
+    mean colour of the known ones, as in a hole too wide or an image too small for the
+    statistics.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
     left = mask
     while left.any():
         lab, before = _montage(lab, left), left
-        # OpenCV leaves it at (0, 0, 0), which is no colour: black is (0, 128, 128).
+        # OpenCV leaves unfilled pixels at (0, 0, 0), not a colour: black is (0, 128, 128).
         left = before & (lab == 0).all(axis=2)
         if left.sum() == before.sum():
             break
@@ -57,7 +56,7 @@ def shift_map(image: Image, mask: Hole) -> Image:
 
 
 def _montage(lab: UInt8[np.ndarray, "h w 3"], mask: Hole) -> UInt8[np.ndarray, "h w 3"]:
-    # Here 255 is a known pixel, and only 255: other values come out black.
+    # Only 255 marks a known pixel here; other values come out black.
     known = np.where(mask, 0, 255).astype(np.uint8)
     filled = np.zeros_like(lab)
     cv2.xphoto.inpaint(lab, known, filled, cv2.xphoto.INPAINT_SHIFTMAP)

@@ -1,7 +1,8 @@
 """Semantic image inpainting (Yeh et al., CVPR 2017): the nearest image of a generator.
 
-Codes of a DCGAN are moved until its image agrees with the known pixels and looks real to
-its discriminator; the hole of that image is blended into the photograph.
+Gradient descent moves codes of a DCGAN until the generated image agrees with the known
+pixels and looks real to the discriminator. Its pixels in the hole are blended into the
+photograph.
 `experiments/dcgan.py` trains the two networks.
 """
 
@@ -26,21 +27,23 @@ from gl_jax.weights.architectures import (
 from gl_jax.weights.native import Model
 
 WINDOW = 7
-"""Pixels of the square in which missing pixels make a known one important."""
+"""Side in pixels of the square whose missing share is the weight of a known pixel."""
 PRIOR = 0.1
 """Weight of the prior loss."""
 UPDATES = 1_000
+"""Updates of the codes."""
 RATE = 0.01
+"""Learning rate of the codes."""
 MOMENTUM = 0.9
 STARTS = 4
-"""Codes that are moved at once; the best of all is kept."""
+"""Codes that are optimised at once; the best one is kept."""
 
 
 def importance(mask: Hole) -> Float[np.ndarray, "h w"]:
     """Returns the weight of each pixel in the context loss.
 
-    That of a known pixel is the missing share of the WINDOW x WINDOW pixels around it,
-    beyond the image none missing; that of a missing one is 0.
+    A known pixel has the missing share of the WINDOW x WINDOW pixels around it; pixels
+    beyond the image are not missing. A missing pixel has 0.
     """
     missing = mask.astype(np.float32)
     share = ndimage.uniform_filter(missing, WINDOW, mode="constant")
@@ -48,15 +51,15 @@ def importance(mask: Hole) -> Float[np.ndarray, "h w"]:
 
 
 def semantic(model: Model, *, updates: int = UPDATES, starts: int = STARTS) -> Baseline:
-    """Returns the method with the generator and the discriminator of `model`.
+    """Returns the method with the generator and discriminator of `model`.
 
     Raises UsageError if the file has no discriminator.
     """
-    made = model.architecture
-    assert isinstance(made, GeneratorArchitecture)
-    other = model.discriminator
-    if other is None or not isinstance(
-        other.architecture, PlainDiscriminatorArchitecture
+    architecture = model.architecture
+    assert isinstance(architecture, GeneratorArchitecture)
+    discriminator_model = model.discriminator
+    if discriminator_model is None or not isinstance(
+        discriminator_model.architecture, PlainDiscriminatorArchitecture
     ):
         raise UsageError(
             f"{model.name or 'the model'} has no discriminator, which semantic inpainting "
@@ -64,23 +67,27 @@ def semantic(model: Model, *, updates: int = UPDATES, starts: int = STARTS) -> B
         )
     ops = compilation.ops()
     generator = inference.fold(model.network(ops), model.variables)
-    discriminator = inference.fold(other.network(ops), other.variables)
-    networks = _Networks(generator[0], discriminator[0], other.architecture.convention)
+    discriminator = inference.fold(
+        discriminator_model.network(ops), discriminator_model.variables
+    )
+    networks = _Networks(
+        generator[0], discriminator[0], discriminator_model.architecture.convention
+    )
     weights = jax.device_put((generator[1], discriminator[1]))
-    search = jax.jit(partial(nearest, networks, made.codes, updates, starts))
+    search = jax.jit(partial(nearest, networks, architecture.codes, updates, starts))
 
     def complete(image: Image, mask: Hole) -> Image:
-        found = search(weights, image.astype(np.float32) / 255, importance(mask))
-        return np.rint(255 * np.asarray(found)).astype(np.uint8)
+        completed = search(weights, image.astype(np.float32) / 255, importance(mask))
+        return np.rint(255 * np.asarray(completed)).astype(np.uint8)
 
-    return in_windows(made.size, complete, blend=True)
+    return in_windows(architecture.size, complete, blend=True)
 
 
 class _Networks(NamedTuple):
     generator: Any
     discriminator: Any
     convention: Any
-    """The batch statistics of the discriminator."""
+    """The encoding of images for the discriminator."""
 
 
 class _Search(NamedTuple):
@@ -103,8 +110,8 @@ def nearest(
     """Returns the generator's image of least loss to the known pixels of `image`, in [0, 1].
 
     The loss is the sum of |important * (G(z) - y)|, colours y in [-1, 1], plus PRIOR times
-    log(1 - D(G(z))). Codes z of `size` numbers are moved against its gradient, with
-    Nesterov's momentum, and clipped to [-1, 1], in which they begin.
+    log(1 - D(G(z))). Codes z of `size` numbers start in [-1, 1], descend with Nesterov's
+    momentum and are clipped to that range.
     """
     generator, discriminator = weights
 
@@ -112,9 +119,9 @@ def nearest(
         return networks.generator.apply(generator, codes, train=False)
 
     def losses(codes: Float[Array, "starts n"]) -> Float[Array, " starts"]:
-        made = images_of(codes)
-        context = jnp.abs(important[None, ..., None] * 2 * (made - image[None]))
-        shown = {"images": networks.convention.encode_image(made)}
+        generated = images_of(codes)
+        context = jnp.abs(important[None, ..., None] * 2 * (generated - image[None]))
+        shown = {"images": networks.convention.encode_image(generated)}
         logits = networks.discriminator.apply(discriminator, shown, train=False)
         prior = -jax.nn.softplus(logits)
         return jnp.sum(context, axis=(1, 2, 3)) + PRIOR * prior

@@ -1,4 +1,4 @@
-"""Networks of one size on photographs of any: a square window around each hole.
+"""Networks of one size on photographs of any, in a square window around each hole.
 
 The window is resized to the network's side, completed, and resized back.
 """
@@ -13,16 +13,16 @@ from gl_jax.evaluation.baselines import Baseline, Hole, Image
 from gl_jax.inpainting import blending
 
 CONTEXT = 2
-"""Sides of a window to those of its hole: a hole fills half of it, as in training."""
+"""Ratio of a window's side to its hole's longer side, as in training."""
 
 
 def in_windows(side: int, complete: Baseline, *, blend: bool) -> Baseline:
-    """Returns the method that `complete` is for images of `side` x `side` pixels.
+    """Extends `complete`, a method for `side` x `side` pixels, to images of any size.
 
-    An image of another size is completed in one window for each hole: a square of `side`
-    pixels, or twice the hole's longer side if that is more, as far as the image reaches.
-    With `blend` each hole is blended into the image by Poisson's equation. Raises
-    ValueError if a hole is longer than the image's shorter side.
+    In an image of another size each hole has a window: a square of `side` pixels, or of
+    twice the hole's longer side if that is more, limited by the image. `blend` blends each
+    hole into the image by Poisson's equation. The method raises ValueError if a hole is
+    longer than the image's shorter side.
     """
 
     def fill(image: Image, mask: Hole) -> Image:
@@ -47,14 +47,14 @@ def in_windows(side: int, complete: Baseline, *, blend: bool) -> Baseline:
 
 
 def _window(hole: Hole, side: int) -> tuple[slice, slice]:
-    """The square around a hole, moved to where it lies in the image."""
+    """Returns the square around a hole, moved into the image."""
     spans = [np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0)]
     lengths = [int(span[-1] - span[0]) + 1 for span in spans]
     width = min(max(side, CONTEXT * max(lengths)), *hole.shape)
     if max(lengths) > width:
         raise ValueError(
             f"a hole of {lengths[1]}x{lengths[0]} pixels does not fit into the square "
-            f"windows of this method, which here are at most {width}x{width}."
+            f"windows of this method, at most {width}x{width} pixels of this image."
         )
     starts = [
         int(np.clip((span[0] + span[-1] + 1 - width) // 2, 0, limit - width))
@@ -66,14 +66,16 @@ def _window(hole: Hole, side: int) -> tuple[slice, slice]:
 def _resized_back(
     complete: Callable[[Image, Hole], Image], side: int, colors: Image, mask: Hole
 ) -> np.ndarray:
-    """The completed window, float32 in [0, 1] at its own size."""
+    """Returns the completed window, float32 in [0, 1] at its own size."""
     width = len(colors)
     if width == side:
         return complete(colors, mask).astype(np.float32) / 255
-    shrinks = cv2.INTER_AREA if width > side else cv2.INTER_CUBIC
-    small = cv2.resize(colors, (side, side), interpolation=shrinks)
-    share = cv2.resize(mask.astype(np.float32), (side, side), interpolation=shrinks)
-    # A pixel of which any part is missing is missing.
+    interpolation = cv2.INTER_AREA if width > side else cv2.INTER_CUBIC
+    small = cv2.resize(colors, (side, side), interpolation=interpolation)
+    share = cv2.resize(
+        mask.astype(np.float32), (side, side), interpolation=interpolation
+    )
+    # A partly missing pixel counts as missing.
     completed = complete(small, share > 1e-3).astype(np.float32) / 255
     return np.asarray(
         cv2.resize(completed, (width, width), interpolation=cv2.INTER_CUBIC)

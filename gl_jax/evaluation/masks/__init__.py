@@ -1,8 +1,8 @@
-"""The fixed holes of an evaluation, the same for every method and at every call.
+"""The masks of an evaluation, the same for every method and at every call.
 
 A kind of mask is a function (count, height, width, seed) to bool [count, height, width],
-true for missing pixels. Mask i follows from (seed, i) and the size alone, so a longer
-list begins with the shorter one. A kind that cannot be at a size raises ValueError.
+true for missing pixels. Mask i depends on (seed, i) and the size alone, so a longer list
+begins with the shorter one. A kind raises ValueError for a size that it does not have.
 """
 
 import functools
@@ -32,9 +32,9 @@ KINDS: dict[str, Kind] = {
 
 
 def kind(name: str) -> Kind | None:
-    """Returns the kind of this name, or None if there is none.
+    """Returns the kind of this name, or None if it is unknown.
 
-    `random:0.25` are masks of single pixels, a quarter of all; see `published.random`.
+    `random:0.25` has masks of a quarter of all pixels; see `published.random`.
     """
     first, colon, share = name.partition(":")
     if first != "random" or not colon:

@@ -1,4 +1,4 @@
-"""Thick lines, drawn alike by every version of every library."""
+"""Thick lines, drawn without a library, whose next version might draw others."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,13 +10,13 @@ def line(
     end: Float[np.ndarray, " 2"],
     width: float,
 ) -> Bool[np.ndarray, "h w"]:
-    """Returns the pixels with centres within half a width of a line, so round ends.
+    """Returns the pixels, [h, w], with centres within half of `width` of a line.
 
-    The pixel in which it starts is always among them. A library is not used, because
-    its next version may draw another line.
+    `start` and `end` are (y, x) in pixels. The ends are round, and the pixel of `start` is
+    always included.
     """
     line = np.zeros(shape, bool)
-    # Only the rectangle that it can reach is computed.
+    # Only the rectangle that the line can reach is computed.
     ends = np.sort([start, end], axis=0)
     top, left = np.maximum(np.floor(ends[0] - width / 2).astype(int), 0)
     bottom, right = np.ceil(ends[1] + width / 2).astype(int)

@@ -1,4 +1,4 @@
-"""The project's own kinds of masks: middle, rectangle, brush strokes."""
+"""The project's own kinds of masks: middle, random rectangle, brush strokes."""
 
 import math
 from itertools import pairwise
@@ -12,15 +12,15 @@ from gl_jax.inpainting.masks import random_rectangle
 Masks = Bool[np.ndarray, "n h w"]
 
 AREA_CLASSES = tuple(pairwise((0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)))
-"""The shares of the image that may be missing, each above the first number and up to the
-second: the six classes of the irregular masks of Liu et al. (PConv, ECCV 2018)."""
+"""Ranges (low, high] of the missing share of the image: the six classes of the irregular
+masks of Liu et al. (PConv, ECCV 2018)."""
 
 
 def center(count: int, height: int, width: int, seed: int = 0) -> Masks:
     """Returns masks of the middle rectangle, half as high and wide as the image.
 
-    The task of Context Encoders (a 64x64 hole in 128x128 pixels), on which the paper
-    compares itself with them.
+    This is the task of Context Encoders, a 64x64 hole in 128x128 pixels, on which the
+    paper compares with them.
     """
     del seed
     masks = np.zeros((count, height, width), bool)
@@ -37,18 +37,17 @@ def box(count: int, height: int, width: int, seed: int = 0) -> Masks:
     """
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
-        mask[:] = random_rectangle(generator, mask.shape, mask.shape)
+        rng = np.random.default_rng((seed, index))
+        mask[:] = random_rectangle(rng, mask.shape, mask.shape)
     return masks
 
 
 def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
-    """Returns masks of brush strokes; mask i misses a share of class i mod 6.
+    """Returns masks of brush strokes; mask i has class i mod 6 of `AREA_CLASSES`.
 
-    So six masks hold one of each of `AREA_CLASSES`. Within its class the least area is
-    drawn evenly, and strokes are added until it is reached. A stroke wanders: between
-    corners it is straight, and at each it turns by a random angle. Raises ValueError if
-    a class has no whole number of pixels (fewer than 12 in the image).
+    A least area is drawn uniformly within the class, and strokes are added until it is
+    reached. A stroke is straight between corners and turns by a random angle at each.
+    Raises ValueError if a class has no whole number of pixels (fewer than 12 in the image).
     """
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
@@ -57,44 +56,44 @@ def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
         fewest, most = math.floor(low * mask.size) + 1, math.floor(high * mask.size)
         if fewest > most:
             raise ValueError(
-                f"an image of {height}x{width} pixels is too small for a mask of "
+                f"an image of {width}x{height} pixels is too small for a mask of "
                 f"{low:.0%} to {high:.0%} of it."
             )
-        generator = np.random.default_rng((seed, index))
-        enough = int(generator.integers(fewest, most, endpoint=True))
+        rng = np.random.default_rng((seed, index))
+        enough = int(rng.integers(fewest, most, endpoint=True))
         while np.count_nonzero(mask) < enough:
-            _stroke(mask, generator, enough, most)
+            _stroke(mask, rng, enough, most)
     return masks
 
 
 PIECES = (2, 8)
-"""Fewest and most straight pieces of a stroke, unless it leaves the image before."""
+"""Fewest and most straight pieces of a stroke; it also ends outside the image."""
 LENGTH = (0.05, 0.25)
-"""Length of a piece, in sides of a square of the image's area."""
+"""Least and greatest length of a piece, as a share of the root of the image's area."""
 WIDTH = (0.03, 0.13)
-"""Width of a stroke in the same unit: 8 to 33 of 256 pixels."""
+"""Least and greatest width of a stroke in the same unit: 8 to 33 of 256 pixels."""
 TURN = 0.9
 """Standard deviation of the angle at a corner, in radians."""
 
 
 def _stroke(
     mask: Bool[np.ndarray, "h w"],
-    generator: np.random.Generator,
+    rng: np.random.Generator,
     enough: int,
     most: int,
 ) -> None:
-    """Paints one stroke, up to `enough` pixels in the mask and never more than `most`."""
+    """Paints one stroke until `enough` pixels are missing, and never more than `most`."""
     side = math.sqrt(mask.size)
-    position = generator.uniform((0, 0), mask.shape)
-    angle = generator.uniform(0, 2 * math.pi)
-    width = generator.uniform(*WIDTH) * side
-    for _ in range(generator.integers(*PIECES, endpoint=True)):
-        length = generator.uniform(*LENGTH) * side
-        angle += generator.normal(0, TURN)
+    position = rng.uniform((0, 0), mask.shape)
+    angle = rng.uniform(0, 2 * math.pi)
+    width = rng.uniform(*WIDTH) * side
+    for _ in range(rng.integers(*PIECES, endpoint=True)):
+        length = rng.uniform(*LENGTH) * side
+        angle += rng.normal(0, TURN)
         end = position + length * np.array([math.sin(angle), math.cos(angle)])
         painted = mask | line(mask.shape, position, end, width)
         while np.count_nonzero(painted) > most:
-            # Too much for the class: a shorter and thinner piece, a pixel at last.
+            # Too much for the class: halve the piece, down to one pixel.
             end, width = (position + end) / 2, width / 2
             painted = mask | line(mask.shape, position, end, width)
         mask[:] = painted

@@ -1,7 +1,7 @@
-"""Masks of other projects, so that their published figures have something beside them.
+"""Masks of other projects, to measure beside their published figures.
 
-They are drawn after the projects' own programs, by our generator: of the same kind and
-size on average, and never the very masks of a published table.
+They follow the projects' programs with other random numbers: the same kinds and mean
+sizes, but not the masks of a published table.
 """
 
 import math
@@ -18,17 +18,17 @@ Mask = Bool[np.ndarray, "h w"]
 # --- Yeh et al., "Semantic Image Inpainting with Deep Generative Models" (CVPR 2017)
 
 SHARE = 0.8
-"""Missing share of all pixels in their table's random masks."""
+"""Missing share of the pixels in the random masks of their table."""
 PATTERN_AREA = (0.2, 0.3)
 """Least and largest missing share of a pattern."""
 PATTERN_CELLS = 0.06
-"""Cells of the pattern's noise per pixel, as in the Context Encoder's training."""
+"""Cells of the pattern's noise per pixel and axis, as in the Context Encoder's training."""
 
 
 def random(
     count: int, height: int, width: int, seed: int = 0, share: float = SHARE
 ) -> Masks:
-    """Returns masks of single pixels, `share` of all, anywhere.
+    """Returns masks of scattered pixels, `share` of all.
 
     Raises ValueError unless that is at least one pixel and not all.
     """
@@ -40,8 +40,8 @@ def random(
             "between 0 and 1, like random:0.8."
         )
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
-        mask.reshape(-1)[generator.permutation(mask.size)[:missing]] = True
+        rng = np.random.default_rng((seed, index))
+        mask.reshape(-1)[rng.permutation(mask.size)[:missing]] = True
     return masks
 
 
@@ -54,11 +54,9 @@ def pattern(count: int, height: int, width: int, seed: int = 0) -> Masks:
     masks = np.zeros((count, height, width), bool)
     least, most = PATTERN_AREA
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
-        order = np.argsort(
-            _smooth_noise(generator, mask.shape), axis=None, kind="stable"
-        )
-        missing = round(generator.uniform(least, most) * mask.size)
+        rng = np.random.default_rng((seed, index))
+        order = np.argsort(_smooth_noise(rng, mask.shape), axis=None, kind="stable")
+        missing = round(rng.uniform(least, most) * mask.size)
         mask.reshape(-1)[order[:missing]] = True
     return masks
 
@@ -67,19 +65,19 @@ def half(count: int, height: int, width: int, seed: int = 0) -> Masks:
     """Returns masks of the upper, lower, left or right half."""
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
-        view = mask if generator.integers(2) else mask.T
-        view = view if generator.integers(2) else view[::-1]
+        rng = np.random.default_rng((seed, index))
+        view = mask if rng.integers(2) else mask.T
+        view = view if rng.integers(2) else view[::-1]
         view[: len(view) // 2] = True
     return masks
 
 
 def _smooth_noise(
-    generator: np.random.Generator, shape: tuple[int, ...]
+    rng: np.random.Generator, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "h w"]:
-    """Returns even noise, enlarged by cubic interpolation (Catmull and Rom)."""
+    """Returns uniform noise, enlarged by cubic interpolation (Catmull and Rom)."""
     cells = [math.ceil(length * PATTERN_CELLS) + 4 for length in shape]
-    noise, shift = generator.random(cells), generator.random(2)
+    noise, shift = rng.random(cells), rng.random(2)
     for axis, length in enumerate(shape):
         places = (np.arange(length) + 0.5) * PATTERN_CELLS + shift[axis]
         first, t = np.floor(places).astype(int), places % 1
@@ -89,7 +87,7 @@ def _smooth_noise(
             t / 2 + 2 * t**2 - 3 * t**3 / 2,
             -(t**2) / 2 + t**3 / 2,
         )
-        # Sums of arrays: a product of matrices may round otherwise on another machine.
+        # Sums of arrays, as matrix products may round differently on another machine.
         column = (-1, 1) if axis == 0 else (1, -1)
         noise = sum(
             weight.reshape(column) * np.take(noise, first + tap, axis)
@@ -102,7 +100,7 @@ def _smooth_noise(
 
 
 class Boxes(NamedTuple):
-    """Rectangles: at most so many, sides in pixels, and pixels known at the border."""
+    """Most rectangles, their least and greatest side, and the known border, in pixels."""
 
     most: int
     sides: tuple[int, int]
@@ -110,7 +108,7 @@ class Boxes(NamedTuple):
 
 
 class Strokes(NamedTuple):
-    """Numbers of a file configs/data_gen/random_*.yaml, lengths in pixels."""
+    """Numbers of a file configs/data_gen/random_*.yaml; lengths in pixels."""
 
     times: tuple[int, int]
     width: int
@@ -127,46 +125,46 @@ LAMA = {
     ("thick", 512): Strokes((1, 5), 250, 450, Boxes(4, (30, 300), 10)),
 }
 BOX_WEIGHT = 0.3
-"""Masks of rectangles for one of strokes: 0.3 of 1.3, as their sampler normalises."""
+"""Weight of rectangles against 1 of strokes, so 0.3 of 1.3 masks have rectangles."""
 MOST_AREA = 0.5
-"""Largest missing share; a mask of more is drawn again."""
+"""Largest missing share; a mask above it is drawn again."""
 LEAST_LENGTH, LEAST_WIDTH = 10, 5
-"""Pixels that are added to the random length of a piece and to its random width."""
+"""Pixels added to the random length and the random width of a piece."""
 MOST_PIECES = 5
-"""Pieces of a stroke, at most."""
+"""Most pieces of a stroke."""
 
 
 def lama(name: str, count: int, height: int, width: int, seed: int = 0) -> Masks:
     """Returns LaMa's masks, `thin`, `medium` or `thick`, of 256 or 512 pixels.
 
-    Some strokes of straight pieces or, but for thin ones, some rectangles, and at most
-    half of the area. Raises ValueError for another size.
+    A mask has strokes of straight pieces or, unless thin, rectangles, and at most half of
+    the area. Raises ValueError for another size.
     """
     numbers = LAMA[name, _side(f"lama-{name}", height, width)]
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
+        rng = np.random.default_rng((seed, index))
         while not mask.any() or mask.mean() > MOST_AREA:
             mask[:] = False
             boxes = numbers.boxes
-            if boxes and generator.random() < BOX_WEIGHT / (1 + BOX_WEIGHT):
-                _lama_boxes(generator, mask, boxes)
+            if boxes and rng.random() < BOX_WEIGHT / (1 + BOX_WEIGHT):
+                _lama_boxes(rng, mask, boxes)
             else:
-                _lama_strokes(generator, mask, numbers)
+                _lama_strokes(rng, mask, numbers)
     return masks
 
 
-def _lama_strokes(generator: np.random.Generator, mask: Mask, numbers: Strokes) -> None:
-    # Their generator adds one to the number of the file.
+def _lama_strokes(rng: np.random.Generator, mask: Mask, numbers: Strokes) -> None:
+    # LaMa's program adds one to the number of the file.
     fewest, most = numbers.times[0], numbers.times[1] + 1
-    for number in range(generator.integers(fewest, most, endpoint=True)):
-        position = generator.integers(mask.shape).astype(float)
-        for _ in range(generator.integers(1, MOST_PIECES, endpoint=True)):
-            # One of four directions, whatever the numbers: 0.01 to 3.01 radians.
-            angle = 0.01 + generator.integers(4)
+    for number in range(rng.integers(fewest, most, endpoint=True)):
+        position = rng.integers(mask.shape).astype(float)
+        for _ in range(rng.integers(1, MOST_PIECES, endpoint=True)):
+            # One of four directions: 0.01, 1.01, 2.01 or 3.01 radians.
+            angle = 0.01 + rng.integers(4)
             angle = angle if number % 2 else -angle
-            length = LEAST_LENGTH + generator.integers(numbers.length)
-            width = LEAST_WIDTH + int(generator.integers(numbers.width))
+            length = LEAST_LENGTH + rng.integers(numbers.length)
+            width = LEAST_WIDTH + int(rng.integers(numbers.width))
             step = length * np.array([math.cos(angle), math.sin(angle)])
             end = np.clip(position + step, 0, mask.shape)
             # OpenCV's lines cover a pixel more than their width.
@@ -174,11 +172,11 @@ def _lama_strokes(generator: np.random.Generator, mask: Mask, numbers: Strokes) 
             position = end
 
 
-def _lama_boxes(generator: np.random.Generator, mask: Mask, boxes: Boxes) -> None:
-    for _ in range(generator.integers(1, boxes.most, endpoint=True)):
-        sides = generator.integers(*boxes.sides, size=2, endpoint=True)
+def _lama_boxes(rng: np.random.Generator, mask: Mask, boxes: Boxes) -> None:
+    for _ in range(rng.integers(1, boxes.most, endpoint=True)):
+        sides = rng.integers(*boxes.sides, size=2, endpoint=True)
         room = np.array(mask.shape) - 2 * boxes.margin - sides
-        top, left = boxes.margin + generator.integers(room + 1)
+        top, left = boxes.margin + rng.integers(room + 1)
         mask[top : top + sides[0], left : left + sides[1]] = True
 
 
@@ -186,10 +184,12 @@ def _lama_boxes(generator: np.random.Generator, mask: Mask, boxes: Boxes) -> Non
 
 
 class Tries(NamedTuple):
-    """Rectangles up to half the side, up to all of it, and strokes: each fewer than this."""
+    """Excluded upper bounds of the numbers of rectangles and strokes."""
 
     small: int
+    """Rectangles of up to half the image's side."""
     large: int
+    """Rectangles of up to the image's side."""
     strokes: int
 
 
@@ -200,51 +200,49 @@ MAT = {
     ("large", 512): Tries(5, 3, 9),
 }
 MAT_CORNERS = (4, 18)
-"""Corners of a stroke, from the first to below the second number."""
+"""Corners of a stroke, the second number excluded."""
 MAT_WIDTH = (12, 48)
-"""Pixels."""
+"""Least and greatest width of a stroke, in pixels."""
 MAT_ANGLE, MAT_SPREAD = 2 * math.pi / 5, 2 * math.pi / 15
-"""The mean angle of a piece, and the most by which either bound of a stroke differs."""
+"""Mean angle of a piece, and the most by which a stroke's bounds differ; in radians."""
 
 
 def mat(name: str, count: int, height: int, width: int, seed: int = 0) -> Masks:
     """Returns MAT's masks, `small` or `large`, of 256 or 512 pixels.
 
-    Rectangles that may reach over the border, and strokes that turn to and fro. Raises
+    A mask has rectangles, which may cross the border, and zigzag strokes. Raises
     ValueError for another size.
     """
     tries = MAT[name, _side(f"mat-{name}", height, width)]
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        generator = np.random.default_rng((seed, index))
+        rng = np.random.default_rng((seed, index))
         while not mask.any() or mask.all():
             mask[:] = False
             for most, limit in ((tries.small, height // 2), (tries.large, height)):
-                for _ in range(generator.integers(most)):
-                    sides = generator.integers(limit, size=2)
-                    corner = generator.integers(
-                        -(sides // 2), height - sides + sides // 2
-                    )
+                for _ in range(rng.integers(most)):
+                    sides = rng.integers(limit, size=2)
+                    corner = rng.integers(-(sides // 2), height - sides + sides // 2)
                     top, left = np.maximum(corner, 0)
                     bottom, right = np.maximum(corner + sides, 0)
                     mask[top:bottom, left:right] = True
             strokes = np.zeros_like(mask)
-            for _ in range(generator.integers(tries.strokes)):
-                _mat_stroke(generator, strokes)
-            flips = [(-1) ** generator.integers(2) for _ in range(2)]
+            for _ in range(rng.integers(tries.strokes)):
+                _mat_stroke(rng, strokes)
+            flips = [(-1) ** rng.integers(2) for _ in range(2)]
             mask |= strokes[:: flips[0], :: flips[1]]
     return masks
 
 
-def _mat_stroke(generator: np.random.Generator, mask: Mask) -> None:
+def _mat_stroke(rng: np.random.Generator, mask: Mask) -> None:
     mean = math.hypot(*mask.shape) / 8
-    corners = generator.integers(*MAT_CORNERS)
-    low, high = MAT_ANGLE + np.array([-1, 1]) * generator.uniform(0, MAT_SPREAD, 2)
-    position = generator.integers(mask.shape).astype(float)
-    width = int(generator.uniform(*MAT_WIDTH))
+    corners = rng.integers(*MAT_CORNERS)
+    low, high = MAT_ANGLE + np.array([-1, 1]) * rng.uniform(0, MAT_SPREAD, 2)
+    position = rng.integers(mask.shape).astype(float)
+    width = int(rng.uniform(*MAT_WIDTH))
     for number in range(corners):
-        angle = generator.uniform(low, high) * (-1 if number % 2 == 0 else 1)
-        length = np.clip(generator.normal(mean, mean // 2), 0, 2 * mean)
+        angle = rng.uniform(low, high) * (-1 if number % 2 == 0 else 1)
+        length = np.clip(rng.normal(mean, mean // 2), 0, 2 * mean)
         step = length * np.array([math.sin(angle), math.cos(angle)])
         end = np.clip(position + step, 0, mask.shape)
         mask |= line(mask.shape, position, end, width)
@@ -254,7 +252,7 @@ def _mat_stroke(generator: np.random.Generator, mask: Mask) -> None:
 def _side(name: str, height: int, width: int) -> int:
     if height != width or height not in (256, 512):
         raise ValueError(
-            f"{name} has numbers for 256x256 and 512x512 pixels, not for "
+            f"{name} exists for 256x256 and 512x512 pixels, not for "
             f"{width}x{height}; give --image-size 256 or 512."
         )
     return height
