@@ -20,16 +20,16 @@ Values = dict[str, Float[Array, " b"]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that can be chosen."""
+    """A selectable metric."""
 
     columns: Mapping[str, Column] = field(default_factory=dict)
-    """Its values of each picture, by their names in files."""
+    """Columns of its values of each picture, by their names in files."""
     set_columns: Mapping[str, Column] = field(default_factory=dict)
-    """Its values of all pictures of a seed together."""
+    """Columns of its values of a set, all pictures of a seed."""
     weights: str | None = None
-    """The option that gives the weights it needs."""
+    """The option that gives its weights; None if it needs none."""
     by_default: bool = True
-    """If set, `evaluate` measures it unless others are named."""
+    """Measured by `evaluate` unless metrics are named."""
 
 
 def _twice(name: str, title: str, digits: int) -> dict[str, Column]:
@@ -48,7 +48,7 @@ METRICS = {
     "ms_ssim": Metric(_twice("ms_ssim", "MS-SSIM{}", 4)),
     "vif": Metric({"vif": Column("VIF", 4)}),
     "sharpness": Metric(
-        {"sharpness": Column("sharpness in the hole, share of the truth's", 2)},
+        {"sharpness": Column("relative sharpness in the hole", 2)},
         by_default=False,
     ),
     "texture": Metric(
@@ -86,9 +86,9 @@ METRICS = {
 }  # fmt: skip
 """All metrics by name. `fid` is one number over all seeds, so it has no column."""
 OF_FEATURES = tuple(n for n, metric in METRICS.items() if metric.weights == INCEPTION)
-"""They need nothing but the features of the pictures, which are computed once."""
+"""Metrics of the features of pictures, which are computed once for all of them."""
 FEATURE_METRICS = "FID, KID, precision, recall, P-IDS and U-IDS"
-"""Their names for people."""
+"""Displayed names of OF_FEATURES."""
 WITHOUT_WEIGHTS = tuple(n for n, metric in METRICS.items() if metric.weights is None)
 
 
@@ -97,10 +97,10 @@ def choose(
 ) -> tuple[str, ...]:
     """Returns the metrics to measure, in the order of METRICS.
 
-    `names` are those asked for by the user or, if `protocol` is named, by that; None are
-    all for which there are `weights`, options like `--fid-weights`. PSNR is always among
-    them: it stands below the pictures of the sheet. Raises UsageError for an unknown name,
-    weights that are missing, and weights that no metric needs.
+    `names` come from the user or, if given, from `protocol`. None selects the default
+    metrics for which there are `weights`, options like `--fid-weights`. PSNR is always
+    included, because the sheet shows it. Raises UsageError for an unknown name, weights
+    that are missing, and weights that no metric needs.
     """
     if names is None:
         chosen = {
@@ -118,21 +118,22 @@ def choose(
             raise UsageError(f"metrics must name at least one of {', '.join(METRICS)}.")
         chosen = {"psnr", *names}
     ordered = tuple(name for name in METRICS if name in chosen)
-    users = {
+    needing = {
         option: [name for name in ordered if METRICS[name].weights == option]
         for option in (LPIPS, INCEPTION)
     }
-    missing = {o: u for o, u in users.items() if u and o not in weights}
+    missing = {o: names for o, names in needing.items() if names and o not in weights}
     if missing:
-        needs = (f"{', '.join(of)} by {option} FILE" for option, of in missing.items())
+        needs = (f"{o} FILE for {', '.join(users)}" for o, users in missing.items())
         raise UsageError(
-            f"{f'--protocol {protocol}' if protocol else '--metrics'} wants "
-            f"{' and '.join(needs)}; give that, or name other metrics by --metrics."
+            f"{f'--protocol {protocol}' if protocol else '--metrics'} needs "
+            f"{' and '.join(needs)}; give that, or name other metrics with --metrics."
         )
     for option in weights:
-        if not users[option]:
+        if not needing[option]:
             raise UsageError(
-                f"{option} is of no use to the metrics {', '.join(ordered)}; leave it out."
+                f"{option} is used by none of the metrics {', '.join(ordered)}; leave it "
+                "out."
             )
     return ordered
 
@@ -145,7 +146,7 @@ def skipped(names: Sequence[str]) -> list[str]:
 
 
 def columns(names: Sequence[str]) -> dict[str, Column]:
-    """Returns the columns of pictures, those of the hole alone at the end."""
+    """Returns the columns of pictures, with the columns of holes at the end."""
     every = {k: c for name in names for k, c in METRICS[name].columns.items()}
     return dict(sorted(every.items(), key=lambda item: item[0].startswith("hole_")))
 
@@ -210,7 +211,7 @@ PICTURES: dict[str, Callable[[Images, Images, Mask], Values]] = {
     "vif": _vif,
     "sharpness": _sharpness,
 }
-"""Functions of images, targets and masks, of the metrics of pictures without weights."""
+"""Metrics of pictures without weights, as functions of images, targets and masks."""
 
 
 @cache
@@ -224,5 +225,5 @@ def operations(name: str, side: int) -> float:
 def count(function: Callable[..., Any], *arguments: Any) -> float:
     """Returns the floating-point operations of a function of arrays, without running it."""
     analysis = jax.jit(function).lower(*arguments).cost_analysis()
-    # A metric that has no value at this size does nothing.
+    # A metric without a value at this size has no operations.
     return float("nan") if analysis is None else float(analysis.get("flops", 0))

@@ -1,7 +1,7 @@
 """Distances of a set of completed pictures from the photographs, by their features.
 
-The features are those of one network, a row of numbers for each picture, and serve all
-measures: the Fréchet distance (Heusel et al. 2017; FID if the network is Inception), the
+All measures use the features of one network, a row of numbers per picture: the Fréchet
+distance (Heusel et al. 2017; FID if the network is Inception), the
 kernel distance (Bińkowski et al. 2018; KID), precision and recall (Kynkäänniemi et al.
 2019, whose own features are VGG-16's).
 """
@@ -16,25 +16,25 @@ from jaxtyping import Float, Float64
 
 Features = Float[np.ndarray, "n d"]
 Others = Float[np.ndarray, "m d"]
-"""Features of another set, of perhaps another number of pictures."""
+"""Features of another set, perhaps of another number of pictures."""
 Pairs = Float[np.ndarray, "n 2 d"]
 """Features of photographs and, second, of their completions."""
 
 SUBSETS = 100
-"""Subsets over which KID is averaged, the number of the authors' code."""
+"""Subsets over which KID is averaged, as in the authors' code."""
 SUBSET = 1000
 """Pictures in a subset, as in the authors' code; half of the set if it is smaller."""
 NEIGHBOURS = 3
-"""The neighbour up to which a picture vouches for its surroundings: the paper's k."""
+"""The paper's k: a picture covers the distance to its k-th nearest neighbour."""
 FEWEST = NEIGHBOURS + 1
-"""Fewest pictures that have this many neighbours each; KID then has subsets of two."""
+"""Fewest pictures with NEIGHBOURS neighbours each; KID then has subsets of two."""
 AT_ONCE = 1024
-"""Rows of features that are taken to float64 at once."""
+"""Rows of features converted to float64 at once; bounds the memory."""
 
 
 @dataclass
 class Moments:
-    """The sums over a set of features from which mean and covariance follow."""
+    """Sums over a set of features, for their mean and covariance."""
 
     width: int
     count: int = 0
@@ -48,7 +48,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Features) -> "Moments":
-        """Returns the sums over rows of features, not all of them in float64 at once."""
+        """Returns the sums over rows of features, converted to float64 in parts."""
         moments = cls(features.shape[1])
         for start in range(0, len(features), AT_ONCE):
             moments.add(features[start : start + AT_ONCE])
@@ -78,9 +78,9 @@ class Moments:
 def frechet_distance(one: Moments, other: Moments) -> float:
     """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), at least 0.
 
-    Equal sets have 0. The trace of the square root is the sum of the square roots of the
-    eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no complex numbers arise, and
-    covariances of fewer images than features need no correction.
+    Equal sets have 0. The trace of the root is computed from the eigenvalues of the
+    symmetric C1^(1/2) C2 C1^(1/2): no complex numbers arise, and covariances of fewer
+    images than features need no correction.
     """
     first, second = one.covariance(), other.covariance()
     values, vectors = np.linalg.eigh(first)
@@ -107,7 +107,7 @@ def precision_of_set(features: Pairs) -> dict[str, float]:
 
 
 class KernelDistance(NamedTuple):
-    """The mean over subsets of pictures, and their standard deviation over n - 1."""
+    """Mean over subsets of pictures, and standard deviation over n - 1."""
 
     mean: float
     deviation: float
@@ -123,10 +123,10 @@ def kernel_distance(
 ) -> KernelDistance:
     """Returns the squared maximum mean discrepancy with the kernel (x.y / d + 1)^3.
 
-    The unbiased estimate (Gretton et al. 2012, equation 3), so it is around 0 for two sets
-    of one kind, and may be negative. It is averaged over subsets of `size` pictures drawn
-    from each set without repetition, of half of a set that is smaller than `size`. Raises
-    ValueError for fewer than FEWEST pictures.
+    The estimate is unbiased (Gretton et al. 2012, equation 3): around 0 for two sets of one
+    distribution, perhaps negative. It is averaged over subsets of `size` pictures drawn
+    from each set without replacement, or of half of the smaller set if that has fewer.
+    Raises ValueError for fewer than FEWEST pictures.
     """
     _require_pictures("KID", photographs, completed)
     fewer = min(len(photographs), len(completed))
@@ -148,16 +148,16 @@ class PrecisionRecall(NamedTuple):
     """Shares of pictures in [0, 1]."""
 
     precision: float
-    """Share of the completed pictures that look like photographs."""
+    """Share of the completed pictures among the photographs."""
     recall: float
-    """Share of the photographs that look like completed pictures."""
+    """Share of the photographs among the completed pictures."""
 
 
 def precision_recall(photographs: Features, completed: Others) -> PrecisionRecall:
-    """Returns the shares of each set that lie among the other (equations 1 and 2).
+    """Returns the share of each set among the other (equations 1 and 2).
 
-    A picture lies among a set if it is at most as far from one of the set's pictures as
-    that one's third nearest neighbour within the set. Raises ValueError for fewer than
+    A picture is among a set if its distance from one of the set's pictures is at most that
+    of this one's third nearest neighbour in the set. Raises ValueError for fewer than
     FEWEST pictures.
     """
     _require_pictures("precision and recall", photographs, completed)
@@ -171,7 +171,7 @@ def _kernel(x: Features, y: Others) -> Float64[np.ndarray, "n m"]:
 
 
 def _share_among(features: Features, others: Others) -> float:
-    """Returns the share of `others` that lie among `features`."""
+    """Returns the share of `others` among `features`."""
     among = np.zeros(len(others), bool)
     own, across = _distances(features, features), _distances(features, others)
     for (start, near), (_, far) in zip(own, across, strict=True):
@@ -197,6 +197,6 @@ def _require_pictures(name: str, *sets: Float[np.ndarray, "_ d"]) -> None:
     fewest = min(map(len, sets))
     if fewest < FEWEST:
         raise ValueError(
-            f"{name} need at least {FEWEST} pictures in each set, {NEIGHBOURS} "
+            f"for {name} each set needs at least {FEWEST} pictures, {NEIGHBOURS} "
             f"neighbours for each; there are {fewest}."
         )

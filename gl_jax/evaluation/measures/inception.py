@@ -1,4 +1,4 @@
-"""Inception v3 as FID was published with it: 2048 features of an image.
+"""Inception v3 of the published FID: 2048 features per image.
 
 The features are `pool3` of pytorch-fid: torchvision's Inception v3 (Szegedy et al. 2016)
 except that average pooling leaves the border out of its mean and that the last block has
@@ -6,7 +6,7 @@ a max pooling. The weights are its pt_inception-2015-12-05-6726825d.pth, or the 
 converted to safetensors, with torchvision's names:
   Conv2d_1a_3x3.conv.weight, .bn.weight, .bn.bias, .bn.running_mean, .bn.running_var, ...
   Mixed_5b.branch1x1.conv.weight, ... Mixed_7c.branch_pool.bn.running_var
-torchvision's own Inception v3 has them too, but gives numbers that nobody else has.
+torchvision's own Inception v3 has these names too, but its FID is not comparable.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ from jaxtyping import Array, Float
 from gl_jax.weights import tensors
 
 Resize = Literal["pytorch-fid", "tensorflow"]
-"""The ways of resizing by which published FIDs differ; see `resized`."""
+"""Ways of resizing, by which published FIDs differ; see `resized`."""
 
 SIDE = 299
-"""Pixels that images are resized to."""
+"""Side in pixels that images are resized to."""
 FEATURES = 2048
-"""Features of an image: its channels at the end."""
+"""Features of an image: the channels of the last block."""
 BATCH_NORM_EPSILON = 0.001
 PUBLISHED_CLASSES = 1008
-"""Classes in the file that FID was published with; torchvision's has 1000."""
+"""Classes in the file of the published FID; torchvision's has 1000."""
 
 
 class Conv(NamedTuple):
-    """Convolution, batch normalisation, ReLU; a stride of 2 goes without padding."""
+    """Convolution, batch normalisation, ReLU; without padding at stride 2."""
 
     name: str
     outputs: int
@@ -43,14 +43,14 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The mean or the largest of 3x3 pixels; a stride of 1 keeps the size."""
+    """Mean or maximum of 3x3 pixels; stride 1 keeps the size."""
 
     kind: Literal["mean", "max"]
     stride: int = 1
 
 
 class Split(NamedTuple):
-    """Convolutions side by side, their channels one after the other."""
+    """Convolutions of the same input, with concatenated channels."""
 
     convs: tuple[Conv, ...]
 
@@ -60,7 +60,7 @@ Branch = tuple[Step, ...]
 
 
 class Block(NamedTuple):
-    """Branches that see the same input, their channels one after the other."""
+    """Branches with the same input and concatenated channels."""
 
     name: str
     branches: tuple[Branch, ...]
@@ -150,7 +150,7 @@ BLOCKS = (
 
 
 class Weights(NamedTuple):
-    """The arrays of `shapes()`, and whether they are of the file FID is published with."""
+    """The arrays of `shapes()`; `published` is True for the file of the published FID."""
 
     arrays: tensors.Arrays
     published: bool
@@ -165,7 +165,7 @@ def load(path: str | Path) -> Weights:
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of all arrays, by name, in PyTorch's order of axes."""
+    """Returns the shapes of all arrays by name, in PyTorch's order of axes."""
     expected: dict[str, tuple[int, ...]] = {}
     inputs = 3
     for block in (Block("", (STEM,)), *BLOCKS):
@@ -177,7 +177,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
                     continue
                 convs = step.convs if isinstance(step, Split) else (step,)
                 for conv in convs:
-                    expected |= _conv_shapes(_place(block, conv), width, conv)
+                    expected |= _conv_shapes(_prefix(block, conv), width, conv)
                 width = sum(conv.outputs for conv in convs)
             outputs += width
         inputs = outputs
@@ -191,7 +191,7 @@ def features(
 ) -> Float[Array, "b 2048"]:
     """Returns the 2048 features of images in [0, 1], resized to 299x299.
 
-    Either `resize` is bilinear without averaging: an image larger than 299 is sampled.
+    Both ways to `resize` are bilinear without averaging, so larger images are subsampled.
     """
     outputs = resized(images, resize)
     for block in (Block("", (STEM,)), *BLOCKS):
@@ -210,11 +210,11 @@ def features(
 def resized(
     images: Float[Array, "b h w 3"], resize: Resize
 ) -> Float[Array, "b 299 299 3"]:
-    """Returns images in [0, 1] at the side and in the range of the network's input.
+    """Returns images in [0, 1] in the size and range of the network's input.
 
-    `pytorch-fid` aligns the middles of pixels and maps to [-1, 1]. `tensorflow` is of the
-    graph that FID was published with, and of StyleGAN's and MAT's programs: only the
-    first pixels stay aligned, and a level v of 255 becomes (v - 128) / 128.
+    `pytorch-fid` aligns the centres of pixels and maps to [-1, 1]. `tensorflow`, of the
+    published FID, StyleGAN and MAT, aligns only the first pixels and maps a level v of 255
+    to (v - 128) / 128.
     """
     if resize == "pytorch-fid":
         shape = (images.shape[0], SIDE, SIDE, 3)
@@ -231,14 +231,14 @@ def resized(
     return (images * 255 - 128) / 128
 
 
-def _place(block: Block, conv: Conv) -> str:
+def _prefix(block: Block, conv: Conv) -> str:
     return f"{block.name}.{conv.name}".removeprefix(".")
 
 
-def _conv_shapes(place: str, inputs: int, conv: Conv) -> dict[str, tuple[int, ...]]:
+def _conv_shapes(prefix: str, inputs: int, conv: Conv) -> dict[str, tuple[int, ...]]:
     norm = ("weight", "bias", "running_mean", "running_var")
-    return {f"{place}.conv.weight": (conv.outputs, inputs, *conv.kernel)} | {
-        f"{place}.bn.{name}": (conv.outputs,) for name in norm
+    return {f"{prefix}.conv.weight": (conv.outputs, inputs, *conv.kernel)} | {
+        f"{prefix}.bn.{name}": (conv.outputs,) for name in norm
     }
 
 
@@ -249,25 +249,25 @@ def _applied(
         yield _pooled(step, inputs)
     elif isinstance(step, Split):
         for conv in step.convs:
-            yield _convolved(arrays, _place(block, conv), conv, inputs)
+            yield _convolved(arrays, _prefix(block, conv), conv, inputs)
     else:
-        yield _convolved(arrays, _place(block, step), step, inputs)
+        yield _convolved(arrays, _prefix(block, step), step, inputs)
 
 
 def _convolved(
-    arrays: tensors.Arrays, place: str, conv: Conv, inputs: Float[Array, "b h w c"]
+    arrays: tensors.Arrays, prefix: str, conv: Conv, inputs: Float[Array, "b h w c"]
 ) -> Float[Array, "b y x d"]:
     around = conv.padded and conv.stride == 1
     outputs = jax.lax.conv_general_dilated(
         inputs,
-        jnp.asarray(arrays[f"{place}.conv.weight"]),
+        jnp.asarray(arrays[f"{prefix}.conv.weight"]),
         (conv.stride, conv.stride),
         [(side // 2, side // 2) if around else (0, 0) for side in conv.kernel],
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )
     scale, offset, mean, variance = (
-        jnp.asarray(arrays[f"{place}.bn.{name}"]).reshape(1, 1, 1, -1)
+        jnp.asarray(arrays[f"{prefix}.bn.{name}"]).reshape(1, 1, 1, -1)
         for name in ("weight", "bias", "running_mean", "running_var")
     )
     outputs = (outputs - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)

@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look to a trained network (Zhang et al., CVPR 2018).
+"""LPIPS, a perceptual distance by a trained network (Zhang et al., CVPR 2018).
 
 The features of five layers of AlexNet or VGG-16, each position's channels scaled to
 length 1, are subtracted, squared, weighted by a learned number per channel, summed over
@@ -10,7 +10,7 @@ Weights come from files that the user gives, together holding
                                         (alexnet-owt-7be5be79.pth, vgg16-397923af.pth)
   lin0.model.1.weight .. lin4.model.1.weight, [1, channels, 1, 1]
                                         the authors' heads (v0.1/alex.pth, v0.1/vgg.pth)
-The state_dict of the authors' whole module holds both; its names are understood too.
+The state_dict of the authors' module, which holds both, is accepted too.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class Layer(NamedTuple):
-    """A convolution and its ReLU; `pool` says whether the image is halved before it."""
+    """A convolution and its ReLU; `pool` halves the image before it."""
 
     number: int
     """The number in torchvision's names: features.NUMBER."""
@@ -48,14 +48,14 @@ class Layer(NamedTuple):
 
 
 class Trunk(NamedTuple):
-    """A network of torchvision's up to the last layer that LPIPS looks at."""
+    """A network of torchvision's up to the last layer that LPIPS uses."""
 
     name: str
     layers: tuple[Layer, ...]
     window: int
     """Side of the max pooling's window, in pixels; its stride is 2."""
     smallest: int
-    """Side of the smallest image, of which one pixel is left at the end."""
+    """Smallest side of an image in pixels; one pixel of it is left at the end."""
 
 
 ALEXNET = Trunk(
@@ -91,14 +91,14 @@ VGG16 = Trunk(
     smallest=16,
 )
 TRUNKS = {11: ALEXNET, 3: VGG16}
-"""Trunks by the side of their first kernel, in which their files differ."""
+"""Trunks by the side of their first kernel, which tells their files apart."""
 
 # net.slice2.3.weight of the authors' module is features.3.weight of torchvision.
 RULES = ((r"^net\.slice\d\.(\d+)\.", r"features.\1."),)
 
 
 def load(paths: Sequence[str | Path]) -> "Lpips":
-    """Loads the distance with the weights of files that complement each other.
+    """Loads LPIPS from files that together hold all weights.
 
     Raises UsageError, one line, if a file cannot be read or arrays are missing.
     """
@@ -131,10 +131,10 @@ def shapes(trunk: Trunk) -> dict[str, tuple[int, ...]]:
 
 
 class Lpips:
-    """The distance as a function of arrays; see `__call__`."""
+    """LPIPS as a function of arrays; see `__call__`."""
 
     def __init__(self, trunk: Trunk, arrays: tensors.Arrays) -> None:
-        """Takes the arrays of `shapes(trunk)` as PyTorch lays them out."""
+        """Takes the arrays of `shapes(trunk)` in PyTorch's layout."""
         self.name = trunk.name
         self.smallest = trunk.smallest
         self.arrays = arrays
@@ -143,10 +143,10 @@ class Lpips:
     def __call__(
         self, arrays: tensors.Arrays, images: Images, targets: Images
     ) -> Distances:
-        """Returns one distance per image in [0, 1]; equal images have 0.
+        """Returns a distance per pair of images, which are in [0, 1]; equal ones have 0.
 
-        `arrays` are those of this object, passed again so that a jitted caller does not
-        keep the weights in its program. Raises ValueError for images too small for the
+        `arrays` are those of this object, passed so that a jitted caller does not embed
+        the weights in its program. Raises ValueError for images too small for the
         network.
         """
         if min(images.shape[1:3]) < self.smallest:
@@ -198,6 +198,6 @@ def _features(
 
 
 def _unit(features: Float[Array, "b y x c"]) -> Float[Array, "b y x c"]:
-    """Scales each position's channels to length 1, with the authors' small number."""
+    """Scales each position's channels to length 1, with the authors' epsilon."""
     length = jnp.sqrt(jnp.sum(jnp.square(features), axis=3, keepdims=True))
     return features / (length + 1e-10)

@@ -1,4 +1,4 @@
-"""The peak memory of a call, as Linux counts it; no rights are needed."""
+"""The peak memory of a call, from Linux's counters; needs no privileges."""
 
 import ctypes
 import math
@@ -17,11 +17,10 @@ _RESET_PEAK = "5"
 def peak_above(call: Callable[[], Result]) -> tuple[Result, float]:
     """Returns the result of `call`, and the peak of its memory in MiB.
 
-    That is the peak of the resident memory during the call less the level before it,
-    which contains libraries, weights and compiled programs that are loaded already.
-    Memory freed by earlier calls is first given back to the system, as far as the C
-    library can. Only this process on the host counts, not memory on an accelerator. NaN
-    if the system does not know, as outside Linux.
+    The peak is that of this process's resident memory during the call, less the level
+    before it: loaded libraries, weights and compiled programs do not count. Memory freed
+    earlier is first given back to the system, as far as the C library can. Memory on an
+    accelerator does not count. NaN if the system does not know, as outside Linux.
     """
     _give_back()
     before = _resident("VmRSS") if _reset() else math.nan
@@ -40,7 +39,7 @@ def _give_back() -> None:
 
 
 def _reset() -> bool:
-    """Begins a new peak, the `5` of proc(5)'s clear_refs; returns False if it cannot."""
+    """Resets the peak by the `5` of proc(5)'s clear_refs; returns False if it cannot."""
     try:
         _RESET.write_text(_RESET_PEAK)
     except OSError:

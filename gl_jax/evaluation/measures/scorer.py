@@ -30,7 +30,7 @@ Masks = Bool[np.ndarray, "b h w"]
 
 
 class Networks(NamedTuple):
-    """The networks that measure, and notes on the files they come from."""
+    """The networks that metrics need, with notes on their files."""
 
     lpips: lpips.Lpips | None
     inception: inception.Weights | None
@@ -46,10 +46,10 @@ def load_networks(
     side: int,
     resize: inception.Resize = "pytorch-fid",
 ) -> Networks:
-    """Loads Inception and LPIPS, each left out if it has no file.
+    """Loads Inception and LPIPS, as far as files are given.
 
-    Images are resized for Inception by `resize`. Raises UsageError if a file does not fit,
-    or squares of `side` pixels are too small.
+    `resize` resizes images for Inception. Raises UsageError if a file does not fit, or
+    squares of `side` pixels are too small.
     """
     hashes: dict[str, Any] = {}
     notes = []
@@ -73,27 +73,27 @@ def load_networks(
         notes.append(
             f"{FEATURE_METRICS} by {fid_file.name} (SHA-256 {hashes['fid']}), images "
             f"resized to {inception.SIDE} pixels as {resize} does. Published precision and "
-            "recall are by VGG-16."
+            "recall use VGG-16."
         )
         if not network.published:
             notes.append(
-                f"{fid_file.name} is not pytorch-fid's file (its fc has not 1008 "
-                "outputs), so these cannot be compared with published ones."
+                f"{fid_file.name} is not pytorch-fid's file (its fc does not have 1008 "
+                "outputs), so these are not comparable with published ones."
             )
     return Networks(distance, network, hashes, notes, resize)
 
 
 class Scores(NamedTuple):
-    """A measured batch, arrays on the host for the caller."""
+    """A measured batch, as arrays on the host."""
 
     values: dict[str, Float[np.ndarray, " b"]]
-    """By the names of `catalogue.columns` and the grid energies."""
+    """Values by the names of `catalogue.columns`, and the grid energies."""
     composite: Images
     """The completed pictures in 8 bits, the known pixels as they were."""
     textures: Float[np.ndarray, "b 2 levels patches d"] | None
-    """See `texture.measure`; None unless that is measured."""
+    """Patches of `texture.measure`; None if texture is not measured."""
     features: Float[np.ndarray, "b 2 d"] | None
-    """Inception's, of the photographs and of the composites."""
+    """Inception's features of the photographs, then of the composites; None without it."""
 
 
 class _Weights(NamedTuple):
@@ -115,14 +115,13 @@ class Scorer:
     ) -> None:
         """Puts the weights onto every device of this host.
 
-        Without a model it measures what is completed already. `metrics` are names of
-        `catalogue.METRICS`; `networks` has what they need.
-        With `raw_l1` the L1 in the hole is that of the network's own output in [0, 1],
-        before it is rounded to 8 bits.
+        Without a model each call passes completed pictures. `metrics` are names of
+        `catalogue.METRICS`, whose networks are in `networks`. `raw_l1` measures the L1 in
+        the hole on the network's output in [0, 1], before it is rounded to 8 bits.
         """
         self._devices = Devices()
         self.devices = len(self._devices.local)
-        """Batches are multiples of this."""
+        """Number of devices, of which a batch is a multiple."""
         self.measures_features = networks.inception is not None
         self.measures_texture = "texture" in metrics
         distance = networks.lpips
@@ -155,19 +154,19 @@ class Scorer:
         places: Places,
         completed: Images | None = None,
     ) -> Scores:
-        """Completes and measures; the batch is a multiple of the number of devices.
+        """Completes and measures a batch, a multiple of the number of devices.
 
         Without a model `completed` are the pictures to measure.
         """
-        given = images if completed is None else completed
-        batch = (images, given, masks[..., None], *places)
+        pictures = images if completed is None else completed
+        batch = (images, pictures, masks[..., None], *places)
         sharded = [self._devices.shard(np.asarray(array)) for array in batch]
         return Scores(*jax.device_get(self._score(self._weights, *sharded)))
 
     def costs(self, side: int) -> dict[str, float]:
         """Returns floating-point operations per picture of `side` pixels, by name.
 
-        Those of completing it by the model, of each metric of pictures, and of the features.
+        The names are `completing`, those of metrics of pictures, `lpips` and `features`.
         """
         shape = (1, side, side, 3)
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -200,18 +199,18 @@ def _score(
     resize: inception.Resize,
     weights: _Weights,
     images: UInt8[Array, "devices n h w 3"],
-    given: UInt8[Array, "devices n h w 3"],
+    pictures: UInt8[Array, "devices n h w 3"],
     masks: Bool[Array, "devices n h w 1"],
     patches: Int[Array, "devices n levels patches 2"],
     squares: Int[Array, "devices n 2"],
 ) -> tuple[dict[str, Array], Array, Array | None, Array | None]:
     """Returns the arrays of `Scores`."""
-    batch = (images, given, masks, patches, squares)
-    images, given, masks, patches, squares = (
+    batch = (images, pictures, masks, patches, squares)
+    images, pictures, masks, patches, squares = (
         x.reshape(-1, *x.shape[2:]) for x in batch
     )
     truth = images.astype(jnp.float32)
-    completed = given.astype(jnp.float32) / 255
+    completed = pictures.astype(jnp.float32) / 255
     if complete is not None:
         completed = complete(weights.network, truth / 255, masks)
     levels = jnp.where(masks, jnp.rint(completed * 255), truth)
@@ -245,7 +244,7 @@ def _completed(
     images: Float[Array, "b h w 3"],
     masks: Bool[Array, "b h w 1"],
 ) -> Float[Array, "b h w 3"]:
-    """Returns the network's own output over the whole image, in [0, 1]."""
+    """Returns the network's output over the entire image, in [0, 1]."""
     height, width = images.shape[1:3]
     next_side = padded if inference.takes_size(network) else bucket
     size = next_side(height), next_side(width)
@@ -259,7 +258,7 @@ def _completed(
 
 
 def fingerprint(model: Model) -> str:
-    """Returns a SHA-256 of everything that the model's output depends on."""
+    """Returns a SHA-256 of the model's architecture, convention and variables."""
     digest = hashlib.sha256(repr((model.architecture, model.convention)).encode())
     for name, array in sorted(native.flat(model.variables).items()):
         digest.update(f"{name} {array.shape}".encode())

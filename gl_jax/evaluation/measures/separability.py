@@ -1,10 +1,10 @@
 """P-IDS and U-IDS: linear separability of completed pictures and photographs.
 
-The inception discriminative scores of Zhao et al. 2021 (CoModGAN), after whose program MAT
-measures: a linear support vector machine is fitted to the features of both sets. P-IDS
-is the share of pictures that it finds more real than their own photograph, U-IDS the share
-of pictures and photographs that it takes for the other kind: 0 if all are separated,
-at best about a half. Fewer pictures than features can always be separated.
+These are the inception discriminative scores of Zhao et al. 2021 (CoModGAN), as in MAT's
+program: a linear support vector machine is fitted to the features of both sets. P-IDS is
+the share of pictures with a more real score than their photograph, U-IDS the misclassified
+share of pictures and photographs: 0 if all are separated, at best about a half. Fewer
+pictures than features can always be separated.
 """
 
 import math
@@ -17,11 +17,11 @@ from jaxtyping import Float
 
 Loss = Literal["squared_hinge", "hinge"]
 PASSES = 1000
-"""Passes over the features after which a machine counts as unsolved: the library's."""
+"""Most iterations of the solver, the library's default."""
 
 
 class Discriminative(NamedTuple):
-    """Shares in [0, 1]; NaN if the machine's solution was not reached."""
+    """Shares in [0, 1]; NaN if the solver did not converge."""
 
     paired: float
     """P-IDS."""
@@ -34,10 +34,10 @@ def discriminative_scores(
     completed: Float[np.ndarray, "n d"],
     loss: Loss = "squared_hinge",
 ) -> Discriminative:
-    """Returns P-IDS and U-IDS; row i of both sets is of one photograph.
+    """Returns P-IDS and U-IDS; row i of both sets belongs to one photograph.
 
-    The published scores are by the squared hinge, the default of scikit-learn's LinearSVC
-    (C = 1, `dual=False`); `hinge` is the loss of the usual machine.
+    Published scores use the squared hinge, the default of scikit-learn's LinearSVC (C = 1,
+    `dual=False`); `hinge` is the usual loss of a support vector machine.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
@@ -61,23 +61,23 @@ def discriminative_scores(
 def notes(
     scores: Mapping[int, Mapping[str, float]], count: int, width: int
 ) -> list[str]:
-    """Returns lines on sets of `count` pictures whose scores, by seed, mean little."""
+    """Returns notes on sets of `count` pictures if their scores, by seed, mean little."""
     lines = []
     if count < width:
         lines.append(
-            f"P-IDS and U-IDS of {count} pictures, fewer than their {width} features: a "
-            "straight cut can always tell such sets apart, so they are 0 or near it."
+            f"P-IDS and U-IDS of {count} pictures, fewer than their {width} features, are "
+            "0 or near it: a linear machine can always separate such sets."
         )
     if any(math.isnan(value) for row in scores.values() for value in row.values()):
         lines.append(
-            f"P-IDS and U-IDS: a machine without a solution after {PASSES} passes has no "
-            "value."
+            "P-IDS and U-IDS without a value: the solver did not converge in "
+            f"{PASSES} iterations."
         )
     return lines
 
 
 def of_set(features: Float[np.ndarray, "n 2 d"]) -> dict[str, float]:
-    """Returns the scores in percent by name, by both losses.
+    """Returns the scores in percent by name, for both losses.
 
     `features` are of photographs and, second, of their completions.
     """

@@ -1,4 +1,4 @@
-"""Measures of all pictures of a seed together, from the features of each picture."""
+"""Measures of the set of a seed's pictures, from the features of each picture."""
 
 import math
 import time
@@ -25,11 +25,11 @@ def measure_sets(
     metrics: Sequence[str],
     notes: list[str],
 ) -> tuple[dict[int, Row], float | None, dict[str, float]]:
-    """Returns the measures of each seed's set by name, the FID of all, and seconds.
+    """Returns each seed's measures, the FID over all seeds, and seconds by metric.
 
-    `rows` are by seed and index, `arrays` are records of `seed`, `index` and, for the
+    `rows` are by seed and index. `arrays` are records of `seed`, `index` and, for the
     metrics that need them, `texture` and `features`; the newest of an entry counts.
-    `notes` gets a line on each thing left out. The seconds are those of each metric.
+    `notes` gets a line for each value that is left out or means little.
     """
     newest = {
         (int(record["seed"]), int(record["index"])): number
@@ -49,10 +49,10 @@ def measure_sets(
             continue
         start = time.perf_counter()
         for seed in sets:
-            of_seed = arrays["seed"] == seed
-            chosen = arrays[of_seed]
+            selected = arrays["seed"] == seed
+            chosen = arrays[selected]
             sets[seed] |= (
-                texture.of_set(chosen["texture"], grids[of_seed])
+                texture.of_set(chosen["texture"], grids[selected])
                 if name == "texture"
                 else OF_SETS[name](chosen["features"])
             )
@@ -70,8 +70,8 @@ def measure_sets(
     count, _, width = features.shape
     if count < width:
         notes.append(
-            f"FID over {count} pictures, fewer than its {width} features: it cannot be "
-            "compared with one over another number."
+            f"FID over {count} pictures, fewer than its {width} features, is comparable "
+            "only over as many pictures."
         )
     start = time.perf_counter()
     pair = (distances.Moments.of(features[:, side]) for side in (0, 1))
