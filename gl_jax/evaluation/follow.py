@@ -1,9 +1,8 @@
-"""A training run that is watched: each new checkpoint is measured as it lands.
+"""Evaluation of a training run's checkpoints as they are saved: `evaluate --follow`.
 
-The story of `gl-jax evaluate --follow`, in a process or on a machine beside the run, with
-which it has the run's folder in common. Results of a checkpoint go into evaluations/ in
-that folder, and a line for it into evaluations.jsonl, from which curves.png is drawn and
-`run.keep_best_by` is served.
+It runs in a process beside the training, or on a machine that shares the run's folder. The
+results of a checkpoint go into evaluations/ in that folder, and a line into
+evaluations.jsonl, which curves.png and `run.keep_best_by` use.
 """
 
 import hashlib
@@ -29,9 +28,9 @@ from gl_jax.training.workdir import read_status
 from gl_jax.weights import export
 
 POLL_SECONDS = 10.0
-"""Seconds between two looks at the run's folder."""
+"""Seconds between two checks for new checkpoints."""
 ENDED = ("finished", "failed")
-"""Statuses of a run that nobody is expected to resume; one that was stopped may go on."""
+"""Statuses that end a run; one that was stopped may be resumed."""
 
 
 def run(
@@ -42,19 +41,19 @@ def run(
     log: Callable[[str], None] = print,
     **options: Any,
 ) -> None:
-    """Measures every checkpoint of a run that is not measured yet, until the run ends.
+    """Measures each checkpoint of a run that is not measured yet, until the run ends.
 
-    `options` are those of `evaluate.run`. A checkpoint that the run removes too soon is
-    passed over. Raises UsageError if the folder is no run, or if its run has ended.
+    `options` are those of `evaluate.run`. A checkpoint that the run removes before it is
+    measured is skipped. Raises UsageError if the folder is no run, or its run has ended.
     """
     config = _running(workdir)
     own = load_experiment(str(experiment)) if experiment is not None else None
-    passed_over: set[int] = set()
+    skipped: set[int] = set()
     ended = False
     while not ended:
-        # In this order, so that the last checkpoint of a run that ends is not missed.
+        # Read before the checkpoints, so that the last one of a run is not missed.
         ended = read_status(workdir).get("status") in ENDED
-        done = {*evaluations_by_step(workdir), *passed_over}
+        done = {*evaluations_by_step(workdir), *skipped}
         for step in saved_steps(config.checkpoints_of(workdir)):
             if step in done:
                 continue
@@ -64,7 +63,7 @@ def run(
                 if step in saved_steps(config.checkpoints_of(workdir)):
                     raise
                 log(f"Checkpoint {step} was removed before it was measured: {error}")
-                passed_over.add(step)
+                skipped.add(step)
                 continue
             output = workdir / "evaluations" / f"step_{step:08d}"
             result = evaluate.run(
@@ -78,7 +77,7 @@ def run(
 
 
 def _running(workdir: Path) -> Config:
-    """Returns the configuration of the run in a folder, which has not ended."""
+    """Returns the configuration of a run; raises UsageError if it has ended."""
     status = read_status(workdir).get("status")
     if status is None or not (workdir / "config.json").is_file():
         raise UsageError(
@@ -91,12 +90,12 @@ def _running(workdir: Path) -> Config:
             f"checkpoint with --model {workdir}."
         )
     if jax.process_count() > 1:
-        raise UsageError("--follow measures on one host: leave the others out.")
+        raise UsageError("--follow measures on one host; start it there alone.")
     return read_config(workdir / "config.json")
 
 
 def _record(workdir: Path, config: Config, step: int, result: Evaluation) -> None:
-    """Adds a line; UsageError if those before it are of other photographs or holes."""
+    """Adds a line; raises UsageError if earlier ones are of other photographs or holes."""
     own = ("model", "model_label", "rerun")
     common = {name: value for name, value in result.settings.items() if name not in own}
     settings = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()
@@ -104,8 +103,8 @@ def _record(workdir: Path, config: Config, step: int, result: Evaluation) -> Non
     if before - {settings[:16]}:
         raise UsageError(
             f"{workdir / EVALUATIONS} holds measures with other photographs, holes or "
-            "weights, which these cannot be compared with. Give the same options, or "
-            "rename that file to begin anew."
+            "weights, which are not comparable. Give the same options, or rename that file "
+            "to begin anew."
         )
     line = {
         "step": step,

@@ -1,12 +1,12 @@
-"""The mask list of an evaluation: its photographs and holes, as a file to repeat it.
+"""Mask lists: files of an evaluation's photographs and holes, to repeat it.
 
-One JSON object a line, one line for each photograph and seed:
+One JSON object per line, one line per photograph and seed:
   {"photograph": "kodim01.png", "position": 0, "seed": 0, "index": 0,
    "height": 256, "width": 256, "box": [70, 41, 128, 98], "sha256": "..."}
-`position` counts the photographs of the source, `index` those of the list of a seed.
-`box` is [top, left, height, width]; a hole of another shape has `runs` instead: lengths
-of pixels in turn known and missing, row by row, the first known and perhaps 0. `place`
-is the position of mmediting's crop. `sha256` is of the mask's pixels, a byte 0 or 1 each.
+`position` is the photograph's index in the source, `index` that in the seed's list.
+`box` is [top, left, height, width]. A hole of another shape has `runs` instead: the lengths
+of alternating runs of known and missing pixels, row by row, known first (perhaps 0).
+`place` is the position of mmediting's crop. `sha256` is of the mask, a byte 0 or 1 a pixel.
 """
 
 import hashlib
@@ -46,14 +46,14 @@ class Entry:
     place: Place | None = None
 
     def mask(self) -> Mask:
-        """Returns the hole, true for missing pixels."""
+        """Returns the mask, bool [height, width], true for missing pixels."""
         if self.box is not None:
-            return _inside((self.height, self.width), self.box)
+            return _rectangle((self.height, self.width), self.box)
         flags = np.arange(len(self.runs)) % 2 == 1
         return np.repeat(flags, self.runs).reshape(self.height, self.width)
 
     def to_json(self) -> str:
-        """Returns the entry as a line of the file."""
+        """Returns the entry as a line of the file, without the line break."""
         record: dict[str, Any] = {
             "photograph": self.photograph, "position": self.position,
             "seed": self.seed, "index": self.index,
@@ -72,10 +72,10 @@ def make_entries(
     seeds: Iterable[int],
     side: int,
 ) -> list[Entry]:
-    """Returns entries with holes of a kind of `masks.kind`, for every seed.
+    """Returns an entry for each seed and photograph, with its mask.
 
-    `masks` may also be a folder of masks (`from_folder`). Raises UsageError if it is
-    neither, or a kind that cannot be at this size.
+    `masks` is a kind (`masks.kind`) or a folder (`from_folder`), which has seed 0 alone.
+    Raises UsageError if it is neither, or a kind without masks of this size.
     """
     draw = kind(masks)
     if draw is not None:
@@ -100,12 +100,12 @@ def make_entries(
 def mmediting(
     names: Sequence[str], positions: Sequence[int], seeds: Iterable[int]
 ) -> list[Entry]:
-    """Returns entries with mmediting's crops and boxes, for every seed."""
+    """Returns an entry for each seed and photograph, with mmediting's crop and box."""
     entries = []
     for seed in seeds:
         for index, (name, position) in enumerate(zip(names, positions, strict=True)):
             place, box = protocol.mmediting_hole(seed, index)
-            mask = _inside((protocol.IMAGE_SIZE, protocol.IMAGE_SIZE), box)
+            mask = _rectangle((protocol.IMAGE_SIZE, protocol.IMAGE_SIZE), box)
             entries.append(_entry(name, position, seed, index, mask, place))
     return entries
 
@@ -113,74 +113,76 @@ def mmediting(
 def from_folder(
     folder: Path, names: Sequence[str], positions: Sequence[int], side: int
 ) -> list[Entry]:
-    """Returns entries with the masks of a folder, white = missing, all of seed 0.
+    """Returns an entry of seed 0 for each photograph, with its mask from a folder.
 
-    Every photograph has a mask of its name: of the same stem or NAME_mask*, in the folder
-    or in one below it that the photographs' folders have too (`MasksByName`). Of a mask
-    of another size the middle square is taken, as of a photograph. Raises UsageError
-    unless each photograph has exactly one mask and each mask is of one photograph, and
-    for an unreadable mask or one that is empty or covers everything.
+    White marks missing pixels. A mask is named like its photograph, STEM.* or STEM_mask*,
+    and lies in the folder or in subfolders named like the photograph's (`MasksByName`).
+    Its middle square is resized to `side`, like the photograph's. Raises
+    UsageError unless each photograph has exactly one mask and each mask one photograph,
+    and for a mask that is unreadable, empty or full.
     """
     paths, left_out = pairs.pictures(folder, log=lambda text: None)
     by_name = MasksByName(paths)
-    of_masks: dict[Path, str] = {}
+    photographs: dict[Path, str] = {}
     without = []
     for name in names:
-        own = _own(Path(name), by_name)
-        if not own:
+        matching = _masks_of(Path(name), by_name)
+        if not matching:
             without.append(name)
             continue
-        listed = ", ".join(map(str, own))
-        if len(own) > 1:
+        listed = ", ".join(map(str, matching))
+        if len(matching) > 1:
             raise UsageError(
-                f"photograph {name} has {len(own)} masks in {folder}: {listed}; keep one."
+                f"photograph {name} has {len(matching)} masks in {folder}: {listed}; "
+                "keep one."
             )
-        if own[0] in of_masks:
+        mask = matching[0]
+        if mask in photographs:
             raise UsageError(
-                f"mask {folder / own[0]} would be for {of_masks[own[0]]} and for {name}; "
-                "put masks into folders named as the photographs'."
+                f"mask {folder / mask} fits {photographs[mask]} and {name}; put the masks "
+                "into folders named like those of the photographs."
             )
-        of_masks[own[0]] = name
+        photographs[mask] = name
     if without:
         first = Path(without[0])
         raise UsageError(
-            f"there are {len(names)} photographs and {len(paths)} masks in {folder}, and "
-            f"{len(without)} of the photographs have none of their name, the first "
-            f"{first.name} (looked for {first.stem}.* and {first.stem}_mask*); name each "
-            f"mask after its photograph.{f' ({left_out})' if left_out else ''}"
+            f"{len(without)} of {len(names)} photographs have no mask of their name among "
+            f"the {len(paths)} in {folder}, the first {first.name} (looked for "
+            f"{first.stem}.* and {first.stem}_mask*); name each mask after its photograph."
+            f"{f' ({left_out})' if left_out else ''}"
         )
     return [
         _entry(name, position, 0, index, _read_mask(folder / path, side))
         for index, (name, position, path) in enumerate(
-            zip(names, positions, of_masks, strict=True)
+            zip(names, positions, photographs, strict=True)
         )
     ]
 
 
-def _own(photograph: Path, by_name: MasksByName) -> list[Path]:
+def _masks_of(photograph: Path, by_name: MasksByName) -> list[Path]:
     """Returns the masks whose folders have most in common with the photograph's."""
     parts = photograph.parts
     tails = (Path(*parts[start:]) for start in range(len(parts)))
-    return next((own for tail in tails if (own := by_name.of(tail))), [])
+    return next((masks for tail in tails if (masks := by_name.of(tail))), [])
 
 
 def write(entries: Iterable[Entry], path: Path) -> str:
-    """Writes the file, completely or not at all, and returns its SHA-256."""
+    """Writes the file, completely or not at all; returns its SHA-256."""
     text = _text(entries)
     write_output(path, text)
     return hashlib.sha256(text).hexdigest()
 
 
 def digest(entries: Iterable[Entry]) -> str:
-    """Returns the SHA-256 of the file of these entries."""
+    """Returns the SHA-256 that `write` returns for these entries."""
     return hashlib.sha256(_text(entries)).hexdigest()
 
 
 def read(path: Path) -> list[Entry]:
     """Returns the entries of a file that `write` wrote.
 
-    Raises UsageError with the number of a line that is no entry, or whose mask does not
-    have its SHA-256.
+    Raises UsageError if the file cannot be read, or the entries do not fit together, and
+    with its number for a line that is no entry or whose mask has another SHA-256.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -190,8 +192,8 @@ def read(path: Path) -> list[Entry]:
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{path} is no mask list, which is text (masks.jsonl); give pictures of masks "
-            "as a folder with one for each photograph."
+            f"{path} is no mask list, which is text (masks.jsonl); to give pictures of "
+            "masks, name a folder with one for each photograph."
         ) from error
     entries = []
     for number, line in enumerate(lines, 1):
@@ -200,13 +202,13 @@ def read(path: Path) -> list[Entry]:
             intact = entry.sha256 == _digest(entry.mask())
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UsageError(
-                f"line {number} of mask list {path} is none of a mask list "
+                f"line {number} of mask list {path} is no entry "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:100]})."
             ) from error
         if not intact:
             raise UsageError(
-                f"line {number} of mask list {path} describes another mask than its "
-                "sha256: it was damaged or edited."
+                f"line {number} of mask list {path} does not fit its sha256: it was "
+                "damaged or edited."
             )
         entries.append(entry)
     if not entries:
@@ -214,7 +216,7 @@ def read(path: Path) -> list[Entry]:
     if len({(e.height, e.width, e.place is None) for e in entries}) > 1:
         raise UsageError(f"mask list {path} mixes sizes or protocols.")
     if len({(e.seed, e.index) for e in entries}) < len(entries):
-        raise UsageError(f"mask list {path} has a seed and index twice.")
+        raise UsageError(f"mask list {path} has the same seed and index twice.")
     return entries
 
 
@@ -255,14 +257,14 @@ def _entry(
     )  # fmt: skip
 
 
-def _inside(size: tuple[int, int], box: Box) -> Mask:
+def _rectangle(size: tuple[int, int], box: Box) -> Mask:
     mask = np.zeros(size, bool)
     mask[box.top : box.top + box.height, box.left : box.left + box.width] = True
     return mask
 
 
 def _box(mask: Mask) -> Box | None:
-    """Returns the rectangle that the mask consists of, or None if it is another shape."""
+    """Returns the mask's rectangle, or None if it has another shape."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None
@@ -292,7 +294,7 @@ def _read_mask(path: Path, side: int) -> Mask:
     if not mask.any() or mask.all():
         extent = "everything" if mask.all() else "nothing"
         raise UsageError(
-            f"mask {path} marks {extent} as missing in its middle square; white is what "
-            "is missing, and some of both is needed."
+            f"mask {path} marks {extent} as missing in its middle square; it needs white "
+            "for missing and black for known pixels there."
         )
     return mask

@@ -1,6 +1,6 @@
-"""Methods by the words that name them: `patchmatch`, or `semantic=WEIGHTS`.
+"""Inpainting methods by name: `patchmatch`, or `semantic=WEIGHTS`.
 
-Ours, `gl`, is not among them; `compare` and `evaluate` complete with it themselves.
+Ours, `gl`, is not among them; `compare` and `evaluate` run it themselves.
 """
 
 import importlib
@@ -19,10 +19,10 @@ OURS = "gl"
 
 
 class Learned(NamedTuple):
-    """A method with a network of one size."""
+    """A method whose network takes images of one size."""
 
     experiment: str
-    """File that trains one."""
+    """Experiment file that trains the network."""
     blends: bool = False
     """The method includes blending."""
 
@@ -39,7 +39,7 @@ def known() -> tuple[str, ...]:
 
 
 def is_named(word: str) -> bool:
-    """Returns whether this is NAME or NAME=WEIGHTS of a method other than ours."""
+    """Returns True for NAME or NAME=WEIGHTS of a method other than ours."""
     return word.partition("=")[0] in (*BASELINES, *LEARNED)
 
 
@@ -50,16 +50,16 @@ class Method:
     name: str
     fill: Baseline
     seamless: bool = True
-    """If set, its pictures want no blending: it copies, continues, or blends by itself."""
+    """Its pictures need no blending: it copies, continues the border, or blends itself."""
     model: "Model | None" = None
     side: int | None = None
-    """Side in pixels of the squares that its network sees."""
+    """Side in pixels of the squares that its network takes; None for any size."""
 
 
 def parse(word: str) -> tuple[str, str]:
     """Returns the name and the weights of `NAME` or `NAME=WEIGHTS`; loads nothing.
 
-    Raises UsageError for an unknown name, and weights that are missing or not wanted.
+    Raises UsageError for an unknown name, and weights that are missing or superfluous.
     """
     name, _, weights = word.partition("=")
     if not is_named(word):
@@ -80,9 +80,9 @@ def parse(word: str) -> tuple[str, str]:
 
 
 def load(word: str) -> Method:
-    """Returns the method that `parse` understands, with its weights if it has some.
+    """Loads the method of a word that `parse` accepts.
 
-    Raises UsageError, also if the file holds another kind of network.
+    Raises UsageError as `parse` does, and if the file holds another kind of network.
     """
     name, weights = parse(word)
     if name in BASELINES:
@@ -98,21 +98,21 @@ def load(word: str) -> Method:
     method = of_model(model)
     if method is None or method.name != name:
         raise UsageError(
-            f"method {name}: {weights} holds a {model.architecture.module}, another "
-            f"network than it needs; {LEARNED[name].experiment} trains one."
+            f"method {name} needs another network than the {model.architecture.module} "
+            f"in {weights}; {LEARNED[name].experiment} trains one."
         )
     return method
 
 
 def of_model(model: "Model") -> Method | None:
-    """Returns the method that a model is the network of; None for one like ours."""
+    """Returns the method that a model's network belongs to; None for one like ours."""
     from gl_jax.weights.architectures import METHODS
 
     name = METHODS.get(type(model.architecture))
     if name is None:
         return None
-    room = importlib.import_module(f"gl_jax.evaluation.baselines.{name}")
-    fill = fair(getattr(room, name)(model))
+    module = importlib.import_module(f"gl_jax.evaluation.baselines.{name}")
+    fill = fair(getattr(module, name)(model))
     side = model.architecture.size  # type: ignore[union-attr]
     return Method(name, fill, LEARNED[name].blends, model, side)
 
@@ -123,10 +123,11 @@ def measured(
     experiment: Path | None,
     loaded: "Model | None" = None,
 ) -> tuple["Model | None", Method | None]:
-    """Returns the model, and the method if it is not our network.
+    """Returns the model and, unless it is a network like ours, its method.
 
     `word` is `gl` for the model that `model` and `experiment` name (`loaded`, if it is
-    loaded already), or one of `parse`.
+    loaded already), or another word for `load`. Raises UsageError as `load` does, and if
+    a model is named beside another method.
     """
     if word == OURS:
         from gl_jax.inpainting.loading import load_model
@@ -136,7 +137,8 @@ def measured(
     parse(word)
     if model is not None or experiment is not None:
         raise UsageError(
-            f"--model and --experiment are of the method gl, not of {word}; leave them out."
+            f"--model and --experiment belong to the method gl, not to {word}; leave them "
+            "out."
         )
     method = load(word)
     return method.model, method
@@ -151,10 +153,10 @@ def fingerprint_of(model: "Model | None", method: Method | None) -> str:
 
 
 def notes(method: Method, side: int) -> list[str]:
-    """Returns a line on what a method does with squares of `side` pixels, if there is one."""
+    """Returns a note if the method resizes squares of `side` pixels."""
     if method.side in (None, side):
         return []
     return [
-        f"{method.name} completes {method.side}x{method.side} pixels only: a square around "
-        "each hole, resized to that if it is larger, and the result resized back."
+        f"{method.name} completes {method.side}x{method.side} pixels only: a larger square "
+        "around a hole is resized to that, and the result back."
     ]

@@ -1,4 +1,4 @@
-"""The photographs and holes that are measured on, and how their squares are read."""
+"""The photographs and holes of an evaluation, and the reading of their squares."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,28 +21,28 @@ from gl_jax.images import RgbImage
 from gl_jax.inpainting.pairs import composed
 
 SEEDS = (0, 1, 2)
-"""Seeds of random holes if none are given."""
+"""Default seeds of random holes."""
 SMALLEST = 16
 """Smallest side of a square, in pixels."""
 READERS = 8
 """Threads that read and decode photographs."""
 AHEAD = 2
-"""Batches that are decoded while one is completed."""
+"""Batches decoded ahead of the one that is completed."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The photographs and holes to measure on, named as the command line's options."""
+    """The photographs and holes to measure, by the names of the options."""
 
     data: str
-    """`bundled`, a folder or `tfds:NAME`; a folder without validation photographs is
-    taken completely."""
+    """`bundled`, a folder or `tfds:NAME`; of a folder without validation photographs
+    all are used."""
     masks: str
     """A kind of `masks.kind`, a folder of masks (`mask_list.from_folder`), or the mask
     list of another evaluation, which repeats its photographs and holes."""
     protocol: Protocol
     seeds: tuple[int, ...] | None
-    """Random holes are drawn for each of them; by default SEEDS."""
+    """Seeds of the random holes; by default SEEDS."""
     count: int | None
     """Number of photographs, spread evenly over the source; by default all."""
     image_size: int | None
@@ -51,7 +51,7 @@ class Selection:
     data_dir: str | None
 
     def check(self) -> None:
-        """Raises UsageError if a value is impossible by itself."""
+        """Raises UsageError for a value that is impossible by itself."""
         if self.protocol not in RULES:
             raise UsageError(
                 f"protocol {self.protocol!r} is unknown."
@@ -82,7 +82,7 @@ class Selection:
         return RULES[self.protocol]
 
     def side(self, otherwise: int) -> int:
-        """Returns the side of the squares: the user's, the protocol's, or another."""
+        """Returns the side of the squares: the user's, the protocol's, or `otherwise`."""
         return self.image_size or (*self.rules.sizes, otherwise)[0]
 
     def open(self) -> Source:
@@ -94,19 +94,19 @@ class Selection:
         return open_source(config, validation=True)
 
     def left_out(self, source: Source) -> list[str]:
-        """Returns a line on the files of a folder that are no photographs to it, if any."""
+        """Returns a note on the files of a folder that are left out, if any."""
         line = getattr(source, "left_out", None)
         return [] if line is None else [line]
 
     def entries(self, source: Source, side: int) -> list[Entry]:
-        """Returns every photograph with its hole; raises UsageError if it cannot."""
+        """Returns each photograph with its hole; raises UsageError if they do not fit."""
         path = Path(self.masks).expanduser()
         if kind(self.masks) is None and path.is_file():
             return self._listed(mask_list.read(path), source)
         return self.drawn(source, side)
 
     def drawn(self, source: Source, side: int) -> list[Entry]:
-        """Returns entries with holes drawn anew or from a folder, no mask list."""
+        """Returns entries with random holes or masks from a folder."""
         positions = evenly_spaced(len(source), self.count or len(source))
         if self.count is not None and len(positions) < self.count:
             raise UsageError(
@@ -131,10 +131,10 @@ class Selection:
         in_folder = rules.takes_folder and Path(self.masks).expanduser().is_dir()
         if not rules.masks or self.masks in rules.masks or in_folder:
             return
-        others = "a folder of masks or " if rules.takes_folder else ""
+        others = "a folder of masks, " if rules.takes_folder else ""
         raise UsageError(
-            f"masks (={self.masks!r}) must be {', '.join(rules.masks)} with --protocol "
-            f"{self.protocol}, or {others}the mask list of such an evaluation."
+            f"masks (={self.masks!r}) must be {', '.join(rules.masks)}, {others}or the "
+            f"mask list of such an evaluation with --protocol {self.protocol}."
         )
 
     def _listed(self, entries: list[Entry], source: Source) -> list[Entry]:
@@ -142,7 +142,7 @@ class Selection:
         for name in ("seeds", "count"):
             if getattr(self, name) is not None:
                 raise UsageError(
-                    f"{name} stand in mask list {self.masks}; leave them out."
+                    f"mask list {self.masks} has its own {name}; leave out --{name}."
                 )
         first = entries[0]
         placed = first.place is not None
@@ -159,8 +159,8 @@ class Selection:
             )
         if first.height != first.width or self.image_size not in (None, first.height):
             raise UsageError(
-                f"mask list {self.masks} is for {first.width}x{first.height} pixels; "
-                f"image_size (={self.image_size}) must be that or left out, and square."
+                f"mask list {self.masks} is for {first.width}x{first.height} pixels, which "
+                f"must be square and image_size (={self.image_size}), if that is given."
             )
         last = max(entry.position for entry in entries)
         if last >= len(source):
@@ -180,25 +180,25 @@ class Selection:
 
 
 class Photograph(NamedTuple):
-    """The square of a photograph that could be read, and its entry."""
+    """The square of a photograph and its entry."""
 
     entry: Entry
     image: RgbImage
 
     def row(self, completed: Sequence[Tile]) -> list[Tile]:
-        """Returns a row of a sheet: the hole in white, the completed, the truth."""
+        """Returns a row of a sheet: input with a white hole, completions, photograph."""
         hole = np.where(self.entry.mask()[..., None], np.uint8(255), self.image)
         return [Tile(hole, self.entry.photograph), *completed, Tile(self.image)]
 
 
 class Reader:
-    """Reads photographs as their protocol shows them, and keeps why some cannot be."""
+    """Reads the squares of photographs, and keeps the reasons for failures."""
 
     def __init__(self, source: Source, side: int) -> None:
         self._source = source
         self._side = side
         self.unreadable: dict[str, str] = {}
-        """The reason, one line, by the photograph's name in its source."""
+        """Reasons, one line each, by the photographs' names in their source."""
 
     def name(self, entry: Entry) -> str:
         """Returns the photograph's name in its source, which may contain folders."""
@@ -219,7 +219,7 @@ class Reader:
     def batches(
         self, entries: Sequence[Entry], size: int
     ) -> Iterator[tuple[Sequence[Entry], list[Photograph]]]:
-        """Yields `size` entries at a time, and the photographs that could be read."""
+        """Yields batches of `size` entries, each with its readable photographs."""
         batches = [entries[i : i + size] for i in range(0, len(entries), size)]
         waiting: deque[Any] = deque()
         with ThreadPoolExecutor(READERS) as pool:
@@ -231,7 +231,7 @@ class Reader:
 
 
 def hole_notes(selection: Selection, entries: Sequence[Entry]) -> list[str]:
-    """Returns a line on a folder of masks that may be meant the other way, if it is one."""
+    """Returns a note if the masks of a folder mark so much that they may be inverted."""
     if not Path(selection.masks).expanduser().is_dir() or kind(selection.masks):
         return []
     doubtful = sum(entry.mask().mean() > 1 / 2 for entry in entries)
@@ -249,7 +249,7 @@ def unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
 
 
 def require_at_least(name: str, value: int | None, least: int) -> None:
-    """Raises UsageError if `value` is below `least`; None is no value."""
+    """Raises UsageError if `value` is below `least`; None is allowed."""
     if value is not None and value < least:
         raise UsageError(f"{name} (={value}) must be at least {least}.")
 

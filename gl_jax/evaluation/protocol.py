@@ -1,14 +1,13 @@
-"""The protocols of an evaluation: what each project fixes by which its tables were made.
+"""Evaluation protocols: the squares, masks, metrics and resizing of each project.
 
-`own` takes the middle square of each photograph and holes of any kind. `mmediting` is the
-protocol of the project in whose table GLCIC is usually compared (open-mmlab/mmediting
+`own` takes the middle square of each photograph and masks of any kind. `mmediting` is the
+protocol of the project whose table is usually cited for GLCIC (open-mmlab/mmediting
 v0.5.0: configs/inpainting/global_local, mmedit/core/mask.py and evaluation/metrics.py; the
 table came with commit 0fe99814). Its test pipeline is its training pipeline: a random crop
-of 384 pixels, resized to 256, and a random box. There it is unseeded; here both follow
-from (seed, index). `lama` and `mat` are those of Suvorov et al. 2022 (advimman/lama) and
-Li et al. 2022 (fenglinglwb/MAT, evaluatoin/*.py), `yeh` that of Yeh et al. 2017.
-Whatever the protocol, a network's output is taken as it is, without the paper's
-post-processing.
+of 384 pixels, resized to 256, and a random box. Both are unseeded there; here they depend
+on (seed, index) alone. `lama` follows Suvorov et al. 2022 (advimman/lama), `mat` Li et al.
+2022 (fenglinglwb/MAT, evaluatoin/*.py), `yeh` Yeh et al. 2017. No protocol applies the
+paper's post-processing.
 """
 
 from collections.abc import Mapping
@@ -23,29 +22,31 @@ from gl_jax.evaluation.measures.lpips import ALEXNET, VGG16
 from gl_jax.images import RgbImage, read_crop, read_rgb
 
 IMAGE_SIZE = 256
-"""Side of the squares in pixels, the paper's and mmediting's, if nothing else sets it."""
+"""Default side of the squares in pixels, as in the paper and in mmediting."""
 
 COMPOSITE = "the 8-bit picture with the known pixels put back"
 
 
 class Rules(NamedTuple):
-    """The choices that a protocol fixes; those left empty are free."""
+    """The choices that a protocol fixes; empty ones are free."""
 
     sizes: tuple[int, ...] = ()
-    """Sides of squares in pixels, the default first."""
+    """Allowed sides of the squares in pixels, the default first."""
     masks: tuple[str, ...] = ()
-    """Kinds of masks, the default first."""
+    """Allowed kinds of masks, the default first."""
     takes_folder: bool = True
-    """If set, the masks may be a folder instead, as of a project that publishes them."""
+    """Allows a folder of masks too, for projects that publish theirs."""
     metrics: tuple[str, ...] | None = None
-    """The metrics unless others are named; None are all that there are weights for."""
+    """Default metrics; None selects all whose weights are given."""
     lpips: str | None = None
-    """The network of LPIPS."""
+    """Name of the network of LPIPS."""
     resize: Resize = "pytorch-fid"
-    """The way to Inception's size."""
+    """Resizing of images to Inception's input."""
     raw_l1: bool = False
-    """If set, L1 in the hole is of the network's output before it is rounded."""
-    notes: tuple[str, ...] = (f"All measures are of {COMPOSITE}, no raw output.",)
+    """Measures L1 in the hole on the network's output before rounding."""
+    notes: tuple[str, ...] = (
+        f"All measures are of {COMPOSITE}, not of the raw output.",
+    )
 
 
 RULES: Mapping[Protocol, Rules] = {
@@ -54,18 +55,18 @@ RULES: Mapping[Protocol, Rules] = {
         (IMAGE_SIZE,), ("box",), takes_folder=False, raw_l1=True,
         notes=(
             f"L1 in the hole is of the raw output, all other measures of {COMPOSITE}.",
-            "The photographs differ from mmediting's own lists, and its crops and boxes "
-            "are unseeded: figures of the same photographs can be compared, and those not "
-            "to the last digit.",
+            "The photographs are not mmediting's lists, and its crops and boxes are "
+            "unseeded: compare figures of the same photographs only, and not to the last "
+            "digit.",
         ),
     ),
     "lama": Rules(
         (256, 512), ("lama-thick", "lama-medium", "lama-thin"),
         metrics=("ssim", "lpips", "fid"), lpips=VGG16.name,
         notes=(
-            f"All measures are of {COMPOSITE}, no raw output.",
-            "LaMa takes a random square of each photograph, here it is the middle one; its "
-            "SSIM counts borders padded with zeros, here windows lie inside the picture.",
+            f"All measures are of {COMPOSITE}, not of the raw output.",
+            "LaMa crops a random square of each photograph, here it is the middle one. "
+            "LaMa's SSIM pads borders with zeros, here windows lie inside the picture.",
         ),
     ),
     "mat": Rules(
@@ -77,8 +78,8 @@ RULES: Mapping[Protocol, Rules] = {
         (64,), ("center", "pattern", "random", "half"), takes_folder=False,
         metrics=("psnr",),
         notes=(
-            f"All measures are of {COMPOSITE}, no raw output. The PSNR that stands beside "
-            "published figures is over the whole picture, as in the authors' imgsnr.py.",
+            f"All measures are of {COMPOSITE}, not of the raw output. The PSNR beside "
+            "published figures covers the whole picture, as in the authors' imgsnr.py.",
         ),
     ),
 }  # fmt: skip
@@ -86,17 +87,18 @@ RULES: Mapping[Protocol, Rules] = {
 
 
 def default_masks(protocol: Protocol) -> str:
-    """Returns the kind of masks if none is named."""
+    """Returns the protocol's default kind of masks."""
     return RULES[protocol].masks[0] if RULES[protocol].masks else "box"
 
 
 CROP = 384
-"""Pixels: `Crop(crop_size=(384, 384), random_crop=True)`."""
+"""Side of the crop in pixels: `Crop(crop_size=(384, 384), random_crop=True)`."""
 BOX_FIRST, BOX_LAST = 20, 108
-"""Top and left are in [20, 108): margin 20 and max_bbox_shape 128 of 256 pixels."""
+"""Range of a box's top and left, [20, 108): margin 20, max_bbox_shape 128 of 256."""
 BOX_SIDE = 128
+"""Side of a box in pixels before it shrinks."""
 BOX_SHRINK = 21
-"""`max_bbox_delta` 40: `randint(40 // 2 + 1)` is taken off at the top and at the left."""
+"""The top and the left lose fewer pixels than this: `randint(max_bbox_delta // 2 + 1)`."""
 
 
 class Box(NamedTuple):
@@ -109,28 +111,28 @@ class Box(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The position of a crop among all possible ones: 0 is the first, towards 1 the last."""
+    """The position of a crop, each in [0, 1): 0 is the top or left end of its range."""
 
     down: float
     across: float
 
 
 def mmediting_hole(seed: int, index: int) -> tuple[Place, Box]:
-    """Returns mmediting's crop and box for photograph `index`, from the seed alone.
+    """Returns mmediting's crop and box, which depend on (seed, index) alone.
 
-    A box of 128 pixels is drawn, and its top left corner then moves in by up to 20
-    pixels each way. So its sides are from 108 to 128 pixels and at least 20 pixels stay
-    known around it.
+    The top left corner of a box of 128x128 pixels moves inwards by up to 20 pixels each
+    way. Its sides are therefore 108 to 128 pixels, and at least 20 pixels around it stay
+    known.
     """
-    generator = np.random.default_rng((seed, index))
-    place = Place(*map(float, generator.random(2)))
-    top, left = (int(x) for x in generator.integers(BOX_FIRST, BOX_LAST, 2))
-    down, across = (int(x) for x in generator.integers(BOX_SHRINK, size=2))
+    rng = np.random.default_rng((seed, index))
+    place = Place(*map(float, rng.random(2)))
+    top, left = (int(x) for x in rng.integers(BOX_FIRST, BOX_LAST, 2))
+    down, across = (int(x) for x in rng.integers(BOX_SHRINK, size=2))
     return place, Box(top + down, left + across, BOX_SIDE - down, BOX_SIDE - across)
 
 
 def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbImage:
-    """Returns the square to measure on: the middle one, or mmediting's crop at `place`.
+    """Returns the square to measure: the middle one, or mmediting's crop at `place`.
 
     Raises UsageError, one line, if the photograph cannot be decoded or is transparent in
     parts, and TooSmall if it is smaller than mmediting's square.
@@ -141,12 +143,11 @@ def photograph(data: bytes, name: str, side: int, place: Place | None) -> RgbIma
 
 
 def mmediting_square(image: RgbImage, name: str, place: Place) -> RgbImage:
-    """Crops 384 pixels and resizes them to 256, as `Crop` and `Resize` of mmediting.
+    """Crops 384x384 pixels and resizes them to 256x256, like mmediting.
 
-    The resizing is OpenCV's bilinear one, as mmcv's, which samples without averaging. A
-    side with fewer than 384 pixels is taken whole, which stretches the picture, as
-    mmediting does. Raises TooSmall for photographs below 256 pixels, which would be
-    enlarged.
+    The resizing is OpenCV's bilinear one without averaging, as in mmcv. A side below 384
+    pixels is not cropped, which stretches the picture, as in mmediting. Raises TooSmall
+    for photographs below 256 pixels, which would be enlarged.
     """
     import cv2
 
@@ -166,4 +167,4 @@ def mmediting_square(image: RgbImage, name: str, place: Place) -> RgbImage:
 
 
 class TooSmall(UsageError):
-    """A photograph is smaller than its protocol can take."""
+    """A photograph is smaller than its protocol allows."""

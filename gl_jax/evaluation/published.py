@@ -1,4 +1,4 @@
-"""Published figures, to stand beside those measured."""
+"""Published figures, shown beside measured ones."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class Published(NamedTuple):
 
     label: str
     values: Mapping[str, float]
-    """By the names of columns, and `fid`."""
+    """Figures by the names of columns, and `fid`."""
     masks: str = ""
-    """The kind of masks that it is of, if the table has several."""
+    """Kind of masks; empty if the table has one kind only."""
 
 
 def _mmediting(data: str, l1: float, psnr: float, ssim: float) -> Published:
@@ -27,7 +27,7 @@ def _mat(name: str, masks: str, fid: float, p_ids: float, u_ids: float) -> Publi
 
 
 PUBLISHED: Mapping[Protocol, tuple[Published, ...]] = {
-    # Its configs/inpainting/global_local/README.md.
+    # configs/inpainting/global_local/README.md of open-mmlab/mmediting.
     "mmediting": (
         _mmediting("Places365-Challenge val", 11.164, 23.152, 0.862),
         _mmediting("CelebA-HQ", 6.678, 26.780, 0.904),
@@ -69,6 +69,6 @@ YEH: Mapping[str, Mapping[str, float]] = {
 
 
 def of(protocol: Protocol, masks: str) -> tuple[Published, ...]:
-    """Returns the figures beside an evaluation with these masks."""
+    """Returns the published figures to show beside an evaluation with these masks."""
     rows = PUBLISHED.get(protocol, ())
     return tuple(row for row in rows if row.masks in ("", masks))

@@ -1,8 +1,8 @@
-"""Several training runs side by side: their curves, how one photograph changed, one page.
+"""A page about training runs: their curves, film strips and ablation side by side.
 
 Everything is read from the runs' folders: config.json, metrics.jsonl, run_status.json
-and the arrays in samples/. Nothing is trained or completed here, so a run that is still
-going on, on another machine even, can be looked at.
+and the arrays in samples/. Nothing is trained or completed, so a run can be shown while it
+goes on, even on another machine.
 """
 
 import html
@@ -25,12 +25,12 @@ from gl_jax.training.report.log import read_history
 from gl_jax.training.workdir import read_status
 
 FRAMES = 8
-"""Most pictures in a film strip: the first, the last, and some between."""
+"""Most completions in a film strip, spread evenly from the first to the last."""
 
 ROWS = 4
 """Most photographs in the ablation figure."""
 
-# The order of the paper's ablation: what each discriminator adds.
+# Labels of the discriminators, in the order of the paper's ablation.
 ABLATION = {
     "none": "MSE",
     "global": "MSE + global",
@@ -40,7 +40,7 @@ ABLATION = {
 
 
 class Samples(NamedTuple):
-    """The photographs that a run completed at one step."""
+    """The completed photographs of a run at one step."""
 
     photo: UInt8[np.ndarray, "n s s 3"]
     hole: UInt8[np.ndarray, "n s s 3"]
@@ -50,13 +50,13 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Run(History):
-    """The contents of a training run's folder."""
+    """A training run, read from its folder."""
 
     folder: Path
     status: dict[str, Any]
 
     def sampled(self) -> dict[int, Path]:
-        """Returns the files of samples by step, in order."""
+        """Returns the sample files by step, in order."""
         paths = sorted((self.folder / "samples").glob("step_*.npz"))
         return {int(path.stem.removeprefix("step_")): path for path in paths}
 
@@ -67,7 +67,7 @@ class Run(History):
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 photo, mask = arrays["photo"], arrays["mask"]
                 completed = arrays["completed"]
-        # For a damaged file numpy, zipfile and zlib raise eight kinds without a common one.
+        # numpy, zipfile and zlib raise eight unrelated errors for a damaged file.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"{path} cannot be read: {reason}") from error
@@ -81,12 +81,12 @@ class Run(History):
 def report(
     folders: Sequence[Path], output: Path, *, log: Callable[[str], None] = print
 ) -> Path:
-    """Writes report.html and the pictures in it into `output`; returns the page's path.
+    """Writes report.html and its pictures into `output`; returns the page's path.
 
-    curves.png and validation.png hold all runs, film_NAME.png one photograph of a run
-    over its training, ablation.png the same photographs after each of the runs if these
-    differ in their discriminators. The page holds the pictures itself: one file, to be
-    opened from disk or sent.
+    curves.png, validation.png and evaluation.png show all runs, film_NAME.png one
+    photograph over a run's training. If the discriminators of the runs differ,
+    ablation.png shows the same photographs after each run. The page embeds the pictures,
+    so it can be sent as one file.
 
     Raises UsageError if a folder is no run, or has logged nothing yet.
     """
@@ -108,7 +108,7 @@ def report(
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Returns the runs in these folders, each under a name of its own."""
+    """Returns the runs in these folders, each with a unique name."""
     runs = []
     for folder in dict.fromkeys(path.resolve() for path in folders):
         config_file = folder / "config.json"
@@ -134,7 +134,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 class Picture(NamedTuple):
-    """A picture of the page: its file, its caption, and its bytes."""
+    """A picture of the page: file name, caption and PNG bytes."""
 
     name: str
     caption: str
@@ -142,7 +142,7 @@ class Picture(NamedTuple):
 
 
 def _curves(runs: Sequence[Run]) -> list[Picture]:
-    """Draws training and validation apart; metrics that no run has logged are left out."""
+    """Draws a figure each of training, validation and evaluation, if any run logged it."""
     pictures = []
     for name, panels, words in (
         ("curves.png", TRAINING, "Training"),
@@ -163,8 +163,7 @@ def _films(runs: Sequence[Run], notes: list[str]) -> list[Picture]:
         steps = list(run.sampled())
         if not steps:
             notes.append(
-                f"{run.name} has no arrays in samples/ (step_*.npz), from which film "
-                "strips are made: no film strip."
+                f"no film strip of {run.name}: it has no arrays in samples/ (step_*.npz)."
             )
             continue
         places = np.linspace(0, len(steps) - 1, min(FRAMES, len(steps)))
@@ -180,18 +179,18 @@ def _films(runs: Sequence[Run], notes: list[str]) -> list[Picture]:
 
 
 def _ablation(runs: Sequence[Run], notes: list[str]) -> list[Picture]:
-    """Draws the paper's ablation: the same holes after runs with other discriminators."""
+    """Draws the paper's ablation: the same holes, completed with other discriminators."""
     order = list(ABLATION)
     ordered = sorted(runs, key=lambda run: order.index(run.config.model.discriminators))
     newest = [(run, max(run.sampled())) for run in ordered if run.sampled()]
     if len(newest) < 2:
-        notes.append("fewer than two runs have arrays of samples: no ablation figure.")
+        notes.append("no ablation figure: fewer than two runs have arrays in samples/.")
         return []
     samples = [run.samples(step) for run, step in newest]
     if any(not np.array_equal(s.hole, samples[0].hole) for s in samples):
         notes.append(
-            "the runs show other photographs or holes (data.*, holes.*, run.seed or "
-            "run.sample_images differ): no ablation figure."
+            "no ablation figure: the runs show different photographs or holes (data.*, "
+            "holes.*, run.seed or run.sample_images differ)."
         )
         return []
     kinds = [run.config.model.discriminators for run, _ in newest]
@@ -204,19 +203,21 @@ def _ablation(runs: Sequence[Run], notes: list[str]) -> list[Picture]:
         [
             Tile(samples[0].hole[index]),
             *(
-                Tile(of_run.composite[index], f"step {step:,}")
-                for of_run, (_, step) in zip(samples, newest, strict=True)
+                Tile(completed.composite[index], f"step {step:,}")
+                for completed, (_, step) in zip(samples, newest, strict=True)
             ),
             Tile(samples[0].photo[index]),
         ]
         for index in range(min(ROWS, len(samples[0].photo)))
     ]
     sheet = draw_sheet(["input", *names, "photo"], rows)
-    return [Picture("ablation.png", "Ablation: what each discriminator adds.", sheet)]
+    return [
+        Picture("ablation.png", "Ablation: the effect of each discriminator.", sheet)
+    ]
 
 
 def _plain(name: str) -> str:
-    """Returns the name with letters, digits, - and _ only, as a file can have it."""
+    """Replaces all but letters, digits, - and _ by _, for the name of a file."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
@@ -247,7 +248,7 @@ def _page(
         _table(SUMMARY, [_summary(run) for run in runs]),
     ]
     if len(runs) > 1:
-        parts += ["<h2>What differs</h2>", _differences(runs)]
+        parts += ["<h2>Differences</h2>", _differences(runs)]
     for picture in pictures:
         data, caption = b64encode(picture.png).decode(), html.escape(picture.caption)
         parts.append(
@@ -285,15 +286,15 @@ def _summary(run: Run) -> list[str]:
 
 
 def _differences(runs: Sequence[Run]) -> str:
-    """The fields of the configuration in which any run differs from the first."""
+    """Returns a table of the fields in which any run differs from the first."""
     values = [values_by_name(run.config) for run in runs]
     rows = [
-        [name, *(str(of_run.get(name)) for of_run in values)]
-        for name in dict.fromkeys(name for of_run in values for name in of_run)
-        if any(of_run.get(name) != values[0].get(name) for of_run in values)
+        [name, *(str(fields.get(name)) for fields in values)]
+        for name in dict.fromkeys(name for fields in values for name in fields)
+        if any(fields.get(name) != values[0].get(name) for fields in values)
     ]
     if not rows:
-        return "<p>Nothing: the configurations are the same.</p>"
+        return "<p>None: the configurations are the same.</p>"
     return _table(["field", *(run.name for run in runs)], rows)
 
 

@@ -30,31 +30,31 @@ COMPARISON_COLUMNS = {
     "ssim": Column("SSIM", 4),
     "ms_ssim": Column("MS-SSIM", 4),
     "vif": Column("VIF", 4),
-    "sharpness": Column("sharpness in the hole, share of the truth's", 2),
+    "sharpness": Column("relative sharpness in the hole", 2),
     "seconds": Column("seconds per image", 4),
     "peak_memory_mib": Column("peak memory, MiB", 1),
 }
-"""The values of a comparison that have a place in its table."""
+"""Columns of a comparison's table by the names of their values."""
 ABOUT_SETS = (
-    "SWD is 1000 x the sliced Wasserstein distance of 7x7 patches in the holes from the "
-    "photographs': 0 is the same texture. A woven grid lowers it too, so read both; grid is "
-    "the power at periods of 2 and 4 pixels over the mean power elsewhere, in the middle "
-    "of the hole, the median over photographs."
+    "SWD is 1000 x the sliced Wasserstein distance between the completions' and the "
+    "photographs' 7x7 patches in the holes: 0 is the same texture. A grid pattern lowers "
+    "it too, so read it with grid: the power at periods of 2 and 4 pixels over the mean "
+    "power at others, in the middle of the hole, the median over photographs."
 )
 
 Key = tuple[int, int]
 """Seed and index of an entry."""
 Row = dict[str, float]
-"""The metrics of an entry by name; NaN if one has no value."""
+"""Metrics by name; NaN if one has no value."""
 
 
 class Cost(NamedTuple):
-    """The cost of a metric; NaN if it has none of a kind."""
+    """The cost of a metric or network; NaN if it has none of a kind."""
 
     operations: float
-    """Floating-point operations for one photograph and hole."""
+    """Floating-point operations per photograph and hole."""
     seconds: float
-    """Seconds at the end, for all photographs together."""
+    """Seconds at the end of the evaluation, for all photographs."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Evaluation:
     """The metrics of every entry that could be measured."""
     columns: Mapping[str, Column]
     sets: Mapping[int, Row]
-    """The measures of all pictures of a seed together; NaN if one has no value."""
+    """Measures of the set of a seed's pictures, by seed."""
     set_columns: Mapping[str, Column]
     fid: float | None
     costs: Mapping[str, Cost]
@@ -75,11 +75,11 @@ class Evaluation:
     notes: tuple[str, ...]
 
     def table(self) -> Table:
-        """Returns a row for each seed and, if there are several, two for all of them.
+        """Returns means and standard errors: a row per seed and two over several seeds.
 
-        Means with their standard errors. "Over photographs", each photograph's mean
-        over the seeds counts once. "Over seeds" is over the means of the seeds, so its
-        error is how much the random holes matter.
+        "Over photographs" averages each photograph's mean over the seeds. "Over seeds"
+        averages the means of the seeds, so its error shows the effect of the random
+        holes.
         """
         seeds = seeds_of(self.entries)
         by_seed = {
@@ -87,20 +87,22 @@ class Evaluation:
             for seed in seeds
         }
         rows = {
-            f"seed {seed}": _estimates(of_seed.values(), self.columns)
-            for seed, of_seed in by_seed.items()
+            f"seed {seed}": _estimates(by_index.values(), self.columns)
+            for seed, by_index in by_seed.items()
         }
-        counts = {f"seed {seed}": len(of_seed) for seed, of_seed in by_seed.items()}
+        counts = {f"seed {seed}": len(by_index) for seed, by_index in by_seed.items()}
         if len(seeds) > 1:
             indices = sorted({index for _, index in self.rows})
             by_photograph = [
                 [by_seed[s][i] for s in seeds if i in by_seed[s]] for i in indices
             ]
-            means = [self._means(of_photograph) for of_photograph in by_photograph]
-            of_seeds = [self._means(of_seed.values()) for of_seed in by_seed.values()]
+            over_photographs = [self._means(rows) for rows in by_photograph]
+            over_seeds = [
+                self._means(by_index.values()) for by_index in by_seed.values()
+            ]
             for name, values in (
-                ("all seeds, over photographs", means),
-                ("all seeds, over seeds", of_seeds),
+                ("all seeds, over photographs", over_photographs),
+                ("all seeds, over seeds", over_seeds),
             ):
                 rows[name] = _estimates(values, self.columns)
                 counts[name] = len(indices)
@@ -113,7 +115,7 @@ class Evaluation:
         return Table(caption, self.columns, rows, counts, self.notes, heading="holes")
 
     def sets_table(self) -> Table:
-        """Returns the measures of sets: a row for each seed, and one over the seeds."""
+        """Returns the measures of sets: a row per seed and one over several seeds."""
         rows = {
             f"seed {seed}": _estimates([values], self.set_columns)
             for seed, values in self.sets.items()
@@ -140,7 +142,7 @@ class Evaluation:
         }
 
     def to_markdown(self) -> str:
-        """Returns the tables, FID, published figures beside, cost, how to rerun it."""
+        """Returns tables, FID, published figures, costs and the command to repeat it."""
         parts = [self.table().to_markdown()]
         if self.set_columns:
             parts.append(self.sets_table().to_markdown())
@@ -152,13 +154,13 @@ class Evaluation:
             parts.append(self._beside_published())
         parts.append(self._cost_table())
         parts.append(
-            "Every value by itself is in per_image.csv. To measure another model on the "
-            f"same photographs with the same holes:\n\n    {self.settings['rerun']}\n"
+            "per_image.csv has the values of each photograph. To measure another model on "
+            f"the same photographs and holes:\n\n    {self.settings['rerun']}\n"
         )
         return "\n".join(parts)
 
     def to_json(self) -> str:
-        """Returns settings, tables and FID; null if a number is unknown or not finite."""
+        """Returns settings, tables, FID and costs as JSON; null is unknown or not finite."""
         return _json({
             "settings": self.settings,
             "holes": self.table().to_json(),
@@ -170,7 +172,7 @@ class Evaluation:
         })  # fmt: skip
 
     def means(self) -> dict[str, float]:
-        """Returns the mean over everything of each column, and FID as `fid`."""
+        """Returns the mean of each column over all seeds, and FID as `fid`."""
         values: dict[str, float] = {}
         for table in (self.table(), self.sets_table()):
             last = list(table.rows.values())[-1] if table.rows else {}
@@ -178,7 +180,7 @@ class Evaluation:
         return values | ({} if self.fid is None else {"fid": self.fid})
 
     def to_csv(self) -> str:
-        """Returns a line per photograph and seed; a metric without value is empty."""
+        """Returns CSV with a line per photograph and seed; missing values are empty."""
         grids = GRIDS if "grid" in self.set_columns else ()
         names = (*self.columns, *grids)
         rows = [
@@ -192,7 +194,7 @@ class Evaluation:
         return published.of(self.settings["protocol"], self.settings["masks"])
 
     def _beside_published(self) -> str:
-        """Returns a table of published figures and those measured, in the same units."""
+        """Returns a table of the measured and the published figures, in the same units."""
         measured, rows = self.means(), self._published()
         titles = {"fid": Column("FID", 2), **self.columns, **self.set_columns}
         names = [name for name in rows[0].values if name in measured]
@@ -215,12 +217,12 @@ class Evaluation:
             for name, cost in self.costs.items()
         }
         return plain_table(
-            "cost", ["GFLOP for each photograph and hole", "seconds at the end"], cells
+            "cost", ["GFLOP per photograph and hole", "seconds at the end"], cells
         )
 
 
 def seeds_of(entries: Sequence[Entry]) -> list[int]:
-    """Returns the seeds of the holes, each once, in order."""
+    """Returns the different seeds of the entries, in order."""
     return list(dict.fromkeys(entry.seed for entry in entries))
 
 
@@ -231,18 +233,18 @@ class Score:
     method: str
     photograph: str
     values: Row
-    """By the names of `catalogue.METRICS`' columns, the grid energies of
-    `texture.measure`, `seconds` and `peak_memory_mib` (see `memory.peak_above`)."""
+    """Columns of `catalogue.METRICS`, grid energies of `texture.measure`, `seconds` and
+    `peak_memory_mib` (see `memory.peak_above`)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns method, photograph and every value side by side."""
+        """Returns method, photograph and all values as one JSON object."""
         about = {"method": self.method, "photograph": self.photograph}
         return about | finite(self.values)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason that one method did not complete one photograph."""
+    """The reason for which a method did not complete a photograph."""
 
     method: str
     photograph: str
@@ -259,7 +261,7 @@ class Comparison:
     scores: tuple[Score, ...]
     failures: tuple[Failure, ...]
     sets: Mapping[str, Row]
-    """The measures of all pictures of a method together; NaN if one has no value.
+    """Measures of the set of a method's pictures, by method.
 
     A method that failed on every photograph is missing.
     """
@@ -267,7 +269,7 @@ class Comparison:
     """Methods left out and photographs that could not be read, each with its reason."""
 
     def table(self) -> Table:
-        """Returns the mean of each method's scores and its error over photographs."""
+        """Returns each method's mean scores and their standard errors over photographs."""
         scores = {
             name: [score.values for score in self.scores if score.method == name]
             for name in self.methods
@@ -277,7 +279,7 @@ class Comparison:
         columns = {n: c for n, c in COMPARISON_COLUMNS.items() if n in measured}
         sets = catalogue.set_columns(metrics)
         failed = [
-            f"{name} failed and its mean is over the other photographs: "
+            f"{name} failed on photographs that its mean leaves out: "
             + "; ".join(f"{f.photograph} ({f.reason})" for f in failures)
             for name in self.methods
             if (failures := [f for f in self.failures if f.method == name])
@@ -337,7 +339,7 @@ def _estimates(
     rows: Iterable[Mapping[str, float]], columns: Iterable[str]
 ) -> dict[str, Estimate]:
     """Returns each column's mean over the rows that have a value for it."""
-    # A hole at the border, for one, has no MS-SSIM.
+    # A hole at the border, for example, has no MS-SSIM.
     rows = list(rows)
     return {
         name: estimate(row[name] for row in rows if not math.isnan(row[name]))

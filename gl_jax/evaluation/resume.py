@@ -1,8 +1,8 @@
 """Files of finished results, from which an interrupted measurement goes on.
 
-The journal has JSON lines: first the settings, then a record for each result, written as
-soon as there is one. Records of arrays are beside it, in a file of their bytes. A last
-line or record that was cut off is dropped.
+A journal has JSON lines: first the settings, then a record for each result, written at
+once. Arrays are stored beside it as binary records. An incomplete last line or record is
+dropped.
 """
 
 import json
@@ -20,13 +20,14 @@ Record = dict[str, Any]
 
 
 class Journal:
-    """Appends records to a file; `records` are those from earlier sessions."""
+    """A file of JSON records to append to; `records` are those of earlier calls."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Opens the journal, or begins it.
+        """Opens or creates the journal.
 
-        `settings` are JSON values, all that the results depend on. Raises UsageError
-        if the file has other settings, naming those, or cannot be read or written.
+        `settings` are JSON values, all that the results depend on. Raises UsageError,
+        which names them, if the file has other settings, and if it cannot be read or
+        written.
         """
         self.path = path
         # In JSON tuples become lists.
@@ -59,7 +60,7 @@ class Journal:
         self._file.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Writes one record, which then survives even a kill of the program."""
+        """Writes and flushes a record, so that it survives a kill of the process."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
@@ -78,10 +79,10 @@ class Journal:
 
 
 class ArrayRecords:
-    """Appends records of one structured type to a file, without header."""
+    """A file of records of one structured type to append to, without a header."""
 
     def __init__(self, path: Path, fields: np.dtype, *, anew: bool) -> None:
-        """Opens the file, or begins it; with `anew` what it holds is dropped.
+        """Opens or creates the file; `anew` drops its contents.
 
         Raises UsageError if it cannot be read or written.
         """
@@ -107,13 +108,13 @@ class ArrayRecords:
         self._file.close()
 
     def add(self, records: np.ndarray) -> None:
-        """Writes records, which then survive even a kill of the program."""
+        """Writes and flushes records, so that they survive a kill of the process."""
         with writing(self.path):
             self._file.write(records.tobytes())
             self._file.flush()
 
     def read(self) -> np.ndarray:
-        """Returns all records, also of earlier sessions, in the order of writing."""
+        """Returns all records, earlier calls' included, in the order of writing."""
         with reading(self.path):
             self._file.seek(0)
             return np.frombuffer(self._file.read(), self.fields)

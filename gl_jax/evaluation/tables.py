@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Returns the mean of `values` and s / sqrt(n), s the deviation over n - 1."""
+    """Returns the mean and its standard error s / sqrt(n), with s over n - 1."""
     numbers = np.array(list(values), np.float64)
     count = len(numbers)
     if count == 0:
@@ -30,7 +30,7 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 class Column(NamedTuple):
-    """A column of a table: its title for people, and the digits after the point."""
+    """The displayed title of a column and its digits after the point."""
 
     title: str
     digits: int
@@ -42,10 +42,10 @@ class Table:
 
     caption: str
     columns: Mapping[str, Column]
-    """By their names in CSV and JSON."""
+    """Columns by their names in CSV and JSON."""
     rows: Mapping[str, Mapping[str, Estimate]]
     counts: Mapping[str, int]
-    """Number of photographs of each row."""
+    """Number of photographs by row."""
     notes: Sequence[str] = ()
     heading: str = "method"
     """The title of the first column, which holds the rows' names."""
@@ -69,7 +69,7 @@ class Table:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_csv(self) -> str:
-        """Returns one line per row; each column is followed by its error, `NAME_error`.
+        """Returns CSV with a line per row; its error, `NAME_error`, follows each column.
 
         A missing number is an empty cell.
         """
@@ -104,7 +104,7 @@ def plain_table(
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV, with an empty cell for NaN."""
+    """Returns rows as CSV, with empty cells for NaN."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]

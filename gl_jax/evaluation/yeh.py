@@ -1,7 +1,7 @@
-"""The table of Yeh et al. (CVPR 2017) beside the same figures measured here.
+"""The table of Yeh et al. (CVPR 2017) with measured figures beside the published ones.
 
-PSNR at 64x64 pixels under four kinds of masks: `evaluate` or `compare` runs once for each
-kind, into a folder of its name, and the table stands above them.
+It shows the PSNR at 64x64 pixels for four kinds of masks. `evaluate` or `compare` runs once
+for each kind, into a subfolder of its name.
 """
 
 import json
@@ -20,9 +20,10 @@ from gl_jax.files import write_output
 
 KINDS = RULES["yeh"].masks
 PSNR = "psnr_db"
+"""Column of the PSNR over the whole picture."""
 
 Rows = dict[str, dict[str, float]]
-"""PSNR in dB by row and kind of masks; a method that failed everywhere lacks it."""
+"""PSNR in dB by row and kind of masks, unless the method failed on all photographs."""
 
 
 def run(
@@ -32,9 +33,9 @@ def run(
     *,
     log: Callable[[str], None] = print,
 ) -> Rows:
-    """Measures under each kind of masks; writes yeh.md, .csv and .json into `output`.
+    """Measures with each kind of masks; writes yeh.md, .csv and .json into `output`.
 
-    `measure` takes a selection, with these masks in turn, and the folder of its results.
+    `measure` takes the selection with one kind of masks and the folder for its results.
     Returns the measured rows.
     """
     measured: Rows = {}
@@ -47,8 +48,8 @@ def run(
         for name, psnr in _psnr(result).items():
             measured.setdefault(name, {})[kind] = psnr
     title = (
-        f"PSNR in dB on {selection.data} at 64x64 pixels, by kind of masks, and as published "
-        "by Yeh et al. 2017. The photographs and holes differ."
+        f"PSNR in dB on {selection.data} at 64x64 pixels by kind of masks, beside that of "
+        "Yeh et al. 2017 on other photographs and holes."
     )
     published = {f"published: {name}": dict(row) for name, row in YEH.items()}
     columns = list(KINDS)

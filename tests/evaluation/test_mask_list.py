@@ -80,8 +80,8 @@ def test_masks_are_never_paired_by_their_order(
     for name, mask in zip(("x", "y", "another"), masks, strict=True):
         save(tmp_path / "masks", f"{name}.png", mask)
     message = (
-        r"3 photographs and 3 masks in .*masks, and 1 of the photographs have none of "
-        r"their name, the first z.png \(looked for z.\* and z_mask\*\)"
+        r"1 of 3 photographs have no mask of their name among the 3 in .*masks, the "
+        r"first z.png \(looked for z.\* and z_mask\*\)"
     )
     with pytest.raises(UsageError, match=message):
         mask_list.from_folder(tmp_path / "masks", NAMES, POSITIONS, 16)
@@ -95,7 +95,7 @@ def test_photographs_of_one_name_need_masks_in_folders(
 ) -> None:
     names, positions = ["/p/one/x.png", "/p/two/x.png"], [0, 1]
     save(tmp_path / "masks", "x.png", masks[0])
-    with pytest.raises(UsageError, match=r"would be for /p/one/x.png and for /p/two"):
+    with pytest.raises(UsageError, match=r"fits /p/one/x.png and /p/two/x.png;"):
         mask_list.from_folder(tmp_path / "masks", names, positions, 16)
     save(tmp_path / "masks" / "two", "x.png", masks[1])
     entries = mask_list.from_folder(tmp_path / "masks", names, positions, 16)
@@ -127,7 +127,9 @@ def test_mistaken_masks_are_refused_as_for_completing(tmp_path: Path) -> None:
         Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "masks" / "x.png")
         with pytest.raises(UsageError, match=message):
             mask_list.from_folder(tmp_path / "masks", NAMES[:1], [0], 16)
-    with pytest.raises(UsageError, match=r"x.png is no mask list, .* give pictures of"):
+    with pytest.raises(
+        UsageError, match=r"x.png is no mask list, .* to give pictures of"
+    ):
         mask_list.read(tmp_path / "masks" / "x.png")
 
 
@@ -144,7 +146,7 @@ def test_other_numbers_of_masks_and_photographs_are_both_named(
 ) -> None:
     for number in range(2):
         save(tmp_path / "masks", f"{number}.png", masks[number])
-    with pytest.raises(UsageError, match="3 photographs and 2 masks"):
+    with pytest.raises(UsageError, match=r"3 of 3 photographs .* among the 2"):
         mask_list.from_folder(tmp_path / "masks", NAMES, POSITIONS, 16)
 
 
@@ -169,13 +171,13 @@ LINE = mask_list.make_entries("box", NAMES, POSITIONS, (0,), 32)[0].to_json()
     ("text", "rule"),
     [
         ("", "is empty"),
-        ("no JSON\n", "line 1 of mask list .* is none"),
+        ("no JSON\n", "line 1 of mask list .* is no entry"),
         ("{}\n", "line 1 .*KeyError"),
         ("[]\n", "line 1"),
         (LINE.replace('"seed": 0', '"seed": "0"') + "\n", "whole numbers"),
         (LINE.replace('"box": [', '"box": [1, '), "line 1"),
         (LINE.replace('"height": 32', '"height": 99999999'), "16384"),
-        (LINE.replace('"height": 32', '"height": 36'), "another mask"),
+        (LINE.replace('"height": 32', '"height": 36'), "does not fit its sha256"),
         (f"{LINE}\n{LINE}\n", "twice"),
     ],
 )

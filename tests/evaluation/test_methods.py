@@ -173,7 +173,7 @@ def test_the_middle_alone_is_refused_for_other_holes(weights) -> None:
         ("semantic", "method semantic needs weights: semantic=FILE"),
         ("telea=x.safetensors", "method telea has no weights"),
         ("context_encoder=nowhere", "there is no file or folder 'nowhere'"),
-        ("context_encoder={prior}", "holds a Generator, another network than"),
+        ("context_encoder={prior}", "needs another network than the Generator in"),
         ("semantic={alone}", "alone has no discriminator, which semantic"),
     ],
 )

@@ -183,9 +183,9 @@ def test_fewer_pictures_than_neighbours_are_refused_by_the_name_of_the_measure()
     None
 ):
     x, y = sets(3)
-    with pytest.raises(ValueError, match=r"KID need.* at least 4 pictures.* are 3\."):
+    with pytest.raises(ValueError, match=r"KID .* at least 4 pictures.* are 3\."):
         kernel_distance(x, sets(5)[1])
-    with pytest.raises(ValueError, match=r"precision and recall need at least 4"):
+    with pytest.raises(ValueError, match=r"precision and recall .* at least 4"):
         precision_recall(x, y)
     pairs = np.stack([x, y], axis=1)
     of_set = distances.kernel_of_set(pairs) | distances.precision_of_set(pairs)
