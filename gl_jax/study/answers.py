@@ -36,7 +36,7 @@ class Answers:
     checksum: int
 
     def expected_checksum(self) -> int:
-        """Returns CRC-32 of the contents as the page writes them."""
+        """Returns the CRC-32 of the contents as the page writes them."""
         contents = [self.study, self.participant, [asdict(a) for a in self.answers]]
         text = json.dumps(contents, separators=(",", ":"), ensure_ascii=False)
         return zlib.crc32(text.encode())
@@ -57,13 +57,13 @@ class Counts(NamedTuple):
 
 
 def read_answers(folder: Path, key: Key) -> list[Answers]:
-    """Returns the answers in the .json files of a folder, by participant.
+    """Returns the answers in the .json files of a folder, sorted by participant.
 
-    Raises UsageError for a file that is no answers of this study, unfinished, or changed,
-    and for two files of one participant.
+    Raises UsageError for a file that is unfinished, changed or not of this study, and for
+    two files of one participant.
     """
     if not folder.is_dir():
-        raise UsageError(f"evaluate {folder} is no folder; give that of the answers.")
+        raise UsageError(f"evaluate {folder} is no folder; give the folder of answers.")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".json")
     if not paths:
         raise UsageError(
@@ -121,7 +121,7 @@ def _read(path: Path, key: Key) -> Answers:
 
 
 def failed_checks(answers: Answers, key: Key) -> int:
-    """Returns how many attention checks a participant answered wrongly."""
+    """Returns the number of attention checks that a participant answered wrongly."""
     failed = 0
     for answer in answers.answers:
         kinds = [key.pictures[name].kind for name in answer.question]
@@ -135,10 +135,10 @@ def failed_checks(answers: Answers, key: Key) -> int:
 
 
 def count_judgements(kept: Sequence[Answers], key: Key) -> dict[Judged, Counts]:
-    """Returns the counts of every picture of the study, attention checks left out.
+    """Returns the counts of every picture of the study, without attention checks.
 
-    With two pictures a completion is judged real if it is taken for the photograph; the
-    photographs themselves have no counts then.
+    In a pair a completion is judged real if it is taken for the photograph, which then has
+    no counts.
     """
     judgements = [pair for answers in kept for pair in _judgements(answers, key)]
     judged = Counter(picture for picture, _ in judgements)
@@ -152,7 +152,7 @@ def count_judgements(kept: Sequence[Answers], key: Key) -> dict[Judged, Counts]:
 
 
 def _judgements(answers: Answers, key: Key) -> Iterator[tuple[Judged, bool]]:
-    """Yields each picture that was judged, and whether it was judged real."""
+    """Yields each picture that was judged, with True if it was judged real."""
     for answer in answers.answers:
         shown = [key.pictures[name] for name in answer.question]
         if not shown or any(picture.kind == "check" for picture in shown):
@@ -179,8 +179,8 @@ def total(
 ) -> Counts:
     """Returns the sum over these methods, and over all photographs or one."""
     chosen = [
-        of_picture
-        for picture, of_picture in counts.items()
+        count
+        for picture, count in counts.items()
         if picture.method in methods and photograph in (None, picture.photograph)
     ]
     return Counts(sum(c.real for c in chosen), sum(c.judged for c in chosen))

@@ -1,4 +1,4 @@
-"""The result of a study: who was taken for real, how surely, and whether people agree."""
+"""The result of a study: shares judged real, confidence intervals and agreement."""
 
 import csv
 import io
@@ -32,18 +32,19 @@ PAPER = {
 }
 """Shares judged real in the paper's study of faces: ten people, one picture at a time."""
 TRUTH = "photographs themselves"
+"""Row of the photographs in the table of methods."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The counts of a study and what follows from them."""
+    """The counts of a study and their statistics."""
 
     key: Key
     counts: Mapping[Judged, Counts]
     kept: int
     """Participants whose answers count."""
     excluded: Sequence[int]
-    """The numbers of those who failed attention checks."""
+    """Numbers of the participants who failed attention checks."""
     alpha: float
     """Krippendorff's alpha over the pictures; NaN if all answers are the same."""
 
@@ -62,10 +63,10 @@ class StudyResult:
         }
 
     def notes(self) -> list[str]:
-        """Returns what to know when reading the tables, one line each."""
-        chance = (
-            " Of two pictures, the one taken for the photograph is judged real: 50 % is a "
-            "completion that nobody can tell."
+        """Returns the notes below the tables, one line each."""
+        pairs = (
+            " In a pair the picture taken for the photograph is judged real: 50 % means "
+            "that nobody can tell."
             if self.key.kind == "pair"
             else ""
         )
@@ -74,10 +75,9 @@ class StudyResult:
         return [
             f"Participants: {self.kept} counted, {len(self.excluded)} left out for failed "
             f"attention checks{f' (numbers {excluded})' if excluded else ''}.",
-            "Intervals are Wilson's of 95 %, which take the answers as independent."
-            + chance,
+            f"Intervals are Wilson's of 95 %, which assume independent answers.{pairs}",
             f"Agreement between people on the same picture: Krippendorff's alpha {alpha} "
-            "(1 complete, 0 as by chance: people who cannot tell do not agree either).",
+            "(1 complete, 0 chance level, also if nobody can tell).",
         ]
 
 
@@ -92,7 +92,7 @@ def evaluate(
 
     `folder` holds the files of answers. A participant who failed more than `may_fail`
     attention checks does not count. Raises UsageError for answers that cannot be used,
-    and if nobody's count.
+    and if no participant counts.
     """
     require(may_fail >= 0, "may_fail", may_fail, "at least 0")
     key = read_key(study)
@@ -193,7 +193,7 @@ def _figure(result: StudyResult) -> bytes:
         for name, counts in result.by_method().items()
         if counts.judged
     ]
-    # The paper's people saw one picture at a time; of two, another share is right.
+    # The paper's shares are of single pictures and do not apply to pairs.
     references = [Bar(name, share) for name, share in PAPER.items()] if single else []
     title = "judged real" if single else "taken for the photograph, of two"
     return draw_bars(title, bars, references, chance=None if single else 0.5)

@@ -1,4 +1,4 @@
-"""The key of a study: which picture is which, kept apart from the page."""
+"""The key of a study: the identities of its pictures, kept apart from the page."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ FILE = "key.json"
 
 @dataclass(frozen=True)
 class Key:
-    """The contents of a study: its pictures by their names in the page, and the orders."""
+    """The contents of a study: its pictures by their names in the page, and its orders."""
 
     study: str
-    """Twelve hexadecimal digits, other ones for other pictures, questions or settings."""
+    """Twelve hexadecimal digits, a hash of pictures, questions and settings."""
     kind: Kind
     seed: int
     seconds: float | None
-    """Each picture is shown for so long; without a limit if None."""
+    """Seconds for which a picture is shown; None for no limit."""
     methods: tuple[str, ...]
     photographs: tuple[str, ...]
     pictures: dict[str, Picture]
@@ -44,9 +44,9 @@ def make_key(
     photographs: Sequence[str],
     digest: str,
 ) -> Key:
-    """Returns the key of these questions, the pictures under numbers that say nothing.
+    """Returns the key of these questions, with random numbers as the pictures' names.
 
-    `digest` stands for the pictures' contents.
+    `digest` is a hash of the pictures' contents.
     """
     everything = {picture for order in orders for shown in order for picture in shown}
     pictures = sorted(everything, key=lambda p: (p.photograph, p.kind, p.method or ""))

@@ -1,4 +1,4 @@
-"""Makes a study's folder of completed pictures and their photographs."""
+"""Makes a study's folder from completed pictures and their photographs."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ Folder = dict[str, Path]
 """The pictures of a folder by their path in it, without the suffix."""
 
 MOST_PARTICIPANTS = 10_000
-"""The page holds the orders of all."""
+"""Most participants of a study; the page holds the orders of all."""
 
 BLOCK = 16
-"""A spoiled photograph has squares of its shorter side over this, in random colours."""
+"""Squares of random colour along the shorter side of a spoiled photograph."""
 
 
 def make(
@@ -42,12 +42,12 @@ def make(
 ) -> Key:
     """Writes the page into `output/page` and its key into `output`; returns the key.
 
-    Each of `results` is a folder of completed pictures under the names of those in
-    `truth`, and a method by the folder's name. All pictures are stored alike, as PNG of
-    8 bits; with `resize_to` the longer side has at most so many pixels.
+    Each folder of `results` holds a method's completions of the photographs in `truth`,
+    under the same names; its own name is the method's. All pictures are stored as PNG of 8
+    bits; `resize_to` limits the longer side, in pixels.
 
-    Raises UsageError if a picture is missing, too many, of another size than its
-    photograph, or the same; and if `output` holds another study.
+    Raises UsageError if a picture is missing, superfluous, of another size than its
+    photograph or equal to it, and if `output` holds another study.
     """
     most = MOST_PARTICIPANTS
     require(
@@ -85,11 +85,11 @@ def make(
                 target = output / "page" / "pictures" / f"{name}.png"
                 images.write(images.from_array(image, name), target)
     write_key(key, output)
-    # Last: a page that is there is complete.
+    # Written last, so that an existing page is complete.
     write_output(output / "page" / "index.html", page(key).encode())
     log(
         f"Study {key.study}: {len(orders[0])} questions for each of up to {len(orders)} "
-        f"participants, who have the numbers 1 to {len(orders)}. Hand out "
+        f"participants, numbered 1 to {len(orders)}. Hand out "
         f"{output / 'page'} (index.html and pictures/), keep {output / FILE}. Then: "
         f"gl-jax study --evaluate ANSWERS --output {output}"
     )
@@ -101,11 +101,11 @@ def _folder(folder: Path, what: str) -> Folder:
         raise UsageError(
             f"{what} {folder} is no folder; give one with a picture of each photograph."
         )
-    found, _ = pictures(folder)
-    if not found:
+    paths, _ = pictures(folder)
+    if not paths:
         raise UsageError(f"{what} {folder} has no pictures; give a folder with some.")
     by_name: Folder = {}
-    for path in found:
+    for path in paths:
         name = composed(path.with_suffix("").as_posix())
         if name in by_name:
             raise UsageError(
@@ -130,8 +130,8 @@ def _methods(
         folder, method = _folder(path, "results"), path.resolve().name
         if method in methods:
             raise UsageError(
-                f"results: two folders are called {method}, and a method goes by its "
-                "folder's name; rename one."
+                f"results: two folders are called {method}, which names their method; "
+                "rename one."
             )
         for one, other, lacking in (
             (photographs, folder, f"results {path}"),
@@ -180,8 +180,7 @@ def _shown(
             )
         if np.array_equal(image, truth):
             raise UsageError(
-                f"{result} is {path} to the bit, so nothing in it is completed; leave "
-                "out both."
+                f"{result} equals {path}, so nothing in it is completed; leave out both."
             )
         completions[method] = image
     shown = {**completions, "truth": truth, "check": _spoiled(truth, seed)}
@@ -189,12 +188,12 @@ def _shown(
 
 
 def _spoiled(image: RgbImage, seed: int) -> RgbImage:
-    """Returns the photograph with its middle in squares of random colours."""
+    """Returns the photograph with squares of random colours in its middle."""
     height, width, _ = image.shape
     side = max(1, min(height, width) // BLOCK)
     rows, columns = -(-height // (2 * side)), -(-width // (2 * side))
-    generator = np.random.default_rng(seed)
-    colors = generator.integers(0, 256, (rows, columns, 3), np.uint8)
+    rng = np.random.default_rng(seed)
+    colors = rng.integers(0, 256, (rows, columns, 3), np.uint8)
     block = colors.repeat(side, axis=0).repeat(side, axis=1)
     top, left = height // 4, width // 4
     block = block[: height - top, : width - left]
@@ -204,7 +203,7 @@ def _spoiled(image: RgbImage, seed: int) -> RgbImage:
 
 
 def _fitted(image: RgbImage, longer: int | None) -> RgbImage:
-    """Returns the picture with a longer side of at most `longer` pixels."""
+    """Returns the picture, shrunk to a longer side of at most `longer` pixels."""
     height, width, _ = image.shape
     if longer is None or max(height, width) <= longer:
         return image

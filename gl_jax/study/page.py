@@ -10,8 +10,7 @@ from gl_jax.study.key import Key
 def page(key: Key) -> str:
     """Returns index.html, which shows the pictures in `pictures/` beside it.
 
-    It works from disk and offline. It has the orders, but not which picture is
-    which.
+    It works offline. It has the orders, but not the identities of the pictures.
     """
     static = files("gl_jax.study") / "static"
 
@@ -39,5 +38,5 @@ def page(key: Key) -> str:
 
 
 def _in_script(value: object) -> str:
-    """Returns JSON that cannot end the script around it."""
+    """Returns JSON that cannot end the script element around it."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

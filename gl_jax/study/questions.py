@@ -1,10 +1,10 @@
 """The questions of a study, in a balanced order for each participant.
 
-No participant sees a photograph twice, but for attention checks: a second look would give
-the completion away. So each sees every photograph once, in one of 2 x M ways with M
-methods, and these ways rotate over the participants as in a Latin square. With one
-picture to judge, the ways are each method once and the photograph itself M times, so that
-half of all pictures are real; with two, each method once on either side.
+Each participant sees every photograph once, attention checks aside, because a second look
+would give the completion away. With M methods there are 2 x M ways to show a photograph,
+which rotate over the participants as in a Latin square. For single pictures the ways are
+each method once and the photograph itself M times, so that half of all pictures are real;
+for pairs, each method once on either side.
 """
 
 import math
@@ -16,13 +16,13 @@ import numpy as np
 
 from gl_jax.study import Kind
 
-# Streams of random numbers, which never meet.
+# Independent streams of random numbers.
 CHECKS, BLOCKS, ORDERS = range(3)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page: a photograph, its completion, or the photograph spoiled."""
+    """A picture of the page: a photograph, its completion, or its spoiled copy."""
 
     photograph: str
     kind: Literal["truth", "completed", "check"]
@@ -31,7 +31,7 @@ class Picture:
 
 
 Question = tuple[Picture, ...]
-"""The pictures shown at once; none is the instruction to answer "real", a check too."""
+"""The pictures shown at once; empty for the check that asks to answer "real"."""
 
 
 def make_orders(
@@ -45,13 +45,13 @@ def make_orders(
 ) -> list[list[Question]]:
     """Returns each participant's questions, for at least `participants` of them.
 
-    There are as many as make whole blocks of 2 x M. In a block every photograph is shown
-    in each way once; a participant meets each way equally often, or one time more.
-    Participant k's order follows from the seed and k alone.
+    The number of participants is rounded up to complete blocks of 2 x M. A block shows
+    every photograph once in each way; a participant sees each way equally often, within
+    one. Participant k's order depends on the seed and k alone.
 
-    A check shows a photograph that is plainly spoiled, after the question on the same
-    photograph. With one picture to judge every second check is the instruction to answer
-    "real": who calls everything completed would pass the others.
+    A check shows a plainly spoiled photograph, after the question on the same photograph.
+    For single pictures every second check asks to answer "real", because the others are
+    passed by answering "completed" always.
     """
     ways = 2 * len(methods)
     count = math.ceil(participants / ways) * ways
@@ -74,8 +74,8 @@ def _order(
         _question(photograph, methods, kind, (rank + shift) % ways)
         for rank, photograph in enumerate(ranked)
     ]
-    generator = np.random.default_rng([seed, ORDERS, participant])
-    order = [questions[i] for i in generator.permutation(len(questions))]
+    rng = np.random.default_rng([seed, ORDERS, participant])
+    order = [questions[i] for i in rng.permutation(len(questions))]
     for number, photograph in enumerate(checked):
         spoiled, truth = Picture(photograph, "check"), Picture(photograph, "truth")
         check: Question = (spoiled,)
@@ -86,7 +86,7 @@ def _order(
             check = (spoiled, truth) if odd else (truth, spoiled)
         elif number % 2:
             check, first = (), 1
-        order.insert(int(generator.integers(first, len(order) + 1)), check)
+        order.insert(int(rng.integers(first, len(order) + 1)), check)
     return order
 
 
@@ -101,5 +101,5 @@ def _question(
 
 
 def _shuffled(names: Sequence[str], seed: int, stream: int, number: int) -> list[str]:
-    generator = np.random.default_rng([seed, stream, number])
-    return [names[i] for i in generator.permutation(len(names))]
+    rng = np.random.default_rng([seed, stream, number])
+    return [names[i] for i in rng.permutation(len(names))]

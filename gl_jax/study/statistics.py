@@ -1,4 +1,4 @@
-"""Shares with their intervals, and the agreement between people."""
+"""Confidence intervals of shares, and agreement between people."""
 
 import math
 
@@ -13,8 +13,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     """Returns Wilson's 95 % interval of a share, `successes` of `count`.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference".
-    It is never empty nor outside [0, 1], at shares of 0 and 1 and for few answers too
-    (Brown, Cai and DasGupta, 2001). Without answers it is all of [0, 1].
+    It is never empty and within [0, 1], also for shares of 0 and 1 and for few answers
+    (Brown, Cai and DasGupta, 2001). Without answers it is [0, 1].
     """
     if not count:
         return 0.0, 1.0
@@ -30,9 +30,9 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
 def krippendorff_alpha(counts: Int[np.ndarray, "units values"]) -> float:
     """Returns Krippendorff's alpha for nominal values; NaN if all answers are the same.
 
-    `counts` says how often each unit was given each value. 1 is agreement, 0 as much as
-    by chance. Fleiss' kappa needs the same number of answers for every unit; alpha takes
-    any, and leaves out units with fewer than two. Krippendorff (2011), "Computing
+    `counts` are the answers of each value to each unit. 1 is complete agreement, 0 chance
+    level. Unlike Fleiss' kappa, alpha takes any number of answers per unit; it leaves out
+    units with fewer than two. Krippendorff (2011), "Computing
     Krippendorff's alpha-reliability", section C: alpha = 1 - observed / expected
     disagreement.
     """

@@ -106,7 +106,7 @@ def nothing(_: Path) -> None:
         (additional, [], "truth lacks 1 of 7 pictures, the first"),
         (doubled, [], "2.jpg and 2.png, which differ in the suffix alone"),
         (another_size, [], "3.png is 26x24 pixels and"),
-        (not_completed, [], "to the bit, so nothing in it is completed"),
+        (not_completed, [], ".png, so nothing in it is completed"),
         (no_picture, [], "2.png is not an image in a known format"),
         (no_folder, [], "mean is no folder"),
         (nothing, ["--checks", "7"], "checks (=7) must be at most the number of"),

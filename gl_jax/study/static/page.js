@@ -182,7 +182,7 @@
     $("saved").textContent = say("saved", { file });
   }
 
-  // --- what a person does
+  // --- events
 
   $("entry").addEventListener("submit", (event) => {
     event.preventDefault();
