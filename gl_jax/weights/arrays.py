@@ -11,7 +11,6 @@ from gl_jax.weights.architectures import Shapes
 LISTED = 4
 """Names of wrong arrays in one message; the rest are only counted."""
 
-
 Tree = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 

@@ -52,12 +52,12 @@ def numbers_of(made: AnyArchitecture) -> str:
         )
     if not isinstance(made, DiscriminatorArchitecture):
         numbers = dataclasses.asdict(made)
-        told = [
+        named = [
             f"{name} {numbers[name]:g}"
             for name in ("size", "predicted", "bottleneck", "codes", "width")
             if name in numbers
         ]
-        return f"{made.module} of {', '.join(told)}"
+        return f"{made.module} of {', '.join(named)}"
     return (
         f"{made.variant}, image {made.image_size}, window {made.local_size}, "
         f"{order[made.norm_order]}{', spectral norm' if made.spectral_norm else ''}"
