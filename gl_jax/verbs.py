@@ -273,11 +273,11 @@ def convert(
             contain it; by default config.json beside them.
         dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
     """
-    from gl_jax.weights import conversion, native
+    from gl_jax.weights import conversion, description, native
 
     _require_other(source, target)
     native.save(conversion.convert(source, config), target, dtype)
-    print(native.describe(native.load(target)))
+    print(description.describe(native.load(target)))
 
 
 def export(
@@ -310,8 +310,8 @@ def export(
         size: Height and width in pixels of an ONNX program; multiples of 4.
     """
     from gl_jax.inpainting import loading
+    from gl_jax.weights import description, native
     from gl_jax.weights import export as exports
-    from gl_jax.weights import native
 
     if (workdir is None) == (model is None):
         raise UsageError("gl-jax export needs --workdir or --model, and not both.")
@@ -333,7 +333,7 @@ def export(
         exports.to_onnx(network, output, *size)
     else:
         native.save(network, output, dtype)
-    print(f"{output}\n{native.describe(network)}")
+    print(f"{output}\n{description.describe(network)}")
 
 
 def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
