@@ -309,9 +309,9 @@ def test_export_never_writes_over_its_source(tmp_path, tiny, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "needs --workdir or --model, and not both"),
-        ("--workdir run --model demo", "needs --workdir or --model, and not both"),
-        ("--model demo --step 3", "--step names a checkpoint of a run"),
+        ("", "needs either --workdir or --model"),
+        ("--workdir run --model demo", "needs either --workdir or --model"),
+        ("--model demo --step 3", "--step selects a checkpoint of a run"),
         ("--model demo --discriminators", "has no discriminators to export"),
     ],
 )
