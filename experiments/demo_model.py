@@ -7,6 +7,8 @@
         --data.source FOLDER --run.initial-weights runs/demo_model.safetensors
     gl-jax train experiments/demo_model.py:larger --workdir runs/demo_larger \
         --data.source FOLDER --run.initial-weights demo
+    gl-jax train experiments/demo_model.py:sharp --workdir runs/demo_sharp \
+        --data.source FOLDER --run.initial-weights demo
     gl-jax train experiments/demo_model.py:joint --workdir runs/demo_joint \
         --data.source FOLDER --run.initial-weights runs/demo_model.safetensors
 
@@ -35,6 +37,8 @@ Why these numbers, against the paper's (256 x 256, batch 96, 8 million photograp
 - `larger`: at 256 x 256 the model of 128 x 128 is asked for holes twice as large as it has
   seen. 192 x 192 is the largest crop that two cores manage at 8 photographs a step (2.25
   times the cost); at scales from 192 to 256 pixels, with holes of 32 to 112, it has both.
+- `sharp`: the balanced joint phase of `reproduction`, from the weights that ship. R1 grows
+  with the pixels of a view: four times as many as there, four times the gamma.
 - `joint`: the discriminators see everything through noise and are given a short start.
   Without it they know every completion for certain after 200 steps, at any learning rate
   tried, and what they then ask for is a regular grid. The noise clears as the run goes on,
@@ -47,6 +51,7 @@ Why these numbers, against the paper's (256 x 256, batch 96, 8 million photograp
 from dataclasses import replace
 
 from gl_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     HolesConfig,
@@ -101,6 +106,21 @@ configs = {
         loss=LossConfig(structure_weight=0.3),
         completion_optimizer=replace(config.completion_optimizer, learning_rate=1e-3),
         schedule=ScheduleConfig(6_000, 0, 6_000),
+    ),
+    "sharp": replace(
+        config,
+        name="demo_sharp",
+        model=ModelConfig(width=0.5, discriminator_norm="none"),
+        data=replace(config.data, batch_size=16, resize=(128, 160)),
+        holes=HolesConfig(min_size=32, max_size=64, local_size=64),
+        loss=LossConfig(r1=2.0, penalty_every=4, adversarial_ratio=1.5),
+        augment=AugmentConfig(color=True, translation=0.125),
+        completion_optimizer=OptimizerConfig("adam", 2e-4, {"b1": 0.5}, decay="linear"),
+        discriminator_optimizer=OptimizerConfig("adam", 4e-4, {"b1": 0.5}),
+        schedule=ScheduleConfig(
+            completion_steps=0, discriminator_steps=100, total_steps=700
+        ),
+        run=replace(config.run, eval_every=100, sample_every=100, keep_every=100),
     ),
     "joint": replace(
         config,

@@ -69,3 +69,9 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Returns the first bytes of a file, or raises UsageError if it cannot be read."""
+    with reading(path), path.open("rb") as file:
+        return file.read(count)

@@ -281,11 +281,11 @@ def convert(
             contain it; by default config.json beside the weights.
         dtype: Type of the kernels; float16 and bfloat16 halve the file.
     """
-    from gl_jax.weights import conversion, native
+    from gl_jax.weights import conversion, description, native
 
     _require_other(source, target)
     native.save(conversion.convert(source, config), target, dtype)
-    print(native.describe(native.load(target)))
+    print(description.describe(native.load(target)))
 
 
 def export(
@@ -319,8 +319,8 @@ def export(
         size: Height and width in pixels of an ONNX program; multiples of 4.
     """
     from gl_jax.inpainting import loading
+    from gl_jax.weights import description, native
     from gl_jax.weights import export as exports
-    from gl_jax.weights import native
 
     if (workdir is None) == (model is None):
         raise UsageError("gl-jax export needs either --workdir or --model.")
@@ -342,7 +342,7 @@ def export(
         exports.to_onnx(network, output, *size)
     else:
         native.save(network, output, dtype)
-    print(f"{output}\n{native.describe(network)}")
+    print(f"{output}\n{description.describe(network)}")
 
 
 def inspect_model(model: Path, /, *, config: Path | None = None) -> None:

@@ -99,11 +99,14 @@ def damage() -> Callable[[Path, str], None]:
 def random_model() -> Callable[..., Any]:
     """Makes a small network with random weights, whole enough for all but good pictures."""
     from gl_jax.weights import native  # after the settings above
+    from gl_jax.weights.architectures import Architecture
+    from gl_jax.weights.arrays import nested
+    from gl_jax.weights.convention import Convention
 
     def make(width: float, **about: Any) -> native.Model:
         rng = np.random.default_rng(0)
         arrays = {}
-        for name, shape in native.Architecture(width).shapes().items():
+        for name, shape in Architecture(width).shapes().items():
             values = rng.normal(0, 1, shape)
             if name.endswith("kernel"):
                 values *= np.sqrt(2 / np.prod(shape[:-1]))
@@ -113,9 +116,9 @@ def random_model() -> Callable[..., Any]:
                 values *= 0.1
             arrays[name] = values.astype(np.float32)
         return native.Model(
-            native.nested(arrays),
-            native.Architecture(width),
-            native.Convention.gl_jax((0.45, 0.4, 0.35)),
+            nested(arrays),
+            Architecture(width),
+            Convention.gl_jax((0.45, 0.4, 0.35)),
             **about,
         )
 

@@ -122,12 +122,15 @@ def _recipe(
         loss=LossConfig(structure_weight=0.3),
         completion_optimizer=OptimizerConfig("muon", 2e-3),
     )
+    # Proportional to the pixels and to 1 / batch (Karras et al. 2020a, StyleGAN2-ADA's
+    # configuration), from the 0.5 that held at 64x64 with batches of 16.
+    gamma = 0.5 * (side / 64) ** 2 * 16 / batch
     joint = replace(
         completion,
         model=replace(model, discriminator_norm="none"),
-        loss=LossConfig(r1=0.5, penalty_every=4, adversarial_ratio=1.5),
+        loss=LossConfig(r1=gamma, penalty_every=4, adversarial_ratio=1.5),
         augment=AugmentConfig(color=True, translation=0.125),
         completion_optimizer=ADAM,
-        discriminator_optimizer=ADAM,
+        discriminator_optimizer=replace(ADAM, learning_rate=4e-4),
     )
     return Recipe(completion, joint, Crops(side))

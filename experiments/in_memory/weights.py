@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gl_jax.config import UsageError
 from gl_jax.files import reading, write_output
+from gl_jax.weights.arrays import flat
 
 Tree = dict[str, Any]
 
@@ -60,7 +61,7 @@ def convert(path: Path, output: Path, name: str, licence: str) -> str:
         licence=licence,
         training=about["training"],
     )
-    model = native.with_arrays(model, native.flat(variables), str(path))
+    model = native.with_arrays(model, flat(variables), str(path))
     return native.save(model, output, dtype="float16")
 
 

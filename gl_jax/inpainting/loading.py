@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gl_jax.config import UsageError, did_you_mean, is_bucket
 from gl_jax.experiment import Experiment, load_experiment
 from gl_jax.weights import native
+from gl_jax.weights.description import describe
 from gl_jax.weights.native import Model
 
 DEFAULT_MODEL = "demo"
@@ -98,7 +99,7 @@ def describe_available() -> str:
         return f"This version ships no model. {HOW_TO_GET}"
     about = [
         f"{name}  ({path.stat().st_size / 1e6:.1f} MB)\n"
-        + textwrap.indent(native.describe(native.load(path)), "  ")
+        + textwrap.indent(describe(native.load(path)), "  ")
         for name, path in shipped.items()
     ]
     return "\n\n".join([*about, HOW_TO_GET.replace("one", "another", 1)])

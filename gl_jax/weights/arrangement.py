@@ -12,10 +12,9 @@ import numpy as np
 from gl_jax.config import UsageError
 from gl_jax.models.completion import LAYERS, layer_name
 from gl_jax.models.discriminators import depth
-from gl_jax.weights import native
 from gl_jax.weights.architectures import Architecture, DiscriminatorArchitecture
+from gl_jax.weights.arrays import Arrays, Tree, nested, refuse_misfits
 from gl_jax.weights.layouts import DiscriminatorLayout, Layout
-from gl_jax.weights.native import Arrays, Tree
 
 
 class Source:
@@ -56,7 +55,7 @@ class Source:
             and array.ndim
             and not key.endswith(".num_batches_tracked")
         ]
-        native.refuse_misfits({**self.misfits, "unexpected": left}, name)
+        refuse_misfits({**self.misfits, "unexpected": left}, name)
 
 
 Makers = dict[str, Callable[[], np.ndarray]]
@@ -65,7 +64,7 @@ Makers = dict[str, Callable[[], np.ndarray]]
 
 def make(makers: Makers) -> Tree:
     """Makes the arrays and nests them."""
-    return native.nested({name: maker() for name, maker in makers.items()})
+    return nested({name: maker() for name, maker in makers.items()})
 
 
 def completion(source: Source, layout: Layout) -> tuple[Makers, Architecture]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from gl_jax.config import UsageError
-from gl_jax.files import reading
-from gl_jax.weights import arrangement, layouts, native, pytorch, torch7
+from gl_jax.files import read_start, reading
+from gl_jax.weights import arrangement, description, layouts, native, pytorch, torch7
 from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.arrays import Tree, flat, require_finite
 from gl_jax.weights.convention import Color
 from gl_jax.weights.layouts import DISCRIMINATOR_LAYOUTS, LAYOUTS
-from gl_jax.weights.native import Discriminator, Model, Tree
+from gl_jax.weights.native import Discriminator, Model
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def describe(source: str | Path, config: str | Path | None = None) -> str:
     """Describes a weights file of gl_jax or of another project, one fact per line."""
     source = Path(source)
     if source.is_file() and _is_safetensors(source):
-        return native.describe(native.load(source))
+        return description.describe(native.load(source))
     parts = find(source)
     if parts.variables is None or parts.architecture is None:
         assert parts.discriminator is not None
-        numbers = native.numbers_of(parts.discriminator.architecture)
+        numbers = description.numbers_of(parts.discriminator.architecture)
         return (
             f"came as         {parts.layout}\n"
             f"discriminators  {numbers}; no completion network"
@@ -68,7 +69,7 @@ def describe(source: str | Path, config: str | Path | None = None) -> str:
     mean = _mean_of(parts, source, config)
     model = _model(parts, mean or (0.0, 0.0, 0.0), source.stem)
     unknown = "" if mean else "\nmean colour unknown: `gl-jax convert` needs --config"
-    return native.describe(model) + unknown
+    return description.describe(model) + unknown
 
 
 def _model(parts: Parts, mean: Color, name: str) -> Model:
@@ -114,7 +115,7 @@ def find(source: Path) -> Parts:
 
 def open_tree(path: Path) -> Any:
     """Reads a foreign file; its first bytes select the reader."""
-    start = native.read_start(path, 16)
+    start = read_start(path, 16)
     if start.startswith((pytorch.ZIP_START, b"\x80")):
         return pytorch.read(path)
     if _is_safetensors(path):
@@ -142,10 +143,10 @@ def read_parts(tree: Any, name: str) -> Parts:
     variables = discriminator = None
     if makers:
         variables = arrangement.make(makers)
-        native.require_finite(native.flat(variables), name)
+        require_finite(flat(variables), name)
     if discriminator_makers and made:
         discriminator = Discriminator(arrangement.make(discriminator_makers), made)
-        native.require_finite(native.flat(discriminator.variables), name)
+        require_finite(flat(discriminator.variables), name)
     return Parts(layout, variables, architecture, discriminator, mean)
 
 
@@ -193,6 +194,6 @@ def _color(value: Any) -> Color | None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    start = native.read_start(path, 9)
+    start = read_start(path, 9)
     length = int.from_bytes(start[:8], "little")
     return start[8:9] == b"{" and length <= path.stat().st_size

@@ -24,6 +24,7 @@ from gl_jax.models.completion import STRIDE
 from gl_jax.version import __version__
 from gl_jax.weights import architectures, native
 from gl_jax.weights.architectures import AnyArchitecture, OwnArchitecture, Role
+from gl_jax.weights.arrays import Tree, flat
 from gl_jax.weights.convention import ENCODINGS, Color, Convention
 from gl_jax.weights.native import Discriminator, Model
 
@@ -86,9 +87,9 @@ def from_run(
             "(data.mean_color); train it with this version of gl_jax."
         )
     discriminator, averaged = None, restored.state.get("ema")
-    arrays = native.flat(averaged or _network(restored.state, "completion"))
+    arrays = flat(averaged or _network(restored.state, "completion"))
     if discriminators:
-        tensors = native.flat(_network(restored.state, "discriminator"))
+        tensors = flat(_network(restored.state, "discriminator"))
         if not tensors:
             raise UsageError(f"the run in {root} has no discriminators to export.")
         arrays |= {f"discriminator/{place}": array for place, array in tensors.items()}
@@ -118,7 +119,7 @@ def from_run(
     return native.with_arrays(model, arrays, root)
 
 
-def _network(state: dict[str, Any], role: Role) -> native.Tree:
+def _network(state: dict[str, Any], role: Role) -> Tree:
     """Returns the variables of one network from a restored state."""
     kinds = ("params", "batch_stats")
     return {k: state[f"{role}/{k}"] for k in kinds if f"{role}/{k}" in state}

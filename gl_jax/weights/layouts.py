@@ -11,9 +11,9 @@ import numpy as np
 
 from gl_jax.config import GREY, UsageError
 from gl_jax.models.completion import layer_name
-from gl_jax.weights import native, torch7, torch7_modules
+from gl_jax.weights import torch7, torch7_modules
+from gl_jax.weights.arrays import Arrays, listed
 from gl_jax.weights.convention import ENCODINGS, Color, Encoding
-from gl_jax.weights.native import Arrays
 
 NormOrder = Literal["norm_activation", "activation_norm"]
 
@@ -139,7 +139,7 @@ def recognise(tree: Any, name: str = "the file") -> tuple[str, Arrays]:
             best = most, layout, arrays
     if best[0] < 0.5:
         holds = (
-            f"it holds {native.listed(first_names)}"
+            f"it holds {listed(first_names)}"
             if first_names
             else "it holds no named arrays"
         )

@@ -10,8 +10,7 @@ Saving the same model twice gives the same bytes.
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -25,17 +24,24 @@ from safetensors.numpy import save as to_bytes
 from gl_jax.config import UsageError
 from gl_jax.experiment import Experiment
 from gl_jax.fields import build
-from gl_jax.files import reading, write_output
+from gl_jax.files import read_start, write_output
 from gl_jax.models.ops import NATIVE, Ops
 from gl_jax.weights import architectures
 from gl_jax.weights.architectures import (
     AnyArchitecture,
-    Architecture,
-    DiscriminatorArchitecture,
     OfCompletion,
     OfDiscriminator,
     OwnArchitecture,
     Shapes,
+)
+from gl_jax.weights.arrays import (
+    Arrays,
+    Tree,
+    flat,
+    listed,
+    nested,
+    require_finite,
+    require_fit,
 )
 from gl_jax.weights.convention import Color, Convention
 
@@ -43,9 +49,6 @@ ASSETS = Path(__file__).parent.parent / "assets"
 """Folder of the shipped models."""
 FORMAT = 1
 """Version of the metadata; `load` refuses any other."""
-LISTED = 4
-"""Names of wrong arrays in one message; the rest are only counted."""
-
 DTYPES: dict[str, Any] = {
     "float32": np.float32,
     "float16": np.float16,
@@ -56,9 +59,6 @@ _SAFETENSORS_DTYPES: dict[str, Any] = {
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
 }
-
-Tree = dict[str, Any]
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,139 +192,11 @@ def shipped() -> dict[str, Path]:
     return {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
 
 
-def describe(model: Model) -> str:
-    """Describes a model, one fact per line: network, convention, licence, training."""
-    convention = model.convention
-    lines = {
-        "name": model.name,
-        "came as": model.source,
-        "licence": model.licence,
-        "network": f"{numbers_of(model.architecture)}, "
-        f"{_parameters(model.variables):,} parameters",
-        "input": f"{convention.channels} in [0, 1] less {_rounded(convention.offset)}, "
-        f"times {convention.scale:g}; hole painted {_rounded(convention.fill)}",
-    }
-    if model.discriminator is not None:
-        lines["discriminators"] = (
-            f"{numbers_of(model.discriminator.architecture)}, "
-            f"{_parameters(model.discriminator.variables):,} parameters"
-        )
-    lines |= {name: str(value) for name, value in model.training.items()}
-    lines["sha256"] = model.sha256
-    wide = max(map(len, lines))
-    return "\n".join(f"{name:{wide}}  {text}" for name, text in lines.items() if text)
-
-
-def numbers_of(made: AnyArchitecture) -> str:
-    """Returns the architecture in a few words."""
-    if isinstance(made, OwnArchitecture):
-        return f"{made.module} of {made.experiment}"
-    order = {
-        "norm_activation": "conv-BN-ReLU",
-        "activation_norm": "conv-ReLU-BN",
-        "none": "conv-ReLU",
-    }
-    if isinstance(made, Architecture):
-        return (
-            f"width {made.width:g}, {order[made.norm_order]}, {made.output_activation}"
-        )
-    if not isinstance(made, DiscriminatorArchitecture):
-        numbers = dataclasses.asdict(made)
-        told = [
-            f"{name} {numbers[name]:g}"
-            for name in ("size", "predicted", "bottleneck", "codes", "width")
-            if name in numbers
-        ]
-        return f"{made.module} of {', '.join(told)}"
-    return (
-        f"{made.variant}, image {made.image_size}, window {made.local_size}, "
-        f"{order[made.norm_order]}{', spectral norm' if made.spectral_norm else ''}"
-    )
-
-
-# --- arrays of an architecture
-
-
 def _architecture(values: Any, role: Any, experiment: Experiment | None) -> Any:
     architecture = architectures.from_json(values, role)
     if isinstance(architecture, OwnArchitecture):
         return dataclasses.replace(architecture, source=experiment)
     return architecture
-
-
-def require_fit(arrays: Mapping[str, Any], expected: Shapes, name: str) -> None:
-    """Raises UsageError if arrays are missing, unexpected or mis-shaped."""
-    misfits = {
-        "missing": [key for key in expected if key not in arrays],
-        "unexpected": [key for key in arrays if key not in expected],
-        "mis-shaped": [
-            f"{key} {_times(arrays[key].shape)} instead of {_times(shape)}"
-            for key, shape in expected.items()
-            if key in arrays and tuple(arrays[key].shape) != shape
-        ],
-    }
-    refuse_misfits(misfits, name)
-
-
-def refuse_misfits(misfits: Mapping[str, Sequence[str]], name: str) -> None:
-    """Raises UsageError that lists the misfits of each kind, if there are any."""
-    parts = [f"{kind} {listed(keys)}" for kind, keys in misfits.items() if keys]
-    if parts:
-        raise UsageError(
-            f"{name} does not hold the arrays of its network: {'; '.join(parts)}. "
-            "Nothing was loaded."
-        )
-
-
-def require_finite(arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Raises UsageError if an array holds NaN or infinity."""
-    bad = [key for key, array in arrays.items() if not np.isfinite(array).all()]
-    if bad:
-        raise UsageError(f"{name}: {listed(bad)} would hold NaN or infinity.")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns the first `LISTED` names and the number of the others, as text."""
-    # Names from a damaged file may hold any character and have any length.
-    printable = [
-        "".join(c if c.isprintable() else "?" for c in name[:80]) for name in names
-    ]
-    more = len(printable) - LISTED
-    text = ", ".join(printable[:LISTED])
-    return f"{text} and {more} more" if more > 0 else text
-
-
-def flat(tree: Tree, prefix: str = "") -> Arrays:
-    """Flattens a nested dictionary of arrays to paths such as `params/conv1/kernel`."""
-    arrays: Arrays = {}
-    for key, value in tree.items():
-        place = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            arrays |= flat(dict(value), f"{place}/")
-        else:
-            arrays[place] = np.asarray(value)
-    return arrays
-
-
-def nested(arrays: Mapping[str, Any]) -> Tree:
-    """Nests a flat dictionary of arrays: the inverse of `flat`."""
-    tree: Tree = {}
-    for place, array in arrays.items():
-        *parents, last = place.split("/")
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[last] = array
-    return tree
-
-
-def read_start(path: Path, count: int) -> bytes:
-    """Returns the first bytes of a file, or raises UsageError if it cannot be read."""
-    with reading(path), path.open("rb") as file:
-        return file.read(count)
-
-
-# --- private
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -439,15 +311,3 @@ def _arranged(arrays: Arrays, like: Mapping[str, Any] | None, prefix: str) -> Tr
         else arrays[f"{prefix}{key}"]
         for key, value in like.items()
     }
-
-
-def _parameters(variables: Tree) -> int:
-    return sum(math.prod(array.shape) for array in flat(variables["params"]).values())
-
-
-def _rounded(color: Color) -> str:
-    return f"({', '.join(f'{channel:.4g}' for channel in color)})"
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "a number"

@@ -16,9 +16,8 @@ from safetensors.numpy import load
 
 from gl_jax.config import UsageError
 from gl_jax.files import reading
-from gl_jax.weights import native, pytorch
-
-Arrays = dict[str, np.ndarray]
+from gl_jax.weights import pytorch
+from gl_jax.weights.arrays import Arrays, require_finite, require_fit
 
 
 def read(path: str | Path) -> Arrays:
@@ -74,8 +73,8 @@ def require(
     in its message, if an array is missing, mis-shaped or not finite.
     """
     chosen = {key: arrays[key] for key in shapes if key in arrays}
-    native.require_fit(chosen, dict(shapes), name)
-    native.require_finite(chosen, name)
+    require_fit(chosen, dict(shapes), name)
+    require_finite(chosen, name)
     return chosen
 
 

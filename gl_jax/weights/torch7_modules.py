@@ -6,7 +6,7 @@ from gl_jax.config import UsageError
 from gl_jax.models.completion import LAYERS
 from gl_jax.models.layers import BATCH_NORM_EPSILON
 from gl_jax.weights import torch7
-from gl_jax.weights.native import Arrays
+from gl_jax.weights.arrays import Arrays
 
 MODULES = 50
 """Modules of the authors' network: 16 x (convolution, normalisation, ReLU), then two."""

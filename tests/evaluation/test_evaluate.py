@@ -282,7 +282,7 @@ def test_a_model_that_computes_nonsense_fails_the_run(
         return scores
 
     monkeypatch.setattr(evaluation.Scorer, "__call__", broken)
-    with pytest.raises(evaluation.NotFiniteError, match=r"photo0.png is not finite"):
+    with pytest.raises(UsageError, match=r"photo0.png is not finite"):
         evaluate()
 
 

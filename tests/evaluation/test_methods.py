@@ -24,6 +24,7 @@ from gl_jax.weights.architectures import (
     PlainDiscriminatorArchitecture,
 )
 from gl_jax.weights.convention import Convention
+from gl_jax.weights.description import describe
 from gl_jax.weights.native import Discriminator, Model
 
 SIDE = 32
@@ -83,7 +84,7 @@ def test_networks_are_loaded_as_they_were_saved(weights, name, tmp_path) -> None
     again = tmp_path / "again.safetensors"
     native.save(model, again)
     assert again.read_bytes() == weights[name].read_bytes()
-    assert model.architecture.module in native.describe(model)
+    assert model.architecture.module in describe(model)
     described = architectures.to_json(model.architecture)
     assert architectures.from_json(described, "completion") == model.architecture
 

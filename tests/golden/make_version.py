@@ -27,6 +27,9 @@ from gl_jax import cli
 from gl_jax.checkpoint import restore_subtree
 from gl_jax.config import Config
 from gl_jax.weights import native
+from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.arrays import flat, nested
+from gl_jax.weights.convention import Convention
 
 FOLDER = Path(__file__).with_name(gl_jax.__version__)
 KEEP = 3
@@ -89,7 +92,7 @@ def checksum(array: np.ndarray) -> str:
 def saved(workdir: str) -> dict[str, np.ndarray]:
     """All arrays of the newest checkpoint, by name."""
     names = ("step", "completion", "discriminator", "ema")
-    return native.flat(restore_subtree(Path(workdir, "checkpoints"), names).state)
+    return flat(restore_subtree(Path(workdir, "checkpoints"), names).state)
 
 
 def make_run() -> None:
@@ -143,9 +146,9 @@ def make_activation_norm() -> None:
     arrays["params/conv17/kernel"] *= 0.2
     arrays["params/conv17/bias"] += 0.5
     model = native.Model(
-        native.nested(arrays),
-        native.Architecture(WIDTH, "activation_norm", "clamp"),
-        native.Convention.gl_jax((0.45, 0.4, 0.35)),
+        nested(arrays),
+        Architecture(WIDTH, "activation_norm", "clamp"),
+        Convention.gl_jax((0.45, 0.4, 0.35)),
         name="activation_norm",
         licence="CC0",
     )

@@ -19,7 +19,7 @@ from gl_jax.inpainting import completer as room
 from gl_jax.inpainting import loading
 from gl_jax.inpainting.completer import Completer
 from gl_jax.weights import native
-from gl_jax.weights.native import Convention
+from gl_jax.weights.convention import Convention
 
 CHANCE = np.random.default_rng(0)
 PHOTO = CHANCE.integers(0, 256, (45, 58, 3), dtype=np.uint8)

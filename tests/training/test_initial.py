@@ -20,6 +20,8 @@ from gl_jax.training import initial
 from gl_jax.training.parts import default_parts
 from gl_jax.training.state import TrainState, create_state
 from gl_jax.weights import architectures, native
+from gl_jax.weights.architectures import Architecture, DiscriminatorArchitecture
+from gl_jax.weights.convention import Convention
 
 MEAN = (0.25, 0.5, 0.75)
 CONFIG = Config(
@@ -53,11 +55,11 @@ def trained() -> TrainState:
 
 @pytest.fixture(scope="module")
 def model(trained) -> native.Model:
-    made = native.DiscriminatorArchitecture(32, 16, "both", 0.0625)
+    made = DiscriminatorArchitecture(32, 16, "both", 0.0625)
     return native.Model(
         variables(trained.completion),
-        native.Architecture(0.0625),
-        native.Convention.gl_jax(MEAN),
+        Architecture(0.0625),
+        Convention.gl_jax(MEAN),
         native.Discriminator(variables(trained.discriminator), made),
     )
 
@@ -160,12 +162,12 @@ def test_weights_that_do_not_fit_are_refused(changes, message, file):
 @pytest.mark.parametrize(
     ("convention", "way_out"),
     [
-        (native.Convention(fill=MEAN), r"Give --data\.encoding plain\."),
+        (Convention(fill=MEAN), r"Give --data\.encoding plain\."),
         (
-            native.Convention("BGR", 2.0, GREY, GREY),
+            Convention("BGR", 2.0, GREY, GREY),
             r"Give --data\.encoding mmediting\.",
         ),
-        (native.Convention("BGR", 2.0, MEAN, MEAN), r"\(='centred'\)\.$"),
+        (Convention("BGR", 2.0, MEAN, MEAN), r"\(='centred'\)\.$"),
     ],
 )
 def test_another_encoding_of_photographs_is_refused(

@@ -43,6 +43,7 @@ from gl_jax.training.parts import default_parts
 from gl_jax.training.report.log import MEASURED
 from gl_jax.training.state import create_state, state_shapes
 from gl_jax.weights import architectures, native
+from gl_jax.weights.arrays import flat
 
 # A test may have several lives, each of which traces its steps, on a machine that is busy.
 pytestmark = pytest.mark.timeout(600)
@@ -188,7 +189,7 @@ def test_spectral_vectors_and_the_probability_are_resumed_exactly(modern_run, tm
 def test_each_optimizer_counts_the_updates_of_its_own_network(modern_run):
     state = saved_state(modern_run)
     for role, updates in (("completion", 3), ("discriminator", 4)):
-        places = native.flat(state[role]["opt_state"])
+        places = flat(state[role]["opt_state"])
         counts = {int(n) for place, n in places.items() if place.endswith("count")}
         assert counts == {updates}, role
 
@@ -233,8 +234,8 @@ def test_its_discriminators_are_exported_and_begun_with(modern_run, tmp_path):
     assert jax.tree.structure(state.discriminator) == jax.tree.structure(shapes)
     begun = named(state.discriminator.batch_stats)
     saved = saved_state(modern_run)["discriminator"]["batch_stats"]
-    assert begun.keys() == native.flat(saved).keys()
-    for name, array in native.flat(saved).items():
+    assert begun.keys() == flat(saved).keys()
+    for name, array in flat(saved).items():
         np.testing.assert_array_equal(begun[name], array)
 
 

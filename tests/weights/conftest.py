@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from gl_jax.models.completion import CompletionNetwork
-from gl_jax.weights.native import Architecture, Convention, Model
+from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.convention import Convention
+from gl_jax.weights.native import Model
 
 HERE = Path(__file__).parent
 MEAN = (0.42, 0.44, 0.4)

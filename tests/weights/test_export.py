@@ -26,6 +26,8 @@ from gl_jax.models import inference
 from gl_jax.training import default_parts
 from gl_jax.training.workdir import remembered_of
 from gl_jax.weights import architectures, export, native
+from gl_jax.weights.architectures import Architecture
+from gl_jax.weights.arrays import Tree, nested
 from gl_jax.weights.convention import ENCODINGS, Convention
 
 CONFIG = Config(
@@ -36,12 +38,12 @@ CONFIG = Config(
 )
 
 
-def filled(shapes: native.Shapes, value: float) -> native.Tree:
-    return native.nested({k: np.full(s, value, np.float32) for k, s in shapes.items()})
+def filled(shapes: architectures.Shapes, value: float) -> Tree:
+    return nested({k: np.full(s, value, np.float32) for k, s in shapes.items()})
 
 
 def run(
-    folder: Path, config: Config = CONFIG, extra: Any = None, **parts: native.Tree
+    folder: Path, config: Config = CONFIG, extra: Any = None, **parts: Tree
 ) -> Path:
     """A workdir with one checkpoint, of step 12."""
     checkpoints = Checkpoints(
@@ -49,7 +51,7 @@ def run(
         max_failed_saves=1, log=print,
     )  # fmt: skip
     state = {
-        "step": np.asarray(12), "completion": filled(native.Architecture(1 / 16).shapes(), 1)
+        "step": np.asarray(12), "completion": filled(Architecture(1 / 16).shapes(), 1)
     } | parts  # fmt: skip
     checkpoints.save(
         12, state, measured={}, config_json=config.to_json(), extra=extra or {}
@@ -60,7 +62,7 @@ def run(
 
 def test_a_run_becomes_a_model_with_all_it_needs(tmp_path):
     model = export.from_run(run(tmp_path))
-    assert model.architecture == native.Architecture(1 / 16, "activation_norm")
+    assert model.architecture == Architecture(1 / 16, "activation_norm")
     assert model.mean_color == (0.4, 0.5, 0.6)
     assert model.training["steps"] == 12
     assert model.training["weights"] == "last step"
@@ -108,7 +110,7 @@ def test_an_encoding_of_ones_own_is_remembered(tmp_path):
 
 
 def test_the_moving_average_is_preferred(tmp_path):
-    ema = filled(native.Architecture(1 / 16).shapes(), 3)
+    ema = filled(Architecture(1 / 16).shapes(), 3)
     model = export.from_run(run(tmp_path, ema=ema))
     assert np.all(model.variables["params"]["conv1"]["kernel"] == 3)
     assert model.training["weights"] == "moving average"
@@ -185,7 +187,7 @@ def test_a_stablehlo_program_takes_any_batch_and_size(tmp_path, tiny):
 @pytest.mark.parametrize("order", ["norm_activation", "activation_norm"])
 @pytest.mark.parametrize("output", ["sigmoid", "clamp", "signed_clamp"])
 def test_a_program_computes_what_the_network_does(order, output, tiny):
-    architecture = native.Architecture(1 / 16, order, output)
+    architecture = Architecture(1 / 16, order, output)
     model = dataclasses.replace(tiny, architecture=architecture)
     in_use, folded = inference.fold(model.network(compilation.ops()), model.variables)
 
@@ -199,7 +201,7 @@ def test_a_program_computes_what_the_network_does(order, output, tiny):
 @pytest.mark.slow
 def test_a_network_of_full_width_is_exported_for_any_size(tmp_path):
     # Its layers are computed differently from narrow ones on CPU.
-    shapes = native.Architecture().shapes()
+    shapes = Architecture().shapes()
     stream = np.random.default_rng(0)
     arrays = {}
     for name, shape in shapes.items():
@@ -208,9 +210,9 @@ def test_a_network_of_full_width_is_exported_for_any_size(tmp_path):
         bound = (6 / np.prod(shape[:-1])) ** 0.5 if kernel else 1
         arrays[name] = stream.uniform(low * bound, high * bound, shape)
     arrays["params/conv17/kernel"] *= 0.1
-    variables = native.nested({k: a.astype(np.float32) for k, a in arrays.items()})
-    convention = native.Convention.gl_jax((0.5, 0.5, 0.5))
-    model = native.Model(variables, native.Architecture(), convention)
+    variables = nested({k: a.astype(np.float32) for k, a in arrays.items()})
+    convention = Convention.gl_jax((0.5, 0.5, 0.5))
+    model = native.Model(variables, Architecture(), convention)
     export.to_stablehlo(model, tmp_path / "full.stablehlo")
     assert (tmp_path / "full.stablehlo").stat().st_size > 24e6
 
@@ -218,7 +220,7 @@ def test_a_network_of_full_width_is_exported_for_any_size(tmp_path):
 def test_a_program_shows_photographs_as_the_convention_says(tiny):
     model = dataclasses.replace(
         tiny,
-        convention=native.Convention("BGR", 2.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        convention=Convention("BGR", 2.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     )
     images = np.random.default_rng(1).random((1, 16, 16, 3), np.float32)
     mask = np.zeros((1, 16, 16, 1), np.float32)

@@ -15,7 +15,9 @@ from safetensors.numpy import save as to_bytes
 from gl_jax.config import UsageError
 from gl_jax.weights import native
 from gl_jax.weights.architectures import DiscriminatorArchitecture
+from gl_jax.weights.arrays import flat, nested
 from gl_jax.weights.convention import ENCODINGS, Convention
+from gl_jax.weights.description import describe
 from gl_jax.weights.native import Discriminator
 
 PHOTO = np.random.default_rng(3).random((8, 12, 3), np.float32)
@@ -51,8 +53,8 @@ def rewritten(path: Path, change, sign: bool = True) -> Path:
 
 def test_what_is_saved_is_what_is_loaded(saved, tiny):
     again = native.load(saved)
-    for place, array in native.flat(tiny.variables).items():
-        np.testing.assert_array_equal(native.flat(again.variables)[place], array)
+    for place, array in flat(tiny.variables).items():
+        np.testing.assert_array_equal(flat(again.variables)[place], array)
     assert again.architecture == tiny.architecture
     assert again.convention == tiny.convention
     assert (again.name, again.licence) == (tiny.name, tiny.licence)
@@ -64,14 +66,14 @@ def test_a_discriminator_comes_along(tmp_path, tiny):
     made = DiscriminatorArchitecture(32, 16, "both", 1 / 16)
     shapes = made.shapes()
     discriminator = Discriminator(
-        native.nested({k: np.ones(s, np.float32) for k, s in shapes.items()}), made
+        nested({k: np.ones(s, np.float32) for k, s in shapes.items()}), made
     )
     model = dataclasses.replace(tiny, discriminator=discriminator)
     native.save(model, tmp_path / "m.safetensors")
     again = native.load(tmp_path / "m.safetensors")
     assert again.discriminator.architecture == made
-    assert native.flat(again.discriminator.variables).keys() == shapes.keys()
-    assert native.flat(again.variables).keys() == native.flat(tiny.variables).keys()
+    assert flat(again.discriminator.variables).keys() == shapes.keys()
+    assert flat(again.variables).keys() == flat(tiny.variables).keys()
 
 
 def test_spectral_vectors_come_back_in_their_own_tree(tmp_path, tiny):
@@ -102,17 +104,17 @@ def test_smaller_types_halve_kernels_and_spare_the_rest(
     path = tmp_path / "small.safetensors"
     native.save(tiny, path, dtype)
     assert path.stat().st_size < 0.65 * saved.stat().st_size
-    again = native.flat(native.load(path).variables)
-    for place, array in native.flat(tiny.variables).items():
+    again = flat(native.load(path).variables)
+    for place, array in flat(tiny.variables).items():
         allowed = error if place.endswith("/kernel") else 0
         np.testing.assert_allclose(again[place], array, rtol=allowed)
         assert again[place].dtype == np.float32
 
 
 def test_numbers_beyond_float16_are_refused_by_name(tmp_path, tiny):
-    arrays = native.flat(tiny.variables)
+    arrays = flat(tiny.variables)
     arrays["params/conv3/kernel"] = arrays["params/conv3/kernel"] * np.float32(1e7)
-    model = dataclasses.replace(tiny, variables=native.nested(arrays))
+    model = dataclasses.replace(tiny, variables=nested(arrays))
     with pytest.raises(UsageError, match="as float16: params/conv3/kernel would hold"):
         native.save(model, tmp_path / "m.safetensors", "float16")
     assert list(tmp_path.iterdir()) == []
@@ -212,7 +214,7 @@ def test_a_description_that_makes_no_sense_is_refused(saved, change, reason):
 
 
 def test_a_model_is_described_in_a_few_lines(saved):
-    text = native.describe(native.load(saved))
+    text = describe(native.load(saved))
     assert "width 0.0625, conv-BN-ReLU, sigmoid" in text
     assert "(0.42, 0.44, 0.4)" in text and "CC0" in text
     assert native.load(saved).sha256 in text

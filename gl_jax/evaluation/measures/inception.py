@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gl_jax.weights import tensors
+from gl_jax.weights.arrays import Arrays
 
 Resize = Literal["pytorch-fid", "tensorflow"]
 """The ways of resizing by which published FIDs differ; see `resized`."""
@@ -152,7 +153,7 @@ BLOCKS = (
 class Weights(NamedTuple):
     """The arrays of `shapes()`, and whether they are of the file FID is published with."""
 
-    arrays: tensors.Arrays
+    arrays: Arrays
     published: bool
 
 
@@ -185,7 +186,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def features(
-    arrays: tensors.Arrays,
+    arrays: Arrays,
     images: Float[Array, "b h w 3"],
     resize: Resize = "pytorch-fid",
 ) -> Float[Array, "b 2048"]:
@@ -243,7 +244,7 @@ def _conv_shapes(place: str, inputs: int, conv: Conv) -> dict[str, tuple[int, ..
 
 
 def _applied(
-    arrays: tensors.Arrays, block: Block, step: Step, inputs: Float[Array, "b h w c"]
+    arrays: Arrays, block: Block, step: Step, inputs: Float[Array, "b h w c"]
 ) -> Iterator[Float[Array, "b y x d"]]:
     if isinstance(step, Pool):
         yield _pooled(step, inputs)
@@ -255,7 +256,7 @@ def _applied(
 
 
 def _convolved(
-    arrays: tensors.Arrays, place: str, conv: Conv, inputs: Float[Array, "b h w c"]
+    arrays: Arrays, place: str, conv: Conv, inputs: Float[Array, "b h w c"]
 ) -> Float[Array, "b y x d"]:
     around = conv.padded and conv.stride == 1
     outputs = jax.lax.conv_general_dilated(

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from gl_jax.config import UsageError
 from gl_jax.weights import tensors
+from gl_jax.weights.arrays import Arrays
 
 Images = Float[Array, "b h w 3"]
 Distances = Float[Array, " b"]
@@ -103,7 +104,7 @@ def load(paths: Sequence[str | Path]) -> "Lpips":
     Raises UsageError, one line, if a file cannot be read or arrays are missing.
     """
     names = ", ".join(map(str, paths))
-    arrays: tensors.Arrays = {}
+    arrays: Arrays = {}
     for path in paths:
         arrays |= tensors.renamed(tensors.read(path), RULES)
     first = arrays.get("features.0.weight")
@@ -133,16 +134,14 @@ def shapes(trunk: Trunk) -> dict[str, tuple[int, ...]]:
 class Lpips:
     """The distance as a function of arrays; see `__call__`."""
 
-    def __init__(self, trunk: Trunk, arrays: tensors.Arrays) -> None:
+    def __init__(self, trunk: Trunk, arrays: Arrays) -> None:
         """Takes the arrays of `shapes(trunk)` as PyTorch lays them out."""
         self.name = trunk.name
         self.smallest = trunk.smallest
         self.arrays = arrays
         self._trunk = trunk
 
-    def __call__(
-        self, arrays: tensors.Arrays, images: Images, targets: Images
-    ) -> Distances:
+    def __call__(self, arrays: Arrays, images: Images, targets: Images) -> Distances:
         """Returns one distance per image in [0, 1]; equal images have 0.
 
         `arrays` are those of this object, passed again so that a jitted caller does not
@@ -167,7 +166,7 @@ class Lpips:
 
 
 def _features(
-    trunk: Trunk, arrays: tensors.Arrays, images: Images
+    trunk: Trunk, arrays: Arrays, images: Images
 ) -> list[Float[Array, "b y x c"]]:
     shift, scale = (
         jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)

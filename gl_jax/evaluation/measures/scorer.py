@@ -21,7 +21,8 @@ from gl_jax.metrics import l1
 from gl_jax.models import inference
 from gl_jax.parallel import Devices
 from gl_jax.texture import Places
-from gl_jax.weights import native, tensors
+from gl_jax.weights import tensors
+from gl_jax.weights.arrays import flat
 from gl_jax.weights.convention import Convention
 from gl_jax.weights.native import Model
 
@@ -261,7 +262,7 @@ def _completed(
 def fingerprint(model: Model) -> str:
     """Returns a SHA-256 of everything that the model's output depends on."""
     digest = hashlib.sha256(repr((model.architecture, model.convention)).encode())
-    for name, array in sorted(native.flat(model.variables).items()):
+    for name, array in sorted(flat(model.variables).items()):
         digest.update(f"{name} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
