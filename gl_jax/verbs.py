@@ -40,8 +40,7 @@ def train(
         coordinator: Several hosts: address of the first host, HOST:PORT.
         process_count: Several hosts: number of hosts.
         process_id: Several hosts: index of this host, from 0.
-        distributed: Several hosts: read their addresses from the environment (TPU pod,
-            Slurm).
+        distributed: Several hosts: read addresses from the environment (TPU pod, Slurm).
         heartbeat: Several hosts: seconds of silence after which a host counts as dead
             and the others exit.
     """
@@ -174,9 +173,8 @@ def evaluate(
     """Measure a model on fixed holes: every metric, for each photograph.
 
     Args:
-        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
-            which records the holes. Repeat the command to continue after an
-            interruption.
+        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl
+            (the holes). Repeat the command to continue after an interruption.
         method: `gl`, the network of `model`, or another method as in `compare`.
         model: A training run's folder, a weights file, or a shipped model's name.
         follow: A training run's folder, instead of `model` and `output`: measure each
@@ -187,17 +185,14 @@ def evaluate(
         masks: A kind as in `compare`, by default the protocol's or `box`; a folder with
             one mask per photograph, of the same name, white = missing; or the masks.jsonl
             of another evaluation.
-        protocol: Sizes, masks and metrics as in published tables: `mmediting`, `lama`,
-            `mat`, or `yeh`, which prints PSNR under four kinds of masks beside the
-            published values.
+        protocol: Sizes, masks and metrics of published tables: `mmediting`, `lama`, `mat`,
+            or `yeh`, PSNR under four kinds of masks beside the published values.
         metrics: Names, separated by spaces or commas; by default the protocol's, or all
             whose weights are given: l1, psnr, ssim, ms_ssim, vif, sharpness, texture;
-            lpips; fid, kid, precision, ids (P-IDS, U-IDS). evaluation.md lists
-            their cost.
+            lpips; fid, kid, precision, ids (P-IDS, U-IDS).
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
-        image_size: Side in pixels of the square photographs; by default that of the
-            model's training.
+        image_size: Side in pixels of the square photographs; by default the training's.
         fid_weights: Inception's weights for FID, KID, precision, recall, P-IDS and U-IDS:
             pytorch-fid's .pth, or the same as safetensors.
         lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
@@ -208,8 +203,7 @@ def evaluate(
         coordinator: Several hosts: address of the first host, HOST:PORT.
         process_count: Several hosts: number of hosts.
         process_id: Several hosts: index of this host, from 0.
-        distributed: Several hosts: read their addresses from the environment (TPU pod,
-            Slurm).
+        distributed: Several hosts: read addresses from the environment (TPU pod, Slurm).
     """
     other = model is not None or method != "gl"
     if (output is None) == (follow is None) or (follow and other):
