@@ -1,9 +1,9 @@
-"""The command line: finds the verb, reads its words, and returns an exit code.
+"""The command line: finds the verb, reads its options, and returns an exit code.
 
-Nothing heavy is imported here. A mistake of the caller's is refused before JAX loads.
-Exit codes: 0 done, 1 a run failed, 2 a mistake of the caller's, 130 Ctrl-C before
-training, 141 nobody reads the output, 143 stopped on request with the state saved. An
-unexpected exception is a bug and keeps its traceback.
+Nothing heavy is imported here; a user's mistake is refused before JAX loads. Exit codes:
+0 done, 1 a run failed, 2 a user's mistake, 130 Ctrl-C before training, 141 stdout was
+closed by its reader, 143 stopped on request with the state saved. An unexpected exception
+is a bug and keeps its traceback.
 """
 
 import dataclasses
@@ -21,19 +21,22 @@ from gl_jax.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code; see the head of this file."""
+    """Runs one verb and returns its exit code, one of those at the head of this file.
+
+    `arguments` are the words after `gl-jax`, by default those of the process.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name need not be text in the terminal's encoding.
+        # The terminal's encoding may lack characters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Everything here is float32; JAX would make float64 of some of it.
+    # All computations are float32; if this were set to 1, JAX would use float64 in some.
     os.environ["JAX_ENABLE_X64"] = "0"
     try:
         _run(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left, as `head` does. Python would complain once
-        # more when it closes stdout.
+        # The reader of stdout has ended, as `head` does. Without this, Python would fail
+        # once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UsageError as error:
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if platform := _missing_platform():
             print(f"gl-jax: error: {platform}", file=sys.stderr)
             return 2
-        # JAX and the standard library raise RuntimeErrors too; those are bugs here.
+        # RuntimeErrors of JAX or the standard library are bugs and keep their traceback.
         if not type(error).__module__.startswith("gl_jax."):
             raise
         print(f"gl-jax: error: {error}", file=sys.stderr)
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _missing_platform() -> str | None:
-    """Returns a sentence if the platform that JAX_PLATFORMS names is not to be had."""
+    """Returns an error message if the platform that JAX_PLATFORMS names is missing."""
     wanted = os.environ.get("JAX_PLATFORMS")
     if not wanted or "jax" not in sys.modules:
         return None
@@ -102,17 +105,17 @@ def _first_line(function: Callable[..., None]) -> str:
 
 
 def _call(verb: str, words: list[str]) -> None:
-    """Calls the verb's function with the values of the words, or prints its help."""
+    """Calls the verb's function with the values of its options, or prints its help."""
     function, prog = VERBS[verb], f"gl-jax {verb}"
     own = options.of_function(function, without=Experiment)
-    asks_help = "-h" in words or "--help" in words
+    wants_help = "-h" in words or "--help" in words
     experiment = None
     if len(own) < len(inspect.signature(function).parameters):
-        reference, words = _take_experiment(prog, words, required=not asks_help)
+        reference, words = _take_experiment(prog, words, required=not wants_help)
         experiment = load_experiment(reference) if reference else Experiment(Config())
         prog = f"{prog} {reference or 'EXPERIMENT.py'}"
     config = experiment and experiment.config
-    if asks_help:
+    if wants_help:
         print(options.help_text(prog, inspect.getdoc(function) or "", own, config))
         return
     fields = options.of_tree(config) if config else []
@@ -130,7 +133,7 @@ def _call(verb: str, words: list[str]) -> None:
 def _take_experiment(
     prog: str, words: list[str], *, required: bool
 ) -> tuple[str | None, list[str]]:
-    """The first word that names an experiment file, and the other words."""
+    """Returns the first word that names an experiment file, and the other words."""
     for index, word in enumerate(words):
         if word.endswith(".py") or ".py:" in word:
             return word, words[:index] + words[index + 1 :]

@@ -53,8 +53,8 @@ class ModelConfig(Section, prefix="model."):
     """conv-BN-ReLU as in the authors' network, or conv-ReLU-BN as in GLCIC-PyTorch."""
     output_activation: Literal["sigmoid", "clamp", "signed_clamp"] = "sigmoid"
     """Range of the last layer: sigmoid (the paper) or clamp.
-    `signed_clamp` clamps to [-1, 1] and takes that to [0, 1] (mmediting): a layer that gives
-    0 gives grey, not black."""
+    `signed_clamp` clamps to [-1, 1] and maps that to [0, 1] (mmediting): 0 becomes grey,
+    not black."""
     discriminators: Literal["both", "global", "local", "none"] = "both"
     """The discriminators of the joint phase (the paper's ablation).
     `none` trains with the masked MSE alone, for all of the steps."""
@@ -84,7 +84,7 @@ class DataConfig(Section, prefix="data."):
     """Split of a TFDS or bundled source; all of a folder is read."""
     validation_source: str | None = None
     """Photographs to validate on; by default some of `source`.
-    Of a TFDS or bundled source its validation split is taken.
+    A TFDS or bundled source gives its validation split.
     Of a folder a share is held back from training, chosen by the files' names."""
     validation_split: str = "validation"
     """Split of the validation source; all of a folder is read."""
@@ -161,10 +161,10 @@ class HolesConfig(Section, prefix="holes."):
     All lie in one window, and may overlap."""
     shared_window: bool = False
     """Draw one window for the whole batch, and the holes anywhere in it (GLCIC-PyTorch).
-    The windows in which photographs are shown are one for the batch too."""
+    Photographs are shown in one window for the whole batch, too."""
     paired_windows: bool = False
     """Show the local discriminator photographs in the windows of their holes (mmediting).
-    By default in other ones, drawn as if for other holes."""
+    By default their windows are drawn independently, as if for other holes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,9 +215,10 @@ class LossConfig(Section, prefix="loss."):
     r2: Annotated[float, at_least(0)] = 0.0
     """Gamma of R2, the same at completions."""
     gradient_penalty: Annotated[float, at_least(0)] = 0.0
-    """Weight of the penalty on slopes other than 1 between the two (10 with wasserstein)."""
+    """Weight of the penalty on slopes other than 1 between photographs and completions.
+    Usual: 10, with `adversarial wasserstein`."""
     penalty_every: Count = 1
-    """Steps from penalty to penalty, which is as many times as large."""
+    """Steps between two penalties; each is multiplied by this number."""
     normalizer: Literal["image", "hole", "batch"] = "image"
     """Average the completion loss over all the image's pixels, or the hole's only.
     `batch` averages over the missing pixels of all the batch at once (mmediting)."""
@@ -227,7 +228,7 @@ class LossConfig(Section, prefix="loss."):
     discriminator_weight: Annotated[float, above(0)] = 1.0
     """Scales the discriminator's loss; Eq. 4 read literally has alpha here."""
     joint_discriminator_weight: Annotated[float | None, above(0)] = None
-    """The same in the joint phase, if it is another (GLCIC-PyTorch: alpha / 2)."""
+    """The same for the joint phase; by default equal (GLCIC-PyTorch: alpha / 2)."""
     discriminator_noise: Annotated[float, at_least(0)] = 0.0
     """Standard deviation of normal noise on all that the discriminators see, pixels in [0, 1].
     On few photographs it keeps them from winning (Arjovsky and Bottou 2017, section 3)."""
@@ -264,8 +265,8 @@ class AugmentConfig(Section, prefix="augment."):
     cutout: Annotated[float, within("[0, 1]")] = 0.0
     """Side of a grey square as a share of the view's (DiffAugment: 0.5)."""
     adaptive_target: Annotated[float | None, within("[-1, 1]")] = None
-    """If set, the probability of each change rises while photographs' logits have a larger
-    mean sign than this, and falls else (StyleGAN2-ADA: 0.6). Else it is 1."""
+    """If set, the probability of each change rises while the mean sign of photographs'
+    logits is above this, and falls otherwise (StyleGAN2-ADA: 0.6). By default it is 1."""
     adaptive_images: Count = 500_000
     """Photographs over which that probability can move from 0 to 1."""
 
@@ -321,8 +322,8 @@ class OptimizerConfig(Section, prefix="optimizer."):
     name: str = "adadelta"
     """A function of optax, for example adadelta, adam, adamw, lamb."""
     learning_rate: Annotated[float, above(0)] = 1.0
-    """Adadelta as published has none, which is 1.0.
-    Adam and its relatives want about 0.0001 to 0.001, Muon about twice that."""
+    """The peak learning rate; 1.0 is Adadelta as published.
+    Adam and its relatives need about 0.0001 to 0.001, Muon about twice that."""
     options: dict[str, float] = field(default_factory=dict)
     """Further numbers for the optax function, as in `options.eps 1e-7`.
     Without them optax's own: for Adadelta rho 0.9 and eps 1e-6, as in Torch7.
@@ -417,7 +418,7 @@ class RunConfig(Section, prefix="run."):
     device_count: Annotated[Count | None, MAY_CHANGE] = None
     """Devices of each host to use; by default all of them."""
     accumulate: Count = 1
-    """Pieces that each device's share of the batch is worked off in.
+    """Number of pieces into which each device's share of the batch is split.
     The gradients are averaged over them: less memory, a little more time."""
     ema_decay: Annotated[float | None, within("(0, 1)")] = None
     """Keep a moving average of the completion network with this decay, say 0.999."""
@@ -440,7 +441,7 @@ class RunConfig(Section, prefix="run."):
         str | None,
         Rule(
             lambda place: is_bucket(place) or os.path.isabs(place),
-            "a bucket (gs://bucket/run) or a folder's whole path from /",
+            "a bucket (gs://bucket/run) or an absolute path",
         ),
         MAY_CHANGE,
     ] = None

@@ -1,8 +1,8 @@
-"""Options of a command line from a function's signature and a tree of dataclasses.
+"""Command-line options made from a function's signature and a tree of dataclasses.
 
-A parameter before `/` is a word without a name, `*name` are several, every other one is an
-option; the `Args:` of the docstring are their help. Names are in kebab or snake case,
-values follow a space or `=`, `--no-name` turns a switch off.
+A parameter before `/` is a positional argument, `*name` are several, every other one is
+an option; the `Args:` of the docstring are their help. Option names are in kebab or snake
+case, values follow a space or `=`, `--no-name` turns a switch off.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ from gl_jax.fields import (
 )
 
 REQUIRED = inspect.Parameter.empty
-MOST_COLUMNS = 96
-"""Columns of the help, at most."""
+MAX_COLUMNS = 96
+"""Largest width of the help text, in columns."""
 
 Given = dict[str, list[str]]
 """The words that follow each option, by its name in snake case."""
@@ -41,7 +41,7 @@ Given = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Option:
-    """An option, or a word without a name, which has a flag in capitals."""
+    """An option or a positional argument; the flag of the latter is in capitals."""
 
     name: str
     hint: Any
@@ -50,13 +50,16 @@ class Option:
     flag: str
 
     @property
-    def is_word(self) -> bool:
-        """Returns whether it stands without a name."""
+    def is_positional(self) -> bool:
+        """Returns whether the argument is given without a name."""
         return not self.flag.startswith("--")
 
 
 def of_function(function: Callable[..., Any], without: type) -> list[Option]:
-    """Returns a function's options and words, leaving out parameters of one type."""
+    """Returns a function's options and positional arguments.
+
+    Parameters of the type `without` are left out.
+    """
     texts = _arguments_help(inspect.getdoc(function) or "")
     types = typing.get_type_hints(function, include_extras=True)
     options = []
@@ -73,15 +76,15 @@ def of_function(function: Callable[..., Any], without: type) -> list[Option]:
 
 
 def of_tree(tree: object, prefix: str = "") -> list[Option]:
-    """Returns an option for every field of a tree of dataclasses, its value the default."""
+    """Returns an option for every field of a tree, with the field's value as default."""
     options: list[Option] = []
     texts = field_texts(type(tree))
     for name, hint in hints(type(tree)).items():
-        value, place = getattr(tree, name), prefix + name
+        value, path = getattr(tree, name), prefix + name
         if dataclasses.is_dataclass(value):
-            options += of_tree(value, f"{place}.")
+            options += of_tree(value, f"{path}.")
         else:
-            options.append(Option(place, hint, value, texts[name], _flag(place)))
+            options.append(Option(path, hint, value, texts[name], _flag(path)))
     return options
 
 
@@ -92,20 +95,19 @@ def _flag(name: str) -> str:
 def _arguments_help(docstring: str) -> dict[str, str]:
     """Returns the text of every argument in the `Args:` of a docstring."""
     _, _, section = docstring.partition("\nArgs:\n")
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
-    return dict(found)
+    return dict(re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE))
 
 
 # --- words
 
 
 def split(options: Sequence[Option], words: Iterable[str]) -> Given:
-    """Returns the words of each option, and of each word without a name.
+    """Returns the words that belong to each option and each positional argument.
 
     Raises UsageError for an unknown option or a word too many.
     """
-    named = {option.name: option.hint for option in options if not option.is_word}
-    places = [option for option in options if option.is_word]
+    named = {option.name: option.hint for option in options if not option.is_positional}
+    positional = [option for option in options if option.is_positional]
     given: Given = {}
     free: list[str] = []
     queue = deque(words)
@@ -119,7 +121,7 @@ def split(options: Sequence[Option], words: Iterable[str]) -> Given:
         taken = given.setdefault(name, [])
         kind = kind_of(hint)
         if not (kind.origin is tuple and kind.most_words == math.inf):
-            # Given twice, the last one counts; a list grows.
+            # If an option is repeated, the last value counts; a list grows.
             taken.clear()
         if off and not equals:
             taken.append("false")
@@ -128,10 +130,10 @@ def split(options: Sequence[Option], words: Iterable[str]) -> Given:
             raise UsageError(f"--{flag} takes no value.")
         taken += [value] if equals else []
         while queue and not queue[0].startswith("--"):
-            if places and not _takes_another(hint, taken, queue[0]):
+            if positional and not _takes_another(hint, taken, queue[0]):
                 break
             taken.append(queue.popleft())
-    for option in places:
+    for option in positional:
         count = len(free) if kind_of(option.hint).most_words == math.inf else 1
         if free[:count]:
             given[option.name] = free[:count]
@@ -142,7 +144,7 @@ def split(options: Sequence[Option], words: Iterable[str]) -> Given:
 
 
 def _resolved(flag: str, named: dict[str, Any]) -> tuple[str, Any, bool]:
-    """Returns the name of an option, its type, and whether it is turned off."""
+    """Returns an option's name, its type, and True if the flag turns it off."""
     name = flag.replace("-", "_")
     section = name.rpartition(".")[0]
     if name in named:
@@ -157,7 +159,7 @@ def _resolved(flag: str, named: dict[str, Any]) -> tuple[str, Any, bool]:
 
 
 def _takes_another(hint: Any, taken: list[str], word: str) -> bool:
-    """Returns whether a next word belongs to the option before it, not to the verb."""
+    """Returns whether the word is another value of the option, not an argument."""
     kind = kind_of(hint)
     if kind.type is bool:
         return not taken and word.lower() in ("true", "false")
@@ -165,7 +167,10 @@ def _takes_another(hint: Any, taken: list[str], word: str) -> bool:
 
 
 def suggest_option(flag: str, known: Iterable[str]) -> str:
-    """Returns "Did you mean --OPTION?" or "", also if the section is missing or wrong."""
+    """Returns " Did you mean --OPTION?", or "" if no known option is similar.
+
+    A missing or wrong section is corrected, too.
+    """
     names = list(known)
     endings = {name.rpartition(".")[2]: name for name in reversed(names)}
     near = difflib.get_close_matches(flag, names, n=1, cutoff=0.8)
@@ -178,22 +183,24 @@ def suggest_option(flag: str, known: Iterable[str]) -> str:
 def arguments(
     options: Sequence[Option], given: Given, prog: str
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Returns the arguments of a call: those without a name, and those with one.
+    """Returns the positional and the named arguments of a call.
 
-    Raises UsageError for a value that does not fit its type, or a required one missing.
+    Raises UsageError for a value that does not fit its type, and for a missing required
+    one.
     """
     values: list[Any] = []
     named: dict[str, Any] = {}
     for option in options:
         if option.name not in given:
             if option.default is REQUIRED:
-                text = f": {' '.join(option.help.split())}" if option.is_word else "."
+                about = " ".join(option.help.split())
+                text = f": {about}" if option.is_positional else "."
                 raise UsageError(f"{prog} needs {option.flag}{text}")
             continue
         value = from_words(option.hint, given[option.name], option.flag)
         if option.flag.endswith("..."):
             values += value
-        elif option.is_word:
+        elif option.is_positional:
             values.append(value)
         else:
             named[option.name] = value
@@ -204,10 +211,11 @@ def override(config: Config, changes: Given) -> Config:
     """Returns `config` with fields replaced by words of the command line.
 
     `changes` maps dotted names, in kebab or snake case, to the words that follow them:
-    {"data.resize": ["96", "128"]}. A switch needs no word, "none" empties a field that
-    may be empty, an option of an optimizer is named in full ("...options.b1").
-    Raises UsageError for an unknown name, a wrong number of words, and whatever the
-    tree itself refuses.
+    {"data.resize": ["96", "128"]}. A switch needs no word, "none" clears an optional
+    field, an option of an optimizer is named in full ("...options.b1").
+
+    Raises UsageError for an unknown name, a wrong number of words, and values that
+    `Config` refuses.
     """
     tree = dataclasses.asdict(config)
     known = field_names(Config)
@@ -215,14 +223,14 @@ def override(config: Config, changes: Given) -> Config:
     for name in named:
         section, _, last = name.rpartition(".")
         if last == "name" and section:
-            # The options of one optimizer mean nothing to another.
+            # Options of one optimizer are unknown to another.
             tree[section]["options"] = {}
     for name, words in named.items():
         *sections, last = name.split(".")
-        place = tree
+        node = tree
         for section in sections:
-            place = place[section]
-        place[last] = from_words(_resolved(name, known)[1], words, name)
+            node = node[section]
+        node[last] = from_words(_resolved(name, known)[1], words, name)
     return typing.cast(Config, build(Config, tree, ""))
 
 
@@ -232,10 +240,15 @@ def override(config: Config, changes: Given) -> Config:
 def help_text(
     prog: str, docstring: str, own: Sequence[Option], tree: Any | None = None
 ) -> str:
-    """Returns the help of a verb, at the terminal's width: its options, then the tree's."""
-    columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+    """Returns the help of a verb: its own options, then the tree's, section by section.
+
+    Lines have the terminal's width, and at most MAX_COLUMNS.
+    """
+    columns = min(shutil.get_terminal_size().columns, MAX_COLUMNS)
     needed = [o for o in own if o.default is REQUIRED]
-    usage = [o.flag if o.is_word else f"{o.flag} {o.name.upper()}" for o in needed]
+    usage = [
+        o.flag if o.is_positional else f"{o.flag} {o.name.upper()}" for o in needed
+    ]
     about = " ".join(docstring.partition("\n\n")[0].split())
     parts = [f"usage: {' '.join([prog, *usage])} ...", "", *_wrapped(about, columns)]
     groups: dict[str, list[Option]] = {"": list(own)}
@@ -271,7 +284,7 @@ def _entry(option: Option, columns: int) -> list[str]:
 
 
 def _as_typed(value: Any) -> str:
-    """Returns a default as one would type it."""
+    """Returns a default value as it would be typed."""
     if isinstance(value, dict):
         value = [part for pair in value.items() for part in pair]
     if isinstance(value, list | tuple):

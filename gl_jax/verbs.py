@@ -1,9 +1,9 @@
-"""The verbs of the command line: each is a function that calls a room of the project.
+"""The verbs of the command line, one function each.
 
-A new verb is a function entered in `VERBS`; its signature and docstring are its options
-and their help (`options`). A parameter of type Experiment makes it a verb on an
-experiment: it then takes an experiment file and, as options, every field of the
-configuration tree. Nothing heavy is imported before a verb runs.
+A new verb is a function entered in `VERBS`; its signature and docstring become its
+options and their help (`options`). With a parameter of type Experiment it takes an
+experiment file and, as options, every field of the configuration tree. Nothing heavy is
+imported before a verb runs.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ def train(
 
     Args:
         workdir: Folder of the run: config.json, metrics.jsonl, samples/, curves.png,
-            checkpoints/ and TensorBoard events. The same command again resumes.
-        coordinator: Several hosts: address of the first one, as HOST:PORT.
-        process_count: Several hosts: their number.
-        process_id: Several hosts: the number of this one, from 0.
-        distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
+            checkpoints/ and TensorBoard events. Repeat the command to resume.
+        coordinator: Several hosts: address of the first host, HOST:PORT.
+        process_count: Several hosts: number of hosts.
+        process_id: Several hosts: index of this host, from 0.
+        distributed: Several hosts: read addresses from the environment (TPU pod, Slurm).
         heartbeat: Several hosts: seconds of silence after which a host counts as dead
-            and the others end.
+            and the others exit.
     """
     _join(coordinator, process_count, process_id, distributed, heartbeat)
     from gl_jax.training import loop
@@ -65,13 +65,14 @@ def plan(
     largest_batch: bool = False,
     json: bool = False,
 ) -> None:
-    """Say whether a run fits on TPUs or GPUs that are not here, and its least hours.
+    """Estimate memory and least hours of a run on TPUs or GPUs that are not at hand.
 
     Args:
-        topology: The chips: v4, v5e, v5p or v6e with a shape (v5e:4x4, v4:2x4x4), which
-            the TPU's own compiler answers for (pip install '.[tpu]', no TPU needed;
-            minutes a phase), or gpu:h100x8, by arithmetic alone.
-        largest_batch: Search the largest batch that fits, too: several compilations.
+        topology: The chips. TPUs: v4, v5e, v5p or v6e with a shape (v5e:4x4, v4:2x4x4),
+            planned with the TPU's own compiler (pip install '.[tpu]'; no TPU needed;
+            minutes per phase). GPUs: gpu:h100x8, planned by arithmetic alone.
+        largest_batch: Also search for the largest batch that fits; compiles several
+            times.
         json: Print JSON instead of a table: bytes, FLOP, seconds.
     """
     from gl_jax.planning import plan as planning
@@ -95,33 +96,34 @@ def compare(
     split: str = "validation",
     data_dir: str | None = None,
 ) -> None:
-    """Complete the same holes with several methods: a table and a sheet of pictures.
+    """Complete the same holes with several methods, side by side, and measure them.
 
     Args:
-        output: Folder for comparison.md, .csv, .json and .png. The same command goes on
-            after an interruption; one with more methods runs only the new ones.
+        output: Folder for comparison.md, .csv, .json and .png. Repeat the command to
+            continue after an interruption; with more methods, only the new ones run.
         model: Model of the method `gl`: a training run's folder, a weights file, or the
             name of a shipped model; by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: `box`, the default, one rectangle as in the paper's training; `center`, a
-            square in the middle; `freeform`, brush strokes; `half`; `pattern`, blobs;
-            `random`, single pixels, 80 % or as in `random:0.25`; `lama-thin`,
-            `lama-medium`, `lama-thick`, `mat-small`, `mat-large`, at 256 or 512 pixels;
-            or a folder with a mask for each photograph, of its name, white = missing.
-        methods: Names, separated by spaces or commas: `gl` is the network of `model`,
-            `context_encoder=FILE` and `semantic=FILE` are other networks, the path of a
-            further model is a method, too; a wrong name prints all.
-        metrics: Names, separated by spaces or commas, by default all without weights: l1,
-            psnr, ssim, ms_ssim, vif, sharpness, texture.
+        masks: `box` (default): one rectangle as in the paper's training. `center`: a
+            square in the middle. `freeform`: brush strokes. `half`: half of the image.
+            `pattern`: blobs. `random`: single pixels, 80 % or as in `random:0.25`.
+            `lama-thin`, `lama-medium`, `lama-thick`, `mat-small`, `mat-large`: at 256 or
+            512 pixels. Or a folder with one mask per photograph, of the same name, white
+            = missing.
+        methods: Names, separated by spaces or commas. `gl`: the network of `model`.
+            `context_encoder=FILE`, `semantic=FILE`: other networks. A path: a further
+            model. A wrong name prints all names.
+        metrics: Names, separated by spaces or commas; by default all that need no
+            weights: l1, psnr, ssim, ms_ssim, vif, sharpness, texture.
         protocol: `yeh` prints PSNR at 64 pixels under four kinds of masks beside the
             published table of semantic inpainting.
         count: Number of photographs, spread evenly over the set.
-        image_size: Side of the squares in pixels; by default that of the model's
-            training, and 256 without a model.
+        image_size: Side in pixels of the square photographs; by default that of the
+            model's training, or 256 without a model.
         seed: Seed of the holes: the same seed gives the same holes.
-        split: Split of a bundled or TFDS source; all of a folder is taken.
-        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
+        split: Split of a bundled or TFDS source; all of a folder is used.
+        data_dir: Folder or bucket (gs://...) of the data that TFDS has prepared.
     """
     from gl_jax.evaluation import compare as comparison
     from gl_jax.evaluation import yeh
@@ -168,40 +170,40 @@ def evaluate(
     process_id: int | None = None,
     distributed: bool = False,
 ) -> None:
-    """Measure a model: every metric on fixed holes, for each photograph.
+    """Measure a model on fixed holes: every metric, for each photograph.
 
     Args:
-        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl,
-            which repeats the holes. The same command goes on after an interruption.
-        method: `gl` is the network of `model`; or another method as in `compare`.
+        output: Folder for evaluation.md, .json and .png, per_image.csv, and masks.jsonl
+            (the holes). Repeat the command to continue after an interruption.
+        method: `gl`, the network of `model`, or another method as in `compare`.
         model: A training run's folder, a weights file, or a shipped model's name.
-        follow: A training run's folder, in place of `model` and `output`: measure each
-            new checkpoint as it lands, until the run ends, into evaluations/ and
-            evaluations.jsonl in that folder.
+        follow: A training run's folder, instead of `model` and `output`: measure each
+            new checkpoint until the run ends, into evaluations/ and evaluations.jsonl
+            in that folder.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         data: Photographs: `bundled`, a folder, or `tfds:NAME`.
-        masks: A kind as in `compare`, by default the protocol's or `box`; a folder with a
-            mask for each photograph (of its name, white = missing); or the masks.jsonl of
-            another evaluation.
-        protocol: Squares, masks and metrics as in published tables: `mmediting`, `lama`,
-            `mat`, and `yeh`, which prints PSNR under four kinds of masks beside its own.
-        metrics: Names, separated by spaces or commas, by default the protocol's or all
+        masks: A kind as in `compare`, by default the protocol's or `box`; a folder with
+            one mask per photograph, of the same name, white = missing; or the masks.jsonl
+            of another evaluation.
+        protocol: Sizes, masks and metrics of published tables: `mmediting`, `lama`, `mat`,
+            or `yeh`, PSNR under four kinds of masks beside the published values.
+        metrics: Names, separated by spaces or commas; by default the protocol's, or all
             whose weights are given: l1, psnr, ssim, ms_ssim, vif, sharpness, texture;
-            lpips; fid, kid, precision, ids (P-IDS, U-IDS). evaluation.md says their cost.
+            lpips; fid, kid, precision, ids (P-IDS, U-IDS).
         seeds: Comma-separated seeds of the random holes; by default 0,1,2.
         count: Number of photographs, spread evenly over the set; by default all.
-        image_size: Side of the squares in pixels; by default that of the training.
-        fid_weights: Inception's weights for FID, KID, precision, recall, P-IDS and U-IDS,
-            which share its features: pytorch-fid's .pth, or as safetensors.
+        image_size: Side in pixels of the square photographs; by default the training's.
+        fid_weights: Inception's weights for FID, KID, precision, recall, P-IDS and U-IDS:
+            pytorch-fid's .pth, or the same as safetensors.
         lpips_weights: Comma-separated files of LPIPS: the trunk (torchvision's AlexNet or
             VGG-16) and its heads.
-        split: Split of a bundled or TFDS source; all of a folder is taken.
-        data_dir: Where TFDS keeps prepared data: a folder or a bucket (gs://...).
-        batch_size: Photographs at once on each device.
-        coordinator: Several hosts: address of the first one, as HOST:PORT.
-        process_count: Several hosts: their number.
-        process_id: Several hosts: the number of this one, from 0.
-        distributed: Several hosts: take addresses from the environment (TPU pod, Slurm).
+        split: Split of a bundled or TFDS source; all of a folder is used.
+        data_dir: Folder or bucket (gs://...) of the data that TFDS has prepared.
+        batch_size: Photographs per device at a time.
+        coordinator: Several hosts: address of the first host, HOST:PORT.
+        process_count: Several hosts: number of hosts.
+        process_id: Several hosts: index of this host, from 0.
+        distributed: Several hosts: read addresses from the environment (TPU pod, Slurm).
     """
     other = model is not None or method != "gl"
     if (output is None) == (follow is None) or (follow and other):
@@ -263,15 +265,15 @@ def convert(
     config: Path | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> None:
-    """Make a weights file of ours from the authors', mmediting's or GLCIC-PyTorch's.
+    """Convert weights of the authors, mmediting or GLCIC-PyTorch to gl_jax's format.
 
     Args:
         source: A .t7 or .pth file, recognised by its content, or a folder of files that
             belong together (model_cn, model_cd and config.json of GLCIC-PyTorch).
-        target: The file to write, say places2.safetensors.
+        target: The file to write, such as places2.safetensors.
         config: JSON with the mean colour as `mpv`, RGB in [0, 1], for weights that do not
-            contain it; by default config.json beside them.
-        dtype: Type of the kernels in the file; float16 and bfloat16 halve it.
+            contain it; by default config.json beside the weights.
+        dtype: Type of the kernels; float16 and bfloat16 halve the file.
     """
     from gl_jax.weights import conversion, description, native
 
@@ -293,20 +295,21 @@ def export(
     licence: str | None = None,
     size: tuple[int, int] = (256, 256),
 ) -> None:
-    """Write the completion network of a run, or another model, as one file for use.
+    """Write the completion network of a run or of another model to one file.
 
     Args:
         output: The file to write.
-        workdir: Folder of a run, or bucket of its checkpoints (gs://...). Its moving
-            average is taken if it kept one.
-        model: Any other model: a weights file, or the name of a shipped model.
-        step: A checkpoint that the run has kept; by default the newest whole one.
+        workdir: Folder of a run, or bucket of its checkpoints (gs://...). The moving
+            average is exported if the run kept one.
+        model: Another model instead: a weights file, or the name of a shipped model.
+        step: Step of a checkpoint that the run has kept; by default the newest that is
+            complete.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
-        format: `safetensors` is the format that gl-jax loads; `stablehlo` a program for
-            any size on CPU, CUDA and TPU (jax.export); `onnx` one for a fixed size.
-        dtype: Type of the kernels in a safetensors file; the smaller ones halve it.
-        discriminators: Put the discriminators into a safetensors file, too.
-        licence: Licence of the weights, as the file states it; by default the model's.
+        format: `safetensors`: weights that gl-jax loads. `stablehlo`: a program for any
+            size on CPU, CUDA and TPU (jax.export). `onnx`: a program for one size.
+        dtype: Type of the kernels in a safetensors file; float16 and bfloat16 halve it.
+        discriminators: Include the discriminators in a safetensors file.
+        licence: Licence that the file states; by default the model's.
         size: Height and width in pixels of an ONNX program; multiples of 4.
     """
     from gl_jax.inpainting import loading
@@ -314,14 +317,14 @@ def export(
     from gl_jax.weights import export as exports
 
     if (workdir is None) == (model is None):
-        raise UsageError("gl-jax export needs --workdir or --model, and not both.")
+        raise UsageError("gl-jax export needs either --workdir or --model.")
     if workdir is not None:
-        own = load_experiment(str(experiment)) if experiment else None
+        loaded = load_experiment(str(experiment)) if experiment else None
         network = exports.from_run(
-            workdir, step=step, discriminators=discriminators, experiment=own
+            workdir, step=step, discriminators=discriminators, experiment=loaded
         )
     elif step is not None:
-        raise UsageError("--step names a checkpoint of a run: give it with --workdir.")
+        raise UsageError("--step selects a checkpoint of a run: use it with --workdir.")
     else:
         _require_other(Path(model or ""), output)
         network = loading.load_model(model, experiment)
@@ -337,10 +340,10 @@ def export(
 
 
 def inspect_model(model: Path, /, *, config: Path | None = None) -> None:
-    """Print how a training run stands, or the contents of a weights file of any project.
+    """Print the progress of a training run, or the contents of a weights file.
 
     Args:
-        model: Folder of a run; or a .safetensors, .t7 or .pth file, or a folder as for
+        model: Folder of a run; a .safetensors, .t7 or .pth file; or a folder as for
             `convert`.
         config: JSON with the mean colour, as for `convert`.
     """
@@ -383,40 +386,40 @@ def complete(
     """Complete the missing part of a photo, or of every photo in a folder.
 
     Args:
-        image: A photo, or a folder of photos, which is read with its sub-folders.
+        image: A photo, or a folder of photos, read with its sub-folders.
         output: The file to write, or the folder for the results (without a suffix, or
             with a slash at its end).
-        mask: White = missing. One file for all photos, or a folder with one for each: of
-            the same name, or NAME_mask*.png.
-        method: `gl` is the network of `model`. `patchmatch`, `shift_map`, `criminisi`
-            copy patches of the photo, `telea`, `ns`, `biharmonic`, `mean` continue it;
-            `context_encoder=FILE` and `semantic=FILE` are other networks, trained by
-            their experiments.
+        mask: White = missing. One file for all photos, or a folder with one mask per
+            photo, of the same name or NAME_mask*.png.
+        method: `gl`: the network of `model`. `patchmatch`, `shift_map`, `criminisi`: copy
+            patches of the photo. `telea`, `ns`, `biharmonic`, `mean`: extend the colours
+            around the hole. `context_encoder=FILE`, `semantic=FILE`: other networks,
+            trained by their experiments.
         model: A weights file, a training run's folder, or the name of a shipped model
             (`gl-jax models`); by default the shipped one.
         experiment: The model's experiment file, if its network is not one of gl_jax's.
         mask_from: `alpha`: transparent = missing, in the mask or else in the photo.
-        mask_color: Colour of the missing pixels, say '#ff0000', in the mask or else in
+        mask_color: Colour of the missing pixels, such as '#ff0000', in the mask or else in
             the photo.
-        mask_tolerance: Largest difference of a channel to that colour, in levels of 255.
-        rect: A missing rectangle: x,y,width,height in pixels. Repeatable.
+        mask_tolerance: Largest difference from that colour in any channel, in levels of
+            255.
+        rect: A missing rectangle, x,y,width,height in pixels. Repeatable.
         random_mask: Seed of a missing rectangle, drawn as in training.
-        invert_mask: Complete the pixels that are not marked, and keep the marked ones.
-        dilate: Widen the hole by this many pixels.
-        feather: Fade the completion into the photo over this many pixels around the hole.
-        blend: `poisson` makes the seam invisible, as in the paper; `none` leaves it;
-            `auto` is poisson, but none for methods whose pictures have no seam.
-        resize_to: Pixels of the longer side at which holes far larger than the trained
-            ones are completed, then enlarged; 0 keeps their size. By default the
-            training's.
+        invert_mask: Complete the unmarked pixels and keep the marked ones.
+        dilate: Pixels by which the hole is widened.
+        feather: Pixels around the hole over which the completion fades into the photo.
+        blend: `poisson` hides the seam, as in the paper; `none` leaves it; `auto` is
+            poisson, or none for methods that leave no seam.
+        resize_to: Holes far larger than the trained ones are completed in a copy of the
+            photo with this longer side in pixels, and enlarged. By default the size of
+            the training; 0 completes them at full size.
         concat: Write input, hole and result side by side.
         patch_only: Write only the completed pixels, on a transparent layer.
-        format: Format of the results, say png; by default the one of their names, which
-            are the photos' own, whatever a photo's content is.
-        quality: From 1 to 100, for lossy formats; a JPEG keeps its own by default.
-        strict_size: Refuse a mask of another size than the photo instead of resizing it.
-        skip_existing: Leave out photos whose results exist already.
-        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+        format: Format of the results, such as png; by default that of their names.
+        quality: From 1 to 100, for lossy formats; by default a JPEG keeps its own.
+        strict_size: Refuse a mask whose size is not the photo's, instead of resizing it.
+        skip_existing: Skip photos whose results exist.
+        max_pixels: Largest photo that is decoded, in pixels (by default 89 million).
     """
     from gl_jax.inpainting import batch
 
@@ -436,17 +439,17 @@ def complete(
     )  # fmt: skip
 
 
-def _filler(method: str, *of_ours: Any) -> Callable[[], Any] | None:
-    """Returns what loads a method beside ours, which takes none of our options."""
+def _filler(method: str, *network_options: Any) -> Callable[[], Any] | None:
+    """Returns a loader of the method; None for `gl`, which alone takes the options."""
     if method == "gl":
         return None
     from gl_jax.evaluation import methods
 
     methods.parse(method)
-    if any(option is not None for option in of_ours):
+    if any(option is not None for option in network_options):
         raise UsageError(
-            f"--model, --experiment and --resize-to are of the method gl, not of {method}; "
-            "leave them out."
+            "--model, --experiment and --resize-to apply to the method gl only, not to "
+            f"{method}; leave them out."
         )
 
     def filler() -> Any:
@@ -471,21 +474,21 @@ def serve(
     browser: bool = True,
     max_pixels: int | None = None,
 ) -> None:
-    """Open a page in the browser: paint over what should go, and see it gone.
+    """Open a page in the browser to paint over objects and remove them.
 
     Args:
-        photos: Photos to begin with, or folders of them; the page opens others, too.
+        photos: Photos to open, or folders of them; the page can open more.
         model: A weights file, a training run's folder, or the name of a shipped model;
             by default the shipped one.
-        methods: Other methods that the page offers, separated by commas: further models
-            by their paths, and the names of classical methods; by default all of these.
-        host: Address to listen on. By default only this machine reaches it; 0.0.0.0 lets
-            every machine in its networks open the page with the token.
-        port: Port to listen on; 0 takes one that is free.
-        output: Folder into which the page can save results; no file that is there
-            already is replaced.
+        methods: Other methods on the page, separated by commas: paths of further models
+            and names of classical methods; by default all classical methods.
+        host: Address to listen on. By default only this machine can open the page; with
+            0.0.0.0 every machine in its networks that has the token can.
+        port: Port to listen on; 0 takes any free port.
+        output: Folder into which the page can save results; files that were there before
+            are never replaced.
         browser: Open the page in a browser.
-        max_pixels: Pixels of the largest photo that is decoded (by default 89 million).
+        max_pixels: Largest photo that is decoded, in pixels (by default 89 million).
     """
     try:
         from gl_jax.serve import server
@@ -503,18 +506,19 @@ def serve(
 
 
 def models() -> None:
-    """List the models that are shipped, and say how to get others."""
+    """List the shipped models, and say how to get others."""
     from gl_jax.inpainting import loading
 
     print(loading.describe_available())
 
 
 def report(*runs: Path, output: Path) -> None:
-    """Put training runs side by side: curves, film strips, the ablation, one page.
+    """Compare training runs on one page: curves, film strips, the ablation.
 
     Args:
         runs: Folders of training runs, finished or not.
-        output: Folder for report.html, which holds its pictures itself, and the pictures.
+        output: Folder for report.html, which contains its pictures, and for the pictures
+            as files.
     """
     from gl_jax.evaluation import report as page
 
@@ -536,32 +540,31 @@ def study(
     evaluate: Path | None = None,
     may_fail: int = 0,
 ) -> None:
-    """Ask people which pictures are photographs: make the page, and evaluate the answers.
+    """Make a page that asks people which pictures are real; evaluate the answers.
 
     Args:
-        results: Folders of completed pictures, as `complete` writes them, or `compare` its
-            pictures/METHOD; each is a method, which goes by the folder's name.
-        truth: Folder of the photographs, under the same names; of `compare` it is truth/.
-        output: Folder of the study. Hand out `page/` in it, which works from disk and
-            offline; keep key.json, which says which picture is which.
-        kind: `single`, one picture, real or completed? as in the paper, half of them
-            real; `pair`, two pictures, which is the photograph?
-        participants: Orders to prepare, one for each; rounded up so that each method and
-            each photograph come equally often.
-        checks: Attention checks for each participant, with known answers.
-        seconds: Show each picture for so long, then hide it; by default without limit.
+        results: Folders of completed pictures, as written by `complete`, or by `compare`
+            in pictures/METHOD. Each folder is a method and gives it its name.
+        truth: Folder of the photographs, under the same names; truth/ of `compare`.
+        output: Folder of the study. Hand out its page/, which works offline from disk;
+            keep key.json, which tells the real pictures from the completed ones.
+        kind: `single`: one picture, real or completed? Half are real, as in the paper.
+            `pair`: two pictures, which is the photograph?
+        participants: Number of orders to prepare, one per participant; rounded up so that
+            each method and each photograph appears equally often.
+        checks: Attention checks per participant, with known answers.
+        seconds: Seconds for which each picture is shown; by default without limit.
         seed: Seed of the orders: the same seed gives the same page.
-        resize_to: Pixels of the longer side, at most; larger pictures are made smaller.
-        evaluate: Folder of the answers that were sent back. Writes into `output` the
-            shares judged real for each method and photograph, with intervals, the
-            agreement between people, and a figure with the paper's own shares.
-        may_fail: Attention checks that a participant may fail and still count.
+        resize_to: Largest longer side in pixels; larger pictures are reduced.
+        evaluate: Folder of the returned answers. Writes into `output` the shares judged
+            real for each method and photograph, with intervals, the agreement between
+            people, and a figure with the paper's own shares.
+        may_fail: Attention checks that a participant may fail and still be counted.
     """
     if evaluate is not None:
         if results or truth is not None:
             raise UsageError(
-                "--evaluate takes the pictures from the study in --output; leave out "
-                "RESULTS and --truth."
+                "--evaluate reads the study in --output; leave out RESULTS and --truth."
             )
         from gl_jax.study import evaluation
 

@@ -1,7 +1,7 @@
-"""`gl-jax complete`: a photo or a folder of them, each completed into a file of its own.
+"""`gl-jax complete`: completes a photo, or every photo of a folder, into files.
 
-What is wrong with the call as a whole is refused before a model is loaded. What is
-wrong with one photo is said, and the others go on.
+A mistake in the options is refused before a model is loaded. A fault of one photo is
+reported, and the other photos are completed.
 """
 
 import functools
@@ -29,25 +29,34 @@ Mask = Bool[np.ndarray, "h w"]
 
 
 class IncompleteError(RuntimeError):
-    """Some photos could not be completed; the others are there."""
+    """Some photos could not be completed; the results of the others are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holes:
-    """The source of the holes; exactly one of the fields is given."""
+    """The holes to complete, from exactly one source.
+
+    The sources are `mask`, the photo's own transparency or colour, `rectangles`, and
+    `seed`. Raises UsageError for none, for several, and for values out of range.
+    """
 
     mask: Path | None = None
-    """A file for all photos, or a folder with one for each."""
+    """One file for all photos, or a folder with a mask for each."""
     source: Literal["white", "alpha"] = "white"
-    """Use the transparency of the mask, or of the photo if there is no mask."""
+    """`alpha`: transparent = missing, in the mask, or in the photo without a mask."""
     color: str | None = None
-    """Hexadecimal RGB that marks the hole, in the mask or in the photo itself."""
+    """Hexadecimal RGB of missing pixels, in the mask, or in the photo without a mask."""
     tolerance: int = 0
+    """Largest difference from `color` in any channel, in levels of 255."""
     rectangles: tuple[str, ...] = ()
+    """Missing rectangles, "x,y,width,height" in pixels."""
     seed: int | None = None
+    """Seed of a random rectangle, drawn as in training."""
     invert: bool = False
     dilate: int = 0
+    """Pixels by which the hole is widened."""
     strict_size: bool = False
+    """Refuse a mask whose size is not the photo's, instead of resizing it."""
 
     def __post_init__(self) -> None:
         own = self.mask is None and (self.source == "alpha" or self.color is not None)
@@ -57,9 +66,9 @@ class Holes:
             "--rect": bool(self.rectangles),
             "--random-mask": self.seed is not None,
         }
-        given = [name for name, there in sources.items() if there]
+        given = [name for name, is_given in sources.items() if is_given]
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} each name the hole; use one.")
+            raise UsageError(f"{' and '.join(given)} each define the hole; use one.")
         if not given:
             raise UsageError(
                 "no hole is given: use --mask FILE (white = missing), or "
@@ -67,12 +76,12 @@ class Holes:
             )
         if self.source == "alpha" and self.color is not None:
             raise UsageError("--mask-from alpha and --mask-color exclude each other.")
-        # Refused now rather than for each photo.
+        # Parsed here so that a wrong colour is refused once, not for every photo.
         if self.color is not None:
             masks.from_color(np.zeros((1, 1, 3)), 255.0, self.color, self.tolerance)
-        for number, name in ((self.dilate, "dilate"), (self.seed or 0, "random_mask")):
-            if number < 0:
-                raise UsageError(f"{name} (={number}) must be at least 0.")
+        for value, name in ((self.dilate, "dilate"), (self.seed or 0, "random_mask")):
+            if value < 0:
+                raise UsageError(f"{name} (={value}) must be at least 0.")
 
     @property
     def from_own_alpha(self) -> bool:
@@ -82,16 +91,22 @@ class Holes:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Options of completing and writing."""
+    """Options of completing and writing; UsageError for values out of range."""
 
     blend: Literal["auto", "poisson", "none"] = "auto"
-    """`auto` is what suits the method."""
+    """`auto` is the method's default."""
     feather: int = 0
+    """Pixels around the hole over which the completion fades into the photo."""
     resize_to: int | None = None
+    """As in `Completer.complete_photo`."""
     concat: bool = False
+    """Write input, hole and result side by side."""
     patch_only: bool = False
+    """Write only the completed pixels, on a transparent layer."""
     format: str | None = None
+    """File format, such as "png"; by default that of the result's name."""
     quality: int | None = None
+    """Quality of lossy formats, 1 to 100."""
 
     def __post_init__(self) -> None:
         if self.concat and self.patch_only:
@@ -110,7 +125,7 @@ class Look:
         return default if self.blend == "auto" else self.blend
 
     def suffix(self, photo: Path) -> str:
-        """The suffix of what becomes of the photo."""
+        """Returns the suffix of the photo's result."""
         suffix = f".{self.format.lower().lstrip('.')}" if self.format else None
         suffix = suffix or images.output_suffix(photo)
         opaque = not images.holds_alpha(images.format_of(suffix))
@@ -124,7 +139,7 @@ class Look:
             kind = images.format_of(target.suffix or target.name)
         except UsageError as error:
             raise UsageError(
-                f"{error} The name of a folder ends in a slash."
+                f"{error} For a folder, end the name with a slash."
             ) from error
         self._require_alpha(kind, target)
 
@@ -149,16 +164,16 @@ def run(
     max_pixels: int | None = None,
     log: Callable[[str], None] = print,
 ) -> int:
-    """Completes `image`, a file or a folder, into `output`; returns how many were.
+    """Completes `image`, a file or a folder, into `output`; returns the number of results.
 
-    Folders are read recursively and keep their sub-folders. Their files that are not
-    read are counted by kind, but hidden ones. An `output` that ends in a slash is a
-    folder. A line is logged for each photo that is skipped or failed, or about which
-    there is something to know, and a bar shows the progress where stderr is a terminal.
-    Whatever happens to one photo, the others are completed. Files appear whole. A
-    `method`, loaded when there is something to complete, is used instead of the model.
+    Folders are read recursively and keep their sub-folders; their unreadable files are
+    counted by kind, except hidden ones. An `output` that ends in a slash is a folder.
+    `log` gets a line for each photo that is skipped or fails and for each notice; on a
+    terminal, stderr shows a progress bar. One photo's failure does not stop the others.
+    Each file is written completely or not at all. `method` loads a filler that is used
+    instead of the model; it is called only if there is a photo to complete.
 
-    Raises UsageError for a wrong call, IncompleteError at the end where photos failed.
+    Raises UsageError for wrong options, and IncompleteError at the end if photos failed.
     """
     if max_pixels is not None:
         if max_pixels < 1:
@@ -172,49 +187,49 @@ def run(
     for job in jobs:
         look.require_target(job.target)
     pairs.refuse_overwriting(jobs)
-    left = []
+    remaining = []
     for job in jobs:
         if skip_existing and job.target.exists():
             log(f"{job.name}: skipped, {job.target} exists.")
         else:
-            left.append(job)
-    pairs.require_writable(left)
+            remaining.append(job)
+    pairs.require_writable(remaining)
     failed: list[str] = []
-    if left:
+    if remaining:
         completer = method() if method else _completer(model, experiment)
-        with progress.shown(len(left), log) as display:
+        with progress.shown(len(remaining), log) as display:
             notify = _once(display.line)
-            for job in left:
+            for job in remaining:
                 alone = len(jobs) == 1
                 reason = _attempt(job, holes, look, completer, notify, alone=alone)
                 if reason is not None:
                     failed.append(reason)
                     notify(f"failed: {reason}")
                 display.advance(job.name)
-    count, skipped = len(left) - len(failed), len(jobs) - len(left)
+    count, skipped = len(remaining) - len(failed), len(jobs) - len(remaining)
     parts = [f"{count} completed"]
     parts += [f"{skipped} skipped"] if skipped else []
     if failed:
-        about = failed[0] if len(jobs) == 1 else f"{len(failed)} failed"
-        raise IncompleteError(f"{', '.join(parts)}; {about}")
+        reason = failed[0] if len(jobs) == 1 else f"{len(failed)} failed"
+        raise IncompleteError(f"{', '.join(parts)}; {reason}")
     log(f"{', '.join(parts)}: {output}")
     return count
 
 
 def _once(line: Callable[[str], None]) -> Callable[[str], None]:
-    """Logs each text as one line, and a text that is the same for all photos only once."""
-    said = set[str]()
+    """Returns a logger that writes a text on one line, and a repeated text only once."""
+    logged = set[str]()
 
     def notify(text: str) -> None:
-        if text not in said:
-            said.add(text)
+        if text not in logged:
+            logged.add(text)
             line(text.replace("\n", "\\n"))
 
     return notify
 
 
 def _completer(model: str | None, experiment: Path | None) -> "Completer":
-    # JAX is loaded here: everything that the caller can mend is refused before.
+    # Loads JAX; mistakes in the options have been refused by now.
     from gl_jax import compilation
     from gl_jax.inpainting import completer
 
@@ -231,9 +246,9 @@ def _attempt(
     *,
     alone: bool,
 ) -> str | None:
-    """Does the job; returns the reason if it fails.
+    """Completes one photo; returns a one-line reason if that fails, else None.
 
-    An exception that nobody foresaw is a reason too, unless the job is `alone`.
+    An unexpected exception becomes a reason, too; with `alone` it is raised.
     """
     try:
         if job.fault is not None:
@@ -249,8 +264,8 @@ def _attempt(
             raise
         text = " ".join(str(error).split())[:200]
         return (
-            f"{job.name}: {type(error).__name__}: {text} (completed by itself it shows "
-            "where)"
+            f"{job.name}: {type(error).__name__}: {text} (for the traceback, complete "
+            "this photo alone)"
         )
     return None
 
@@ -268,8 +283,8 @@ def _complete(
     height, width = photo.size
     images.require_size(kind, height, 3 * width if look.concat else width)
     hole = _hole(photo, job, holes, notify)
-    as_it_is = kind == photo.format and look.format is None
-    if not hole.any() and as_it_is and not (look.concat or look.patch_only):
+    same_format = kind == photo.format and look.format is None
+    if not hole.any() and same_format and not (look.concat or look.patch_only):
         notify(f"{job.name}: nothing is marked as missing, so it is copied unchanged.")
         write_output(job.target, data)
         return
@@ -300,13 +315,13 @@ def _complete(
 
 
 def _windows(name: str, notify: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A line now and then on the windows of one photo that are done."""
-    say = progress.Occasionally(notify)
-    return lambda done, count: say(f"{name}: {done} of {count} windows")
+    """Returns a callback that logs the finished windows of one photo now and then."""
+    log = progress.Occasionally(notify)
+    return lambda done, count: log(f"{name}: {done} of {count} windows")
 
 
 def _hole(photo: Photo, job: Job, holes: Holes, notify: Callable[[str], None]) -> Mask:
-    """Returns the hole of the photo."""
+    """Returns the photo's hole, True = missing."""
     name = f"mask {job.mask}" if job.mask else job.name
     source = _mask_picture(job.mask) if job.mask else photo
     if holes.rectangles:
@@ -320,7 +335,7 @@ def _hole(photo: Photo, job: Job, holes: Holes, notify: Callable[[str], None]) -
     elif holes.source == "alpha":
         if source.alpha is None:
             raise UsageError(
-                f"{name} has no transparency, so --mask-from alpha finds nothing."
+                f"{name} has no transparency, so --mask-from alpha marks nothing."
             )
         hole = masks.from_alpha(source.alpha, source.white)
     else:
@@ -338,5 +353,5 @@ def _hole(photo: Photo, job: Job, holes: Holes, notify: Callable[[str], None]) -
 
 @functools.lru_cache(maxsize=1)
 def _mask_picture(path: Path) -> Photo:
-    """The picture of a mask; one mask for a whole folder is read once."""
+    """Reads a mask's picture; cached, so that one mask for a folder is read once."""
     return images.read(path, f"mask {path}")

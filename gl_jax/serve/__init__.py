@@ -1,1 +1,1 @@
-"""`gl-jax serve`: a page in the browser, and the small server behind it (docs/serve.md)."""
+"""`gl-jax serve`: a page in the browser and its server (docs/serve.md)."""

@@ -1,7 +1,7 @@
-"""The server's addresses; docs/serve.md explains each.
+"""The server's endpoints; docs/serve.md describes each.
 
-Bodies are read only after their length is known to be allowed, and piece by piece;
-whatever is wrong with a request is an answer of one line, as JSON.
+A body is read in pieces, and refused as soon as it is known to be too long. Errors are
+answered with one line of JSON, {"error": ...}.
 """
 
 import asyncio
@@ -31,12 +31,13 @@ from gl_jax.serve.store import Picture, Store, UnknownError
 from gl_jax.version import __version__
 
 LARGEST_UPLOAD = 256 << 20
-"""Bytes of a file."""
+"""Largest body of a request, in bytes."""
 UPLOADS = 2
-"""Bodies that are read at a time; the others wait unread."""
-SLOWEST_PIECE = 20.0
-"""Seconds until the next piece of a body has to be there."""
+"""Number of bodies that are read at a time; the others wait unread."""
+PIECE_TIMEOUT = 20.0
+"""Seconds without a new piece of a body after which its upload is ended."""
 THUMBNAIL = 192
+"""Longer side of a thumbnail, in pixels."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Number = TypeVar("Number", int, float)
@@ -53,9 +54,10 @@ class Server:
         photos: tuple[Path, ...] = (),
         folder: Folder | None = None,
     ) -> None:
-        """Offers the methods, the first of them by default, and shows the photos.
+        """Offers `methods`, the first of them by default, and the photos at `photos`.
 
-        Results can be saved into the folder.
+        Results can be saved into `folder`, if there is one. `store` holds photos and
+        results; by default a new one of 2 GiB.
         """
         self.store = Store() if store is None else store
         self.jobs = Jobs(self.store, methods)
@@ -65,7 +67,7 @@ class Server:
         self._uploads = asyncio.Semaphore(UPLOADS)
 
     def app(self) -> Starlette:
-        """The application, without anybody who guards it."""
+        """Returns the ASGI application, without the checks of `security.Guard`."""
         routes = [
             Route("/api/about", self.about),
             Route("/api/photos", self.upload, methods=["POST"]),
@@ -95,7 +97,7 @@ class Server:
         return app
 
     async def about(self, request: Request) -> Response:
-        """The version, the methods, the limits, the photos of the command line."""
+        """Returns the version, methods, limits and the photos of the command line."""
         return JSONResponse({
             "version": __version__,
             "methods": [
@@ -109,7 +111,7 @@ class Server:
         })  # fmt: skip
 
     async def upload(self, request: Request) -> Response:
-        """Takes a photo's file."""
+        """Stores the photo file in the body; returns its facts."""
         name = request.query_params.get("name", "photo")
         async with self._uploads:
             data = await _body(request, LARGEST_UPLOAD)
@@ -117,26 +119,26 @@ class Server:
         return JSONResponse(_facts(picture), 201)
 
     async def photo(self, request: Request) -> Response:
-        """Facts about a photo or result."""
+        """Returns the facts of a photo or result."""
         return JSONResponse(_facts(await self._picture(request)))
 
     async def picture(self, request: Request) -> Response:
-        """The photo as a browser can show it: its file itself if that is possible."""
+        """Returns the photo's own file if browsers can show it, else a PNG."""
         picture = await self._picture(request)
         return await run_in_threadpool(_shown, picture)
 
     async def thumbnail(self, request: Request) -> Response:
-        """A small copy of the photo."""
+        """Returns a small PNG of the photo."""
         picture = await self._picture(request)
         assert picture.photo is not None  # the store decodes
         png = await run_in_threadpool(images.to_png, picture.photo, longest=THUMBNAIL)
         return Response(png, media_type="image/png")
 
     async def patch(self, request: Request) -> Response:
-        """A part of the photo: `box` is x,y,width,height."""
+        """Returns the part of the photo inside `box` (x,y,width,height) as a PNG."""
         picture = await self._picture(request)
         assert picture.photo is not None  # the store decodes
-        x, y, width, height = _whole_numbers(request, "box", 4)
+        x, y, width, height = _numbers(request, "box", 4)
         tall, wide = picture.photo.size
         if x + width > wide or y + height > tall or not width * height:
             raise HTTPException(422, f"box must lie inside the {wide}x{tall} pixels.")
@@ -145,7 +147,7 @@ class Server:
         return Response(png, media_type="image/png")
 
     async def file(self, request: Request) -> Response:
-        """The file that `gl-jax complete` writes for it."""
+        """Returns the file that `gl-jax complete` would write for a photo or result."""
         picture = await self._picture(request)
         data, name, notices = await run_in_threadpool(
             saving.encoded, picture, _look(request)
@@ -161,10 +163,11 @@ class Server:
         )
 
     async def save(self, request: Request) -> Response:
-        """Writes that file into the folder for results."""
+        """Writes the same file into the folder for results."""
         if self._folder is None:
             raise HTTPException(
-                409, "there is no folder for results: start with --output FOLDER."
+                409,
+                "the server has no folder for results; start it with --output FOLDER.",
             )
         picture = await self._picture(request)
         origin = request.query_params.get("origin", picture.id)
@@ -174,22 +177,22 @@ class Server:
         return JSONResponse({"name": name, "notices": notices}, 201)
 
     async def zip(self, request: Request) -> Response:
-        """Several files in one: `ids` are separated by commas."""
+        """Returns a ZIP of the files of `ids`, which commas separate."""
         ids = [i for i in request.query_params.get("ids", "").split(",") if i]
         if not ids:
-            raise HTTPException(422, "ids must name photos or results.")
+            raise HTTPException(422, "ids must be identifiers of photos or results.")
         return await run_in_threadpool(
             saving.archive, self.store, ids[:1000], _look(request)
         )
 
     async def mask(self, request: Request) -> Response:
-        """A mask's file as bits, at its own size."""
+        """Returns the mask file in the body as bits, at its own size."""
         async with self._uploads:
             data = await _body(request, LARGEST_UPLOAD)
             return await run_in_threadpool(_mask_of, data)
 
     async def start(self, request: Request) -> Response:
-        """Completes a photo: the body is the mask's bits inside `box`, row by row."""
+        """Starts a job; the body is the mask's bits inside `box`, row by row."""
         query = request.query_params
         method = query.get("method", next(iter(self._methods)))
         if method not in self._methods:
@@ -199,12 +202,12 @@ class Server:
         identifier = query.get("photo", "")
         picture = await run_in_threadpool(self.store.get, identifier)
         assert picture.photo is not None  # the store decodes
-        width, height = _whole_numbers(request, "size", 2)
+        width, height = _numbers(request, "size", 2)
         tall, wide = picture.photo.size
         limit = 4 * max(tall * wide, 1 << 20)
         if not 0 < width * height <= limit:
-            raise HTTPException(422, f"size must be of 1 to {limit:,} pixels.")
-        x, y, across, down = _whole_numbers(request, "box", 4)
+            raise HTTPException(422, f"size must have 1 to {limit:,} pixels.")
+        x, y, across, down = _numbers(request, "box", 4)
         if x + across > width or y + down > height:
             raise HTTPException(
                 422, f"box must lie inside the {width}x{height} pixels."
@@ -220,12 +223,12 @@ class Server:
         return JSONResponse(self.jobs.describe(job), 201)
 
     async def job(self, request: Request) -> Response:
-        """Returns the progress of a job."""
+        """Returns the state and progress of a job."""
         job = self.jobs.get(request.path_params["id"])
         return JSONResponse(self.jobs.describe(job))
 
     async def cancel(self, request: Request) -> Response:
-        """Stops a job."""
+        """Cancels a job."""
         job = self.jobs.cancel(request.path_params["id"])
         return JSONResponse(self.jobs.describe(job))
 
@@ -234,7 +237,7 @@ class Server:
 
 
 def static_files() -> dict[str, tuple[bytes, str]]:
-    """The page's files and their media types, by the paths that they are served at."""
+    """Returns the content and media type of the page's files, by URL path."""
     folder = resources.files("gl_jax.serve") / "static"
     files = {}
     for file in folder.iterdir():
@@ -264,22 +267,26 @@ def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body; refused as soon as it is known to be longer than `limit`, or too slow."""
+    """Returns the body; HTTPException once it is too slow or longer than `limit` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise HTTPException(413, f"more than {limit:,} bytes.", {"Connection": "close"})
+        raise HTTPException(
+            413, f"the body has more than {limit:,} bytes.", {"Connection": "close"}
+        )
     data = bytearray()
     pieces = request.stream()
     try:
         while True:
-            async with asyncio.timeout(SLOWEST_PIECE):
+            async with asyncio.timeout(PIECE_TIMEOUT):
                 piece = await anext(pieces, None)
             if piece is None:
                 return bytes(data)
             data += piece
             if len(data) > limit:
                 raise HTTPException(
-                    413, f"more than {limit:,} bytes.", {"Connection": "close"}
+                    413,
+                    f"the body has more than {limit:,} bytes.",
+                    {"Connection": "close"},
                 )
     except TimeoutError:
         raise HTTPException(
@@ -287,23 +294,25 @@ async def _body(request: Request, limit: int) -> bytes:
         ) from None
 
 
-def _whole_numbers(request: Request, name: str, count: int) -> list[int]:
+def _numbers(request: Request, name: str, count: int) -> list[int]:
     words = request.query_params.get(name, "").split(",")
     if len(words) != count or not all(w.isascii() and w.isdigit() for w in words):
-        raise HTTPException(422, f"{name} must be {count} whole numbers and commas.")
+        numbers = f"{count} whole numbers, separated by commas"
+        expected = "a whole number" if count == 1 else numbers
+        raise HTTPException(422, f"{name} must be {expected}.")
     if any(len(word) > 6 for word in words):
-        raise HTTPException(422, f"{name} must be of numbers below 1,000,000.")
+        raise HTTPException(422, f"{name} must be below 1,000,000.")
     return [int(word) for word in words]
 
 
 def _look(request: Request) -> Look:
-    """The options of a completion and of its file; UsageError for a wrong one."""
+    """Reads the options of a completion and its file; UsageError for a wrong one."""
     query = request.query_params
     blend = query.get("blend", "poisson")
     if blend not in ("poisson", "none"):
         raise UsageError(f"blend (={blend!r}) must be 'poisson' or 'none'.")
     numbers = {
-        name: _whole_numbers(request, name, 1)[0] if query.get(name) else None
+        name: _numbers(request, name, 1)[0] if query.get(name) else None
         for name in ("feather", "resize_to", "quality")
     }
     return Look(

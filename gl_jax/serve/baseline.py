@@ -1,7 +1,7 @@
-"""The classical methods in a process of their own, which can be ended at any moment.
+"""Runs the classical methods in a separate process, which can be killed at any time.
 
-None of their libraries can be interrupted, and some need minutes. What goes through the
-pipe is JSON and the bytes of arrays.
+Their libraries cannot be interrupted, and some need minutes. The pipe carries JSON and
+the bytes of arrays.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ POLL_SECONDS = 0.05
 
 
 class Process:
-    """Runs one method after the other; started when first needed, kept for the next."""
+    """A worker process, started by the first call and kept for later ones."""
 
     def __init__(self) -> None:
-        """Starts nothing."""
+        """Does not start the process yet."""
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -37,15 +37,16 @@ class Process:
     def complete(
         self, method: str, image: Image, hole: Hole, check: Callable[[], None]
     ) -> Image:
-        """The image completed by a method of `BASELINES`.
+        """Returns the image, uint8 [h, w, 3], completed by a method of `BASELINES`.
 
-        `check` is called now and then; if it raises, the process ends at once. Raises
-        UsageError if the method fails.
+        `hole` is bool [h, w], True = missing. `check` is called every POLL_SECONDS; if it
+        raises, the process is killed. Raises UsageError if the method fails.
         """
         pipe, fresh = self._started()
         try:
             if fresh:
-                # Its start takes a second or more; a full pipe could not be left.
+                # Waits for the start, a second or more, so that `check` can end it: a
+                # write into a full pipe could not be interrupted.
                 self._await(pipe, check)
                 pipe.recv_bytes()
             shape = [int(side) for side in image.shape]
@@ -61,13 +62,15 @@ class Process:
             raise
         except (OSError, EOFError) as error:
             self.close()
-            raise UsageError(f"{method} ended without a result: too large?") from error
+            raise UsageError(
+                f"{method} ended without a result; make the photo or its hole smaller."
+            ) from error
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Kills the process."""
         with self._lock:
             if self._process is not None and self._pipe is not None:
                 self._process.kill()
@@ -80,11 +83,11 @@ class Process:
             check()
 
     def _started(self) -> tuple[Connection, bool]:
-        """The pipe, and whether its process has only just been started."""
+        """Returns the pipe, and True if its process was started by this call."""
         with self._lock:
             fresh = self._pipe is None
             if self._pipe is None:
-                # Not a fork: JAX's threads would be missing in it.
+                # Not a fork, which would lack JAX's threads.
                 context = multiprocessing.get_context("spawn")
                 self._pipe, theirs = context.Pipe()
                 self._process = context.Process(
@@ -96,7 +99,7 @@ class Process:
 
 
 def _work(pipe: Connection) -> None:
-    # Ctrl-C reaches every process of a terminal; this one ends with its pipe.
+    # Ctrl-C reaches every process of a terminal; this one ends when its pipe closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         pipe.send_bytes(b"ready")
@@ -109,7 +112,7 @@ def _work(pipe: Connection) -> None:
             hole = np.unpackbits(bits, count=count).reshape(shape[:2]).astype(bool)
             try:
                 result = BASELINES[task["method"]](image, hole)
-            except Exception as error:  # whatever a library raises, said to the user
+            except Exception as error:  # of any library; shown to the user
                 text = " ".join(str(error).split())[:300] or type(error).__name__
                 pipe.send_bytes(json.dumps({"error": text}).encode())
             else:

@@ -1,4 +1,4 @@
-"""Completions one after the other, with their progress; each can be cancelled."""
+"""Runs completions one after the other; each reports progress and can be cancelled."""
 
 import queue
 import secrets
@@ -20,25 +20,27 @@ Hole = Bool[np.ndarray, "h w"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 LONGEST_QUEUE = 256
-FORGOTTEN_SECONDS = 120.0
-"""Nobody has asked about any job for so long: the pages are gone, and nothing is wanted."""
+"""Largest number of waiting jobs; further ones are refused."""
 LARGEST_QUEUE = 256 << 20
-"""Bytes of all masks that wait."""
+"""Bytes of the waiting jobs' masks, above which further jobs are refused."""
+FORGOTTEN_SECONDS = 120.0
+"""Seconds without a request about any job, after which all are cancelled: no page is
+open any more."""
 KEPT = 1000
-"""Finished jobs that can still be asked about."""
+"""Number of ended jobs whose state can still be read."""
 
 
 class FullError(RuntimeError):
-    """So many jobs wait that another one is refused."""
+    """The queue is full."""
 
 
 class _Cancelled(Exception):
-    """Ends a method from inside its progress."""
+    """Ends a method from inside its callbacks."""
 
 
 @dataclass(frozen=True)
 class DrawnMask:
-    """A mask as it comes from the page: only the box that has something in it."""
+    """A mask drawn in the page, stored as the bits inside a box; 0 outside the box."""
 
     width: int
     height: int
@@ -48,7 +50,7 @@ class DrawnMask:
     """Pixels of the box, row by row, eight to a byte, the first one in the highest bit."""
 
     def hole(self) -> Hole:
-        """All of the mask."""
+        """Returns the complete mask, bool [height, width], True = missing."""
         x, y, across, down = self.box
         flags = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=across * down)
         hole = np.zeros((self.height, self.width), bool)
@@ -58,30 +60,33 @@ class DrawnMask:
 
 @dataclass(eq=False)
 class Job:
-    """One completion, from the queue to its result."""
+    """A completion and its state."""
 
     id: str
     picture: str
-    """The identifier of the photo or result that is completed."""
+    """Identifier of the photo or result to complete."""
     method: str
     mask: DrawnMask | None
     """None once the job has ended."""
     look: Look
     state: State = "queued"
     done: int = 0
+    """Number of completed windows."""
     windows: int = 0
+    """Number of all windows; 0 while it is unknown."""
     notices: list[str] = field(default_factory=list)
     error: str = ""
     result: str = ""
-    """The identifier of the result."""
+    """Identifier of the result."""
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """x, y, width and height of what differs from the photo."""
+    """x, y, width and height of the changed part."""
     seconds: float = 0.0
     wanted: bool = True
+    """False once the job has been cancelled."""
 
 
 class Jobs:
-    """A queue with one thread behind it."""
+    """A queue of jobs and the thread that runs them."""
 
     def __init__(self, store: Store, methods: Methods) -> None:
         """Starts the thread, which ends with the program."""
@@ -89,14 +94,14 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._asked = time.monotonic()
+        self._last_request = time.monotonic()
         threading.Thread(target=self._work, name="jobs", daemon=True).start()
 
     def add(self, picture: str, method: str, mask: DrawnMask, look: Look) -> Job:
-        """Appends a job; FullError if too many wait."""
+        """Appends a job and returns it; raises FullError if too many are waiting."""
         job = Job(secrets.token_hex(16), picture, method, mask, look)
         with self._lock:
-            self._asked = time.monotonic()
+            self._last_request = time.monotonic()
             waiting = [j.mask for j in self._jobs.values() if j.mask is not None]
             size = sum(len(m.bits) for m in waiting)
             if len(waiting) >= LONGEST_QUEUE or size > LARGEST_QUEUE:
@@ -109,16 +114,20 @@ class Jobs:
         return job
 
     def get(self, identifier: str) -> Job:
-        """Returns the job; raises UnknownError if there is none."""
+        """Returns the job; raises UnknownError if it is unknown or forgotten."""
         with self._lock:
-            self._asked = time.monotonic()
+            self._last_request = time.monotonic()
             job = self._jobs.get(identifier)
         if job is None:
             raise UnknownError(f"job {identifier[:32]!r} is not known.")
         return job
 
     def cancel(self, identifier: str) -> Job:
-        """Stops the job: at once while it waits, else with the window it is in."""
+        """Cancels the job and returns it.
+
+        A waiting job ends at once, a running one after its current window, or within
+        POLL_SECONDS if its method is classical.
+        """
         job = self.get(identifier)
         job.wanted = False
         with self._lock:
@@ -127,14 +136,14 @@ class Jobs:
         return job
 
     def cancel_all(self) -> bool:
-        """Stops every job; says whether one is still running."""
+        """Cancels every job; returns whether one is still running."""
         with self._lock:
             for job in self._jobs.values():
                 job.wanted = False
             return any(job.state == "running" for job in self._jobs.values())
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """The job as JSON."""
+        """Returns the job's state as JSON; `before` is the number of jobs ahead of it."""
         with self._lock:
             jobs = [*self._jobs.values()]
         before = jobs[: jobs.index(job)] if job in jobs else []
@@ -166,7 +175,7 @@ class Jobs:
             except MemoryError:
                 job.error = "not enough memory; make the photo or its hole smaller."
             except Exception as error:
-                # The server goes on: the page shows what happened to this photo.
+                # The server continues; the page shows the error.
                 text = " ".join(str(error).split())[:300]
                 job.error = f"{type(error).__name__}: {text}"
             job.seconds = time.monotonic() - start
@@ -174,8 +183,9 @@ class Jobs:
                 job.state, job.mask = state, None
 
     def _check(self, job: Job) -> None:
-        """Ends the method that calls it if nobody wants the result."""
-        if not job.wanted or time.monotonic() - self._asked > FORGOTTEN_SECONDS:
+        """Raises _Cancelled if the result is no longer wanted."""
+        idle = time.monotonic() - self._last_request
+        if not job.wanted or idle > FORGOTTEN_SECONDS:
             raise _Cancelled
 
     def _complete(self, job: Job) -> None:
@@ -187,7 +197,7 @@ class Jobs:
             mask.hole(), photo, "the mask", strict=False, notify=notify
         )
         if not hole.any():
-            raise UsageError("nothing is marked: paint over what should go first.")
+            raise UsageError("nothing is marked: paint over an object first.")
 
         def progress(done: int, windows: int) -> None:
             job.done, job.windows = done, windows

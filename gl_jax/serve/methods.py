@@ -1,4 +1,4 @@
-"""The ways to complete a photo that the page offers: networks and classical methods."""
+"""The page's methods to complete a photo: networks and classical methods."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,44 +18,49 @@ if TYPE_CHECKING:
 Hole = Bool[np.ndarray, "h w"]
 
 CONTEXT = 128
-"""Least number of pixels around the hole that a classical method sees."""
+"""Least margin around the hole that a classical method sees, in pixels."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Callbacks of a method at work; `progress` and `check` raise to stop it."""
+    """Callbacks of a running method; `progress` and `check` raise to stop it."""
 
     notify: Callable[[str], None]
+    """Gets messages to the user."""
     progress: Callable[[int, int], None]
+    """Gets the numbers of finished and of all windows."""
     check: Callable[[], None]
 
 
 class Method(Protocol):
-    """One way to complete a photo."""
+    """A method to complete a photo."""
 
     def about(self) -> dict[str, Any]:
-        """Facts for the page, as JSON."""
+        """Returns facts for the page, as JSON: `kind` is "network" or "classical"."""
         ...
 
     def __call__(self, photo: Photo, hole: Hole, look: Look, watch: Watch) -> Photo:
-        """The completed photo."""
+        """Returns the photo with its hole, bool [h, w], completed.
+
+        Raises UsageError if the hole leaves no context.
+        """
         ...
 
 
 class Network:
-    """A model, as `gl-jax complete` uses it."""
+    """A completion network, used as by `gl-jax complete`."""
 
     def __init__(self, completer: "Completer") -> None:
-        """Shares the model and its compiled programs among all calls."""
+        """Uses the completer and its compiled programs for all calls."""
         self._completer = completer
 
     def about(self) -> dict[str, Any]:
-        """Facts for the page, as JSON."""
+        """Returns the sizes that the network was trained on, in pixels."""
         trained = self._completer.trained
         return {"kind": "network", "image": trained.image, "hole": trained.hole}
 
     def __call__(self, photo: Photo, hole: Hole, look: Look, watch: Watch) -> Photo:
-        """The completed photo, to the bit that of `gl-jax complete`."""
+        """Returns the completed photo, bit for bit that of `gl-jax complete`."""
         return self._completer.complete_photo(
             photo,
             hole,
@@ -68,18 +73,18 @@ class Network:
 
 
 class Classical:
-    """A method of `BASELINES`, which sees the surroundings of the hole in 8 bits."""
+    """A method of `BASELINES`, applied to the surroundings of the hole in 8 bits."""
 
     def __init__(self, name: str, process: Process) -> None:
-        """Works in the process, which several methods may share."""
+        """Runs in `process`, which several methods may share."""
         self._name, self._process = name, process
 
     def about(self) -> dict[str, Any]:
-        """Facts for the page, as JSON."""
+        """Returns the kind of the method."""
         return {"kind": "classical"}
 
     def __call__(self, photo: Photo, hole: Hole, look: Look, watch: Watch) -> Photo:
-        """The completed photo; nothing of `look` has a meaning here."""
+        """Returns the completed photo; `look` is ignored."""
         inputs.require_hole(photo, hole, watch.notify)
         rows, columns = masks.around(hole)
         side = max(rows.stop - rows.start, columns.stop - columns.start)

@@ -1,4 +1,4 @@
-"""Results as files: the same bytes as `gl-jax complete` writes, and never over others."""
+"""Writes results to files, byte for byte as `gl-jax complete` does; replaces no others."""
 
 import json
 import tempfile
@@ -18,26 +18,27 @@ from gl_jax.serve.store import Picture, Store
 
 
 def encoded(picture: Picture, look: Look) -> tuple[bytes, str, tuple[str, ...]]:
-    """Returns the file of a photo or result, its name, and lines on losses in its format.
+    """Returns the file of a photo or result, its name, and notices of losses.
 
-    A photo that was not completed is its own file, unless another format is wanted.
+    The losses are those of the file format. An uncompleted photo keeps its own file,
+    unless `look` has another format.
     """
     assert picture.photo is not None  # the store decodes
     suffix = look.suffix(Path(picture.name))
     name = f"{Path(picture.name).stem}{suffix}"
     kind = images.format_of(suffix)
-    as_it_is = kind == picture.photo.format and look.format is None
-    if picture.data is not None and as_it_is:
+    same_format = kind == picture.photo.format and look.format is None
+    if picture.data is not None and same_format:
         return picture.data, name, ()
     data, notices = images.encode(picture.photo, kind, quality=look.quality)
     return data, name, notices
 
 
 class Folder:
-    """The folder for results, in which no file is replaced that was there before."""
+    """The folder for results; files that it did not write are never replaced."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the folder; UsageError if it cannot be."""
+        """Makes the folder; raises UsageError if that is impossible."""
         self.path = path
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -47,10 +48,10 @@ class Folder:
     def save(
         self, picture: Picture, look: Look, origin: str
     ) -> tuple[str, tuple[str, ...]]:
-        """Writes the file; returns its name with lines on losses in its format.
+        """Writes the file; returns its name and the notices of `encoded`.
 
-        A later result of the same `origin`, the photo that it began with, replaces an
-        earlier one. Any other file keeps its name, and this one gets a number.
+        `origin` identifies the photo that the result was made from: a later result of it
+        replaces an earlier one. If another file has the name, a number is appended.
         """
         data, name, notices = encoded(picture, look)
         with self._lock:
@@ -64,7 +65,7 @@ class Folder:
 
 
 def archive(store: Store, ids: Sequence[str], look: Look) -> StreamingResponse:
-    """A ZIP of the files, sent from a temporary file that has no name."""
+    """Returns a ZIP of the pictures' files, sent from an unnamed temporary file."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed once it is sent
     try:
         _pack(file, store, ids, look)
@@ -87,7 +88,7 @@ def archive(store: Store, ids: Sequence[str], look: Look) -> StreamingResponse:
 
 
 def _pack(file: IO[bytes], store: Store, ids: Sequence[str], look: Look) -> None:
-    # Pictures are compressed already.
+    # Stored, because picture files are compressed already.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
         names = set[str]()
         for identifier in ids:
@@ -101,10 +102,10 @@ def _pack(file: IO[bytes], store: Store, ids: Sequence[str], look: Look) -> None
 
 
 def disposition(name: str) -> str:
-    """The header with which a browser saves an answer under the name."""
+    """Returns the Content-Disposition header that saves a response under `name`."""
     return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def as_header(lines: Sequence[str]) -> str:
-    """Lines as JSON in ASCII, which a header can hold."""
+    """Returns lines as JSON in ASCII, as headers require."""
     return json.dumps(list(lines))

@@ -1,9 +1,9 @@
-"""Access to the server, checked for every request before its body is read.
+"""Access checks of every request, before its body is read.
 
-A page of another site that is open in the same browser can send requests here, too. It
-does not know the token, cannot set `Authorization` without leave, which nothing here
-gives, and names itself in `Origin`. A name that it lets point here (DNS rebinding)
-stands in `Host`.
+A page of another site in the same browser can send requests to this server. It does not
+know the token, cannot set `Authorization` without a CORS permission, which is never
+given, and is named in `Origin`. If its name resolves to this machine (DNS rebinding),
+the name is in `Host`.
 """
 
 import ipaddress
@@ -26,16 +26,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Headers of every response: no other origins, no frames, no caching."""
+"""Headers of every response: forbid other origins, frames and caching."""
 
 
 def new_token() -> str:
-    """Returns a token that nobody can guess."""
+    """Returns a random token of 192 bits."""
     return secrets.token_urlsafe(24)
 
 
 def is_local(host: str) -> bool:
-    """Returns whether an address is reachable from this machine alone."""
+    """Returns whether an address to listen on is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -43,7 +43,7 @@ def is_local(host: str) -> bool:
 
 
 def own_names() -> frozenset[str]:
-    """The names that this machine has in a network."""
+    """Returns the names of this machine in its network, in lower case."""
     name = socket.gethostname().lower()
     return frozenset({name, name.partition(".")[0], f"{name.partition('.')[0]}.local"})
 
@@ -59,16 +59,16 @@ class Guard:
         local: bool = True,
         names: Collection[str] = (),
     ) -> None:
-        """Lets requests with the token through to `app`.
+        """Passes requests with the token on to `app`.
 
-        `local` servers are called localhost or by a loopback address; others by any
-        address, which cannot be rebound, or by one of `names`.
+        With `local`, `Host` must be localhost or a loopback address; otherwise it may be
+        any IP address, which DNS cannot rebind, or one of `names`.
         """
         self._app, self._token = app, token.encode()
         self._local, self._names = local, {"localhost", *names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, as ASGI has it."""
+        """Answers a request, by the ASGI protocol."""
         if scope["type"] != "http":
             return
 
@@ -79,20 +79,20 @@ class Guard:
                     headers[name] = value
             await send(message)
 
-        refused = self._refusal(Headers(scope=scope), str(scope["path"]))
+        refusal = self._refusal(Headers(scope=scope), str(scope["path"]))
         app: ASGIApp = self._app
-        if refused is not None:
-            status, error = refused
-            # The connection ends, so that a body which nobody reads is not waited for.
+        if refusal is not None:
+            status, error = refusal
+            # Closes the connection, because the body is not read.
             app = JSONResponse({"error": error}, status, {"Connection": "close"})
         await app(scope, receive, send_with_headers)
 
     def _refusal(self, headers: Headers, path: str) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._knows(hosts[0]):
-            return 400, "this server is not known by that name (Host)."
+        if len(hosts) != 1 or not self._is_own(hosts[0]):
+            return 400, "Host is not a name of this server."
         for origin in headers.getlist("origin"):
-            if urlsplit_netloc(origin) != hosts[0].lower():
+            if host_of(origin) != hosts[0].lower():
                 return 403, "pages of other origins may not call this server."
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403, "pages of other sites may not call this server."
@@ -104,7 +104,7 @@ class Guard:
                 return 401, "the token is missing or wrong: open the printed address."
         return None
 
-    def _knows(self, host: str) -> bool:
+    def _is_own(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
             address = ipaddress.ip_address(name)
@@ -115,8 +115,8 @@ class Guard:
         return address.is_loopback or not self._local
 
 
-def urlsplit_netloc(origin: str) -> str | None:
-    """The host and port of an origin of HTTP; None for any other text."""
+def host_of(origin: str) -> str | None:
+    """Returns the host and port of an HTTP origin; None for any other text."""
     try:
         parts = urlsplit(origin)
     except ValueError:

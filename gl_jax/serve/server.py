@@ -1,4 +1,4 @@
-"""`gl-jax serve`: checks of the call, the address, the browser, the shutdown."""
+"""`gl-jax serve`: checks the options, listens, opens the browser, shuts down."""
 
 import asyncio
 import os
@@ -24,8 +24,9 @@ from gl_jax.serve.methods import Classical, Method, Methods, Network
 from gl_jax.serve.saving import Folder
 
 OURS = "gl"
+"""Name of the method that is the network."""
 CONNECTIONS = 100
-"""Connections at a time; those beyond are refused with 503."""
+"""Largest number of open connections; further ones are refused with 503."""
 
 
 def run(
@@ -40,7 +41,10 @@ def run(
     max_pixels: int | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Serves the page until Ctrl-C; raises UsageError for a wrong call."""
+    """Serves the page until Ctrl-C; raises UsageError for wrong options.
+
+    The parameters are the options of `gl-jax serve`; `log` prints a line.
+    """
     if max_pixels is not None:
         if max_pixels < 1:
             raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
@@ -60,12 +64,12 @@ def run(
         url = f"http://{address}/#token={token}"
         log(f"gl_jax is ready: {url}")
         if local:
-            log("Only this machine reaches it. Ctrl-C ends it.")
+            log("Only this machine can open it. Stop with Ctrl-C.")
         else:
             log(
-                f"Every machine that reaches {host} can open the page, but only with the "
-                "token in this address. Nothing is encrypted: use it in a network that "
-                "you trust. Ctrl-C ends it."
+                f"Every machine that reaches {host} can open the page with this address, "
+                "which contains the token. Nothing is encrypted: use it in a network that "
+                "you trust. Stop with Ctrl-C."
             )
         if browser:
             _open(url, log)
@@ -80,19 +84,20 @@ def run(
     process.close()
     log("ended.")
     if server.jobs.cancel_all():
-        # Its thread is inside a program of XLA, which Python's own end would wait for.
+        # The job's thread is inside an XLA program, for which Python's exit would wait.
         sys.stdout.flush()
         os._exit(0)
 
 
 class ImpatientProtocol(H11Protocol):
-    """Ends connections whose next request has begun, but does not come to its body."""
+    """Closes connections that do not send a request's headers in time."""
 
     seconds = 20.0
+    """Seconds from the first bytes of a request to the end of its headers."""
     _end: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Takes what the client has sent."""
+        """Handles data from the client, and starts or stops the timer."""
         super().data_received(data)
         waits = self.cycle is None or self.cycle.response_complete
         if not waits and self._end is not None:
@@ -102,44 +107,44 @@ class ImpatientProtocol(H11Protocol):
             self._end = self.loop.call_later(self.seconds, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Stops the timer of a closed connection."""
         if self._end is not None:
             self._end.cancel()
         super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends with the first Ctrl-C, whoever is still connected."""
+    """Ends with the first Ctrl-C, even with open connections."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = self.force_exit = True
 
 
 def _files(photo: Path, log: Callable[[str], None]) -> list[Path]:
-    """The photo, or those of the folder."""
+    """Returns the photo, or the photos of a folder."""
     if photo.is_dir():
-        found, left_out = pairs.pictures(photo)
+        paths, left_out = pairs.pictures(photo)
         if left_out is not None:
             log(left_out)
-        if not found:
-            raise UsageError(f"folder {photo} has no photographs that are read.")
-        return [photo / path for path in found]
-    images.read(photo)  # refused now rather than in the browser
+        if not paths:
+            raise UsageError(f"folder {photo} has no readable photographs.")
+        return [photo / path for path in paths]
+    images.read(photo)  # refuses an unreadable photo here, not in the browser
     return [photo]
 
 
 def _methods(model: str | None, names: Sequence[str], process: Process) -> Methods:
-    """The model first, then the methods by name: models by their paths, and classics."""
+    """Returns the model, then the named methods: models by path, and classical ones."""
     wanted = [name for word in names for name in word.split(",") if name]
     others = [name for name in wanted if name not in BASELINES and name != OURS]
     for name in others:
         if not Path(name).exists():
             near = did_you_mean(name, BASELINES)
             raise UsageError(
-                f"method {name!r} is no file of a model and none of "
+                f"method {name!r} is neither a model's file nor one of "
                 f"{', '.join(BASELINES)}.{near}"
             )
-    # JAX is loaded here: everything that the caller can mend is refused before.
+    # Loads JAX; mistakes in the options have been refused by now.
     from gl_jax import compilation
     from gl_jax.inpainting import completer
 
@@ -154,7 +159,7 @@ def _methods(model: str | None, names: Sequence[str], process: Process) -> Metho
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket at the address; UsageError if it cannot be had."""
+    """Returns a listening socket; raises UsageError if the address is not available."""
     if not 0 <= port <= 65535:
         raise UsageError(f"port (={port}) must be from 0 to 65535.")
     try:
@@ -163,7 +168,7 @@ def _listening(host: str, port: int) -> socket.socket:
         )[0]
     except OSError as error:
         raise UsageError(
-            f"host {host!r} is no address of this machine: {reason(error)}."
+            f"host {host!r} is not an address of this machine: {reason(error)}."
         ) from error
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,14 +178,14 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise UsageError(
-            f"port {port} of {host} cannot be had: {reason(error)}; choose another one, "
-            "or --port 0 for any that is free."
+            f"port {port} of {host} is not available: {reason(error)}; choose another "
+            "one, or --port 0 for any free port."
         ) from error
     return listening
 
 
 def _address(listening: socket.socket) -> str:
-    """HOST:PORT as a browser takes it, of another machine's if it can reach this one."""
+    """Returns HOST:PORT for a browser; 0.0.0.0 and :: become the network address."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = _network_address()
@@ -188,10 +193,11 @@ def _address(listening: socket.socket) -> str:
 
 
 def _network_address() -> str:
-    """The address of this machine in its network, else its name."""
+    """Returns the IPv4 address of this machine in its network, else its name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Sends nothing, but chooses the way: 192.0.2.1 is an example of RFC 5737.
+            # Sends nothing, but selects the network interface; 192.0.2.1 is an example
+            # address of RFC 5737.
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return socket.gethostname()
@@ -199,9 +205,9 @@ def _network_address() -> str:
 
 
 def _open(url: str, log: Callable[[str], None]) -> None:
-    """Opens the address in a browser, but never in one inside the terminal."""
+    """Opens the address in a graphical browser, if there is one."""
     headless = sys.platform.startswith("linux") and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
     if headless or not webbrowser.open(url):
-        log("No browser can be opened from here: open the address yourself.")
+        log("No browser could be opened: open the address yourself.")

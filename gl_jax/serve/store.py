@@ -1,7 +1,7 @@
-"""The photos and results that the server holds, in a bounded amount of memory.
+"""The photos and results that the server holds, within a limit of memory.
 
-The longest unused ones go first. The page still has the file of what it uploaded, and
-sends it once more; a photo of the command line is read again from its file.
+The least recently used are dropped first. The page keeps the files that it uploaded and
+sends them again; a photo of the command line is read again from its file.
 """
 
 import dataclasses
@@ -16,30 +16,32 @@ from gl_jax import images
 from gl_jax.images import Photo
 
 BUDGET = 2 << 30
-"""Bytes of files and pixels that are held together."""
+"""Bytes of all files and pixels that a store holds by default."""
 LONGEST_NAME = 120
+"""Characters to which the name of an uploaded file is cut, without its suffix."""
 
 
 class UnknownError(LookupError):
-    """No photo or result of this identifier is held, or no longer."""
+    """The identifier is unknown, or its photo or result has been dropped."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An uploaded photo, one of the command line, or a result."""
+    """An uploaded photo, a photo of the command line, or a result."""
 
     id: str
     name: str
-    """The name of its file, without folders."""
+    """Name of the file, without folders."""
     data: bytes | None = None
-    """The file; None for a result."""
+    """Content of the file; None for a result, and while it is not read."""
     photo: Photo | None = None
+    """The decoded photo; None while it is not decoded."""
     path: Path | None = None
-    """The file of the command line that it is read from."""
+    """Path of a photo of the command line."""
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Memory of file and pixels, in bytes."""
         total = len(self.data or b"")
         if self.photo is not None:
             total += self.photo.pixels.nbytes
@@ -49,10 +51,10 @@ class Picture:
 
 
 class Store:
-    """Pictures by their identifiers; several threads may use it."""
+    """Pictures by identifier; safe to use from several threads."""
 
     def __init__(self, budget: int = BUDGET) -> None:
-        """Holds up to `budget` bytes, and always the picture that was used last."""
+        """Holds up to `budget` bytes, or only the last used picture if it is larger."""
         self.budget = budget
         self._pictures: dict[str, Picture] = {}
         self._lock = threading.Lock()
@@ -60,14 +62,14 @@ class Store:
         self._decoding = threading.Lock()
 
     def add_path(self, path: Path) -> Picture:
-        """Enters a file of the command line; it is read when it is first needed."""
+        """Adds a file of the command line, to be read when it is first needed."""
         identifier = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
         return self._keep(Picture(identifier, file_name(path.name), path=path))
 
     def add_upload(self, name: str, data: bytes) -> Picture:
-        """Decodes and enters an uploaded file; the same file again is the same picture.
+        """Decodes and adds an uploaded file; the same file again is the same picture.
 
-        Raises UsageError if it is no photograph that is read.
+        Raises UsageError if it is not a readable photograph.
         """
         name = file_name(name)
         content = hashlib.sha256(name.encode() + b"/" + data)
@@ -79,26 +81,29 @@ class Store:
         return self._keep(_decoded(Picture(identifier, name, data), self._decoding))
 
     def add_result(self, name: str, photo: Photo) -> Picture:
-        """Enters a completed photo."""
+        """Adds a completed photo."""
         return self._keep(Picture(secrets.token_hex(16), name, photo=photo))
 
     def get(self, identifier: str) -> Picture:
-        """Returns the picture with its photo; raises UnknownError if it has been dropped."""
+        """Returns the picture with its photo decoded.
+
+        Raises UnknownError if the picture is unknown or has been dropped.
+        """
         with self._lock:
             picture = self._pictures.get(identifier)
         if picture is None:
-            raise UnknownError(f"photo {identifier[:32]!r} is not held here any more.")
+            raise UnknownError(f"the server no longer has photo {identifier[:32]!r}.")
         if picture.photo is None:
             picture = _decoded(picture, self._decoding)
         return self._keep(picture)
 
     def held(self) -> int:
-        """Bytes of all pictures together."""
+        """Returns the memory of all pictures, in bytes."""
         with self._lock:
             return sum(picture.size for picture in self._pictures.values())
 
     def _keep(self, picture: Picture) -> Picture:
-        """Adds it as the most recently used one, and drops the oldest beyond the limit."""
+        """Adds it as the most recently used one; drops the oldest beyond the limit."""
         with self._lock:
             self._pictures.pop(picture.id, None)
             self._pictures[picture.id] = picture
@@ -110,7 +115,7 @@ class Store:
                 if old.path is None:
                     del self._pictures[old.id]
                 else:
-                    # In place, so that the order stays.
+                    # Replaced in place, which keeps the order of use.
                     self._pictures[old.id] = dataclasses.replace(
                         old, data=None, photo=None
                     )
@@ -128,7 +133,10 @@ def _decoded(picture: Picture, decoding: threading.Lock) -> Picture:
 
 
 def file_name(name: str) -> str:
-    """The name without folders, control characters and leading dots; never empty."""
+    """Returns a name without folders, control characters and leading dots.
+
+    A name that would be empty becomes "photo".
+    """
     last = name.replace("\\", "/").rpartition("/")[2]
     clean = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*')
     path = Path(clean.strip().lstrip("."))

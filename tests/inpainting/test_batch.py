@@ -157,7 +157,7 @@ def test_the_alpha_of_a_mask_or_of_the_photo_marks_the_hole(complete) -> None:
 def test_a_photo_without_transparency_is_told_so(complete) -> None:
     code, _, err = complete("--image photo.png --mask-from alpha --output r.png")
     assert code == 1
-    assert "photo.png has no transparency, so --mask-from alpha finds nothing" in err
+    assert "photo.png has no transparency, so --mask-from alpha marks nothing" in err
 
 
 def test_a_colour_marks_the_hole(complete) -> None:
@@ -466,7 +466,7 @@ def test_a_bomb_is_refused_and_the_flag_lets_it_through(complete, monkeypatch) -
         ("--mask mask.png --output r.png", "needs --image"),
         (
             "--image photo.png --mask mask.png --rect 1,2,3,4 --output r.png",
-            "--mask and --rect each name the hole; use one",
+            "--mask and --rect each define the hole; use one",
         ),
         (
             "--image photo.png --mask mask.png --output photo.png",
@@ -630,7 +630,7 @@ def test_one_photo_never_ends_the_batch(complete, monkeypatch) -> None:
         "failed: c.jpg: JPEG holds sides of up to 65,500 pixels, but the result has 75000x2",
         "failed: d.gif: GIF holds sides of up to 65,535 pixels, but the result has 66000x2",
         "failed: e.png: not enough memory; make the photo or its hole smaller.",
-        "failed: f.png: IndexError: a bug (completed by itself it shows where)",
+        "failed: f.png: IndexError: a bug (for the traceback, complete this photo alone)",
     ):
         assert f"\n{line}" in f"\n{out}"
     with pytest.raises(IndexError):
@@ -774,7 +774,7 @@ def test_an_output_with_a_slash_is_a_folder_whatever_its_suffix(complete) -> Non
     assert only_the_hole_changed("new.dir/photo.png")
     code, _, err = complete(f"{words} other.dir")
     assert code == 2 and "'.dir' is not a writable format" in err
-    assert "The name of a folder ends in a slash." in err
+    assert "For a folder, end the name with a slash." in err
 
 
 @pytest.mark.parametrize("hole", [True, False])

@@ -32,8 +32,11 @@ def refusal(capsys, *words: str) -> str:
     [
         (["nothing.jpg"], "nothing.jpg does not exist"),
         (["--port", "70000"], "port (=70000) must be from 0 to 65535"),
-        (["--host", "no.such.host.invalid"], "is no address of this machine"),
-        (["--host", "192.0.2.1", "--port", "0"], "port 0 of 192.0.2.1 cannot be had"),
+        (["--host", "no.such.host.invalid"], "is not an address of this machine"),
+        (
+            ["--host", "192.0.2.1", "--port", "0"],
+            "port 0 of 192.0.2.1 is not available",
+        ),
         (["--methods", "telae"], "Did you mean 'telea'?"),
         (["--max-pixels", "0"], "max_pixels (=0) must be at least 1"),
         (["--port", "0", "--model", "nothing"], "model 'nothing' is not a file"),
@@ -47,7 +50,7 @@ def test_a_wrong_call_is_refused_in_one_line(words, expected, capsys):
 def test_a_port_that_is_taken_is_refused(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"port {port} of 127.0.0.1 cannot be had" in refusal(
+        assert f"port {port} of 127.0.0.1 is not available" in refusal(
             capsys, "--port", port
         )
 
@@ -65,7 +68,7 @@ def test_without_a_display_the_address_is_all(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     lines: list[str] = []
     server._open("http://127.0.0.1:1/", lines.append)
-    assert lines == ["No browser can be opened from here: open the address yourself."]
+    assert lines == ["No browser could be opened: open the address yourself."]
 
 
 def test_a_request_that_never_comes_to_its_end_is_given_up(monkeypatch):

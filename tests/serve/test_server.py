@@ -349,7 +349,7 @@ def test_too_long_bodies_are_refused_before_they_are_read(client, monkeypatch):
 
 
 def test_slow_and_broken_uploads_end(client, monkeypatch):
-    monkeypatch.setattr(endpoints, "SLOWEST_PIECE", 0.05)
+    monkeypatch.setattr(endpoints, "PIECE_TIMEOUT", 0.05)
     assert client.send("POST", "/api/photos", [b"x"], stall=True).status == 408
     assert client.send("POST", "/api/photos", [b"x"], break_off=True).status == 400
     assert client.upload(encoded(picture(), "PNG"), "after.png")["width"] == 80

@@ -82,7 +82,7 @@ def test_a_run_remembers_how_its_networks_see_photographs(encoding, tmp_path):
     config = encoded(encoding)
     parts, made = (
         default_parts(config),
-        native.DiscriminatorArchitecture(32, 16, "both", 1 / 16),
+        architectures.DiscriminatorArchitecture(32, 16, "both", 1 / 16),
     )
     convention = parts.encoding.completion(config.data.mean_color)
     networks = architectures.of_networks(
@@ -128,11 +128,11 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
     [
         (
             {},
-            native.DiscriminatorArchitecture(32, 16, "both", 1 / 16, "activation_norm"),
+            architectures.DiscriminatorArchitecture(32, 16, "both", 1 / 16, "activation_norm"),
         ),
         (
             {"discriminator_norm": "none", "spectral_norm": True},
-            native.DiscriminatorArchitecture(
+            architectures.DiscriminatorArchitecture(
                 32, 16, "both", 1 / 16, "none", spectral_norm=True
             ),
         ),
@@ -311,9 +311,9 @@ def test_export_never_writes_over_its_source(tmp_path, tiny, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "needs --workdir or --model, and not both"),
-        ("--workdir run --model demo", "needs --workdir or --model, and not both"),
-        ("--model demo --step 3", "--step names a checkpoint of a run"),
+        ("", "needs either --workdir or --model"),
+        ("--workdir run --model demo", "needs either --workdir or --model"),
+        ("--model demo --step 3", "--step selects a checkpoint of a run"),
         ("--model demo --discriminators", "has no discriminators to export"),
     ],
 )

@@ -1,10 +1,10 @@
-// Talks to the server. Every call carries the token that stands behind the address's #.
+// Requests to the server. Each carries the token, the part of the page's address after #.
 
 import { S } from "./strings.js";
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 
-/** The server answered, and refused. */
+/** The server answered with an error. */
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -33,8 +33,8 @@ async function call(path, { query = {}, ...options } = {}) {
     throw new Unreachable(S.errors.unreachable);
   }
   if (!response.ok) {
-    const said = await response.json().catch(() => ({}));
-    throw new Refused(response.status, said.error ?? response.statusText);
+    const body = await response.json().catch(() => ({}));
+    throw new Refused(response.status, body.error ?? response.statusText);
   }
   return response;
 }
@@ -65,11 +65,11 @@ export function start(photo, method, mask, options) {
   });
 }
 
-/** The file of a photo or result: {blob, name, notices}. */
+/** Returns the file of a photo or result: {blob, name, notices}. */
 export async function file(id, options) {
   const response = await call(`/api/photos/${id}/file`, { query: options });
-  const said = response.headers.get("Content-Disposition") ?? "";
-  const name = decodeURIComponent(said.split("''")[1] ?? "photo");
+  const disposition = response.headers.get("Content-Disposition") ?? "";
+  const name = decodeURIComponent(disposition.split("''")[1] ?? "photo");
   return { blob: await response.blob(), name, notices: notices(response) };
 }
 
@@ -78,7 +78,7 @@ export const zip = (ids, options) =>
 export const saveIntoFolder = (id, origin, options) =>
   json(`/api/photos/${id}/save`, { method: "POST", query: { origin, ...options } });
 
-/** A mask's file: {width, height, bits, notices}. */
+/** Decodes a mask's file: {width, height, bits, notices}. */
 export async function readMask(file) {
   const response = await call("/api/masks", { method: "POST", body: file });
   const [width, height] = response.headers.get("X-Size").split(",").map(Number);

@@ -1,10 +1,10 @@
-// What was done to one photo, to undo and redo without limit: marks as the pixels that
-// they changed, eight a byte, and completions.
+// The unlimited undo history of one photo. A mark is kept as the pixels that it changed,
+// eight to a byte; a completion as its step.
 
 import { pack } from "./mask.js";
 
 export class History {
-  /** `steps` are the completions of the photo, in order, which entries add and remove. */
+  /** `steps` are the photo's completions in order; undo removes them, redo adds them. */
   constructor(mask, steps) {
     this.mask = mask;
     this.steps = steps;
@@ -13,7 +13,7 @@ export class History {
     this.undone = [];
   }
 
-  /** Takes the changes of the mask inside the box as one entry; says if there are any. */
+  /** Adds the mask's changes inside the box as one entry; returns true if there are any. */
   commit(box) {
     if (!box) return false;
     const [left, top, right, bottom] = box;
@@ -38,12 +38,12 @@ export class History {
     return Boolean(some);
   }
 
-  /** Takes back what is not committed yet. */
+  /** Reverts changes that are not committed. */
   revert() {
     this.mask.bits.set(this.committed);
   }
 
-  /** A completion, after which nothing is marked. */
+  /** Adds a completion and clears the mask. */
   complete(step) {
     const before = this.mask.packed();
     step.before = before;

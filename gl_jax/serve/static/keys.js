@@ -1,4 +1,4 @@
-// Keys: which does what, and the page that lists them.
+// Keyboard shortcuts, and the dialog that lists them.
 
 import { S } from "./strings.js";
 
@@ -28,7 +28,7 @@ export function connect(actions, tools, viewer) {
     const key = event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) {
       if (typing || !control[key] || event.altKey) return;
-      // With text marked, copying means that text.
+      // If text is selected, the browser copies the text.
       if (key === "c" && String(getSelection())) return;
       event.preventDefault();
       control[key](event);
@@ -59,7 +59,7 @@ export function connect(actions, tools, viewer) {
   });
 }
 
-/** Fills the dialog that lists them. */
+/** Fills `element` with tables of the keys. */
 export function list(element) {
   for (const [title, rows] of S.keys) {
     const table = document.createElement("table");

@@ -33,7 +33,7 @@ const tools = new Tools(viewer, {
   },
 });
 
-/** Does something that may fail, and says so. */
+/** Wraps an action so that its errors are shown. */
 const tried = (action) => async (...args) => {
   try {
     await action(...args);
@@ -42,12 +42,12 @@ const tried = (action) => async (...args) => {
   }
 };
 
-/** Keeps the photo in the browser, after what is more urgent. */
+/** Stores the photo in the browser, after a delay that joins quick changes. */
 function keep(photo) {
   clearTimeout(photo.keeping);
   photo.keeping = setTimeout(() => {
     const order = state.photos.indexOf(photo);
-    if (order >= 0) storage.keep(photo, order).catch(() => {}); // private windows may refuse
+    if (order >= 0) storage.keep(photo, order).catch(() => {}); // private windows may forbid it
   }, 300);
 }
 
@@ -57,7 +57,7 @@ function marked(photo) {
   changed();
 }
 
-/** Follows whatever changed a photo from outside the tools. */
+/** Updates the page after a change of the photo that no tool made. */
 function refresh(photo) {
   if (photo === state.current) {
     viewer.overlay.show(photo.mask);
@@ -94,7 +94,7 @@ const open = tried(async (files) => {
   if (added.length) await select(added.at(-1));
 });
 
-/** Changes the mask of the current photo by a function that returns the touched box. */
+/** Applies `work` to the current photo's mask; `work` returns the changed box. */
 function change(work) {
   const photo = state.current;
   if (!photo?.mask || photo.running) return;
@@ -201,7 +201,7 @@ function showSize(size) {
   find("#size-value").textContent = `${size} px`;
 }
 
-// --- what is shown
+// --- display
 
 viewer.onZoom = (scale) => {
   find("#zoom").textContent = state.current ? `${Math.round(100 * scale)} %` : "";
@@ -260,7 +260,7 @@ function showWork(running) {
   work.querySelector("button").disabled = Boolean(running.stopping);
 }
 
-// --- what is clicked, dropped and pasted
+// --- clicks, drops and pastes
 
 const clicked = (selector, action) => {
   for (const element of document.querySelectorAll(selector)) {
@@ -287,7 +287,7 @@ for (const name of ["undo", "redo", "compare", "save", "help", "invert", "clear"
 for (const button of document.querySelectorAll("[data-tool]")) {
   button.addEventListener("click", () => actions.tool(button.dataset.tool));
 }
-// After a click with the mouse the keys belong to the photo again.
+// Returns the focus to the photo after a mouse click, so that its keys work.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (event.detail && button && !button.closest("dialog, #banner")) stage.focus({ preventScroll: true });
@@ -334,7 +334,7 @@ addEventListener("beforeunload", (event) => {
 
 clicked("[data-close]", (event) => event.target.closest("dialog").close());
 
-// --- begin
+// --- start
 
 keys.list(find("#keys .columns"));
 keys.connect(actions, tools, viewer);
@@ -378,7 +378,7 @@ function offerLost(lost) {
       await photos.addStored(lost);
       const restored = state.photos.find(({ key }) => key === lost[0].key);
       await select(restored);
-      // From now on they are this tab's.
+      // Moves them into this tab's session.
       for (const photo of state.photos.filter((each) => each.stored)) await photos.load(photo);
       for (const record of lost) await storage.remove(record);
       state.photos.forEach(keep);

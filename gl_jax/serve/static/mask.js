@@ -1,5 +1,5 @@
-// What is to go: one byte a pixel, 1 = missing. Drawing needs no canvas, has no soft
-// edges, and says which box it touched: [left, top, right, bottom], the ends excluded.
+// The mask: one byte per pixel, 1 = missing. Drawing needs no canvas and has hard edges;
+// it returns the changed box, [left, top, right, bottom], with right and bottom excluded.
 
 export class Mask {
   constructor(width, height) {
@@ -8,9 +8,9 @@ export class Mask {
     this.bits = new Uint8Array(width * height);
   }
 
-  /** All pixels within `radius` of the line between two points. */
+  /** Sets all pixels within `radius` of the line between two points. */
   line(x0, y0, x1, y1, radius, value) {
-    const r = Math.max(radius, 0.71); // a point marks a pixel, wherever in it it lies
+    const r = Math.max(radius, 0.71); // so that a point anywhere in a pixel marks it
     const length = Math.hypot(x1 - x0, y1 - y0) || 1;
     const [nx, ny] = [(-(y1 - y0) / length) * r, ((x1 - x0) / length) * r];
     const sides = [
@@ -54,7 +54,7 @@ export class Mask {
     return box;
   }
 
-  /** The inside of a closed line through the points, [x, y] each. */
+  /** Fills the polygon with corners at the points, [x, y] each. */
   polygon(points, value) {
     const xs = points.map(([x]) => x);
     const ys = points.map(([, y]) => y);
@@ -76,7 +76,7 @@ export class Mask {
     return box;
   }
 
-  /** The pixels around a point that are connected and alike in colour.
+  /** Sets the connected pixels around a point whose colour is similar to the point's.
    *  `pixels` are RGBA; no channel differs by more than `tolerance` levels. */
   flood(pixels, x, y, tolerance, value) {
     const { width, height, bits } = this;
@@ -130,7 +130,7 @@ export class Mask {
     return box && [box[0], box[1], box[0] + box[2], box[1] + box[3]];
   }
 
-  /** Everything within `radius` pixels of what is marked; negative shrinks it. */
+  /** Grows the marked area by `radius` pixels; a negative radius shrinks it. */
   grow(radius) {
     const shrink = radius < 0;
     const r = Math.abs(radius);
@@ -157,7 +157,7 @@ export class Mask {
     return this.everything();
   }
 
-  /** [x, y, width, height] of what is marked; null if nothing is. */
+  /** Returns [x, y, width, height] of the marked pixels; null if there are none. */
   bounds() {
     const { width, bits } = this;
     const start = bits.indexOf(1);
@@ -179,7 +179,7 @@ export class Mask {
     return [0, 0, this.width, this.height];
   }
 
-  /** {width, height, box, bits} with eight pixels a byte; null if nothing is marked. */
+  /** Returns {width, height, box, bits}, eight pixels to a byte; null if none is marked. */
   packed() {
     const box = this.bounds();
     if (!box) return null;
@@ -197,7 +197,7 @@ export class Mask {
     return { width: this.width, height: this.height, box, bits };
   }
 
-  /** Takes over a packed mask, resized to this one's size if it has another. */
+  /** Loads a packed mask, resized to this mask's size; null clears the mask. */
   load(packed) {
     this.bits.fill(0);
     if (!packed) return this.everything();
@@ -230,7 +230,7 @@ export class Mask {
     ];
   }
 
-  /** The pixels of a row with their centres between two places. */
+  /** Sets the pixels of row `y` whose centres are between `low` and `high`. */
   #span(y, low, high, value) {
     const first = Math.max(0, Math.ceil(low - 0.5));
     const last = Math.min(this.width - 1, Math.floor(high - 0.5));
@@ -240,13 +240,13 @@ export class Mask {
   }
 }
 
-/** The pixel of the old side that is nearest to a pixel of the new one. */
+/** Returns the pixel of the old side that is nearest to pixel `i` of the new side. */
 const source = (i, side, old) => Math.floor(((2 * i + 1) * old) / (2 * side));
 
 const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
 const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
-/** Eight flags a byte, the first one highest. */
+/** Packs `count` flags, eight to a byte, the first in the highest bit. */
 export function pack(count, flag) {
   const bytes = new Uint8Array((count + 7) >> 3);
   for (let i = 0; i < count; i++) bytes[i >> 3] |= flag(i) << (7 - (i & 7));

@@ -1,8 +1,8 @@
-// Shows a mask above the photo, in tiles: a stroke redraws only what it touched, and
-// where nothing is marked there is no tile.
+// Draws the mask above the photo, in tiles: a stroke redraws only the pixels that it
+// touched, and areas without marks have no tile.
 
-const SIDE = 512;
-const COLOR = 0xff6a2bff; // ABGR: a red that photographs rarely have
+const SIDE = 512; // pixels of a tile's side
+const COLOR = 0xff6a2bff; // ABGR: a red that is rare in photographs
 
 export class Overlay {
   constructor(element) {

@@ -1,4 +1,4 @@
-// The settings beside the photo: methods, options, results.
+// The panel beside the photo: methods, options, results.
 
 import { crop } from "./photos.js";
 import { onChange, shown, state } from "./state.js";
@@ -6,7 +6,7 @@ import { S } from "./strings.js";
 
 const find = (selector) => document.querySelector(selector);
 
-/** The name and a sentence about a method of the server. */
+/** Returns the title and the description of a method. */
 export function described(name) {
   const known = S.methods[name];
   const about = state.about.methods.find((method) => method.name === name);
@@ -17,7 +17,7 @@ export function described(name) {
   return [name.split("/").at(-1) || name, about?.hole ? S.trained(about.hole) : ""];
 }
 
-/** Makes the list of methods, and connects the options. */
+/** Fills the list of methods, and connects the options. */
 export function connect() {
   const list = find("#methods");
   const known = Object.keys(S.methods);
@@ -79,7 +79,7 @@ async function showResults() {
   if (key === shownKey) find("#results .cards").replaceChildren(...cards);
 }
 
-/** Shows them large. */
+/** Shows the candidates large, in a dialog. */
 export async function enlarge() {
   const photo = state.current;
   const step = shown(photo);
@@ -94,7 +94,7 @@ export async function enlarge() {
 }
 
 let choose = () => {};
-/** Says what happens when another candidate is chosen: (photo, step, index). */
+/** Sets the action for a newly chosen candidate: (photo, step, index). */
 export const onChoose = (action) => (choose = action);
 
 const cardsOf = (photo, step, side, then = () => {}) =>

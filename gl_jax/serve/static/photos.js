@@ -1,4 +1,4 @@
-// Photos: from the disk or the server to something to draw on, and what they look like.
+// Photos: opens them from the disk, the server or the browser's storage, and draws them.
 
 import * as api from "./api.js";
 import { History } from "./history.js";
@@ -10,7 +10,7 @@ import { toast } from "./toasts.js";
 
 let count = 0;
 
-/** A photo that nobody has looked at yet. */
+/** Returns a photo that is not loaded yet. */
 function entry(about) {
   const key = about.key ?? `${Date.now().toString(36)}-${count++}`;
   return {
@@ -20,7 +20,7 @@ function entry(about) {
   };
 }
 
-/** Enters photos of the command line: {id, name}. */
+/** Adds photos of the command line: {id, name}. */
 export function addServed(photos) {
   for (const { id, name } of photos) {
     const photo = entry({ key: `served-${id}`, serverId: id, name });
@@ -28,12 +28,12 @@ export function addServed(photos) {
     api.thumbnail(id).then((blob) => {
       photo.thumbnail = URL.createObjectURL(blob);
       changed();
-    }).catch(() => {}); // the photo itself says it when it is opened
+    }).catch(() => {}); // opening the photo shows the error
   }
   changed();
 }
 
-/** Enters files, and returns those that are photos. */
+/** Uploads and adds files; returns the photos among them. */
 export async function addFiles(files) {
   const added = [];
   for (const file of files) {
@@ -56,10 +56,10 @@ export async function addFiles(files) {
   return added;
 }
 
-/** Enters what the browser kept, of this tab or of one that is gone. */
+/** Adds photos that the browser stored for this tab or a closed one. */
 export async function addStored(records) {
   for (const kept of records) {
-    const record = await storage.whole(kept);
+    const record = await storage.withBlobs(kept);
     const { key, name, file, serverId, saved, running, steps } = record;
     const photo = entry({ key, name, file, serverId, saved, running, steps, stored: record });
     for (const candidate of steps.flatMap((step) => step.candidates)) {
@@ -67,20 +67,19 @@ export async function addStored(records) {
     }
     const same = state.photos.findIndex((other) => other.key === key);
     state.photos.splice(same < 0 ? state.photos.length : same, same < 0 ? 0 : 1, photo);
-    const shown = held(photo).then(({ id }) => api.thumbnail(id)).then((blob) => {
+    ensureUploaded(photo).then(({ id }) => api.thumbnail(id)).then((blob) => {
       photo.thumbnail = URL.createObjectURL(blob);
       changed();
-    });
-    shown.catch(() => {}); // said when the photo itself is opened
+    }).catch(() => {}); // opening the photo shows the error
   }
   changed();
 }
 
-/** Makes a photo ready to be drawn on. */
+/** Loads the picture, mask and history of a photo. */
 export async function load(photo) {
   if (photo.mask) return;
   photo.loading ??= (async () => {
-    const facts = await held(photo);
+    const facts = await ensureUploaded(photo);
     const picture = await api.picture(facts.id);
     const url = URL.createObjectURL(picture);
     const image = new Image();
@@ -106,8 +105,8 @@ export async function load(photo) {
   }
 }
 
-/** The server's facts about the photo, which gets its file once more if need be. */
-export async function held(photo) {
+/** Returns the server's facts about the photo; uploads its file again if necessary. */
+export async function ensureUploaded(photo) {
   try {
     if (photo.serverId) return await api.facts(photo.serverId);
   } catch (error) {
@@ -136,8 +135,8 @@ async function decoded(url) {
   return image;
 }
 
-/** Draws the photo with its completions, those until `step` with one candidate of it,
- *  or with `candidate` null without that step. */
+/** Draws the photo and its completions up to `step`, by default all. `candidate` replaces
+ *  the chosen candidate of that step; null leaves the step out. */
 export async function draw(context, photo, step = null, candidate = undefined) {
   context.drawImage(await decoded(photo.url), 0, 0, photo.width, photo.height);
   for (const each of photo.steps) {
@@ -147,7 +146,7 @@ export async function draw(context, photo, step = null, candidate = undefined) {
   }
 }
 
-/** A canvas with the surroundings of a step's box, `side` pixels at most. */
+/** Returns a canvas with the surroundings of a step's box, at most `side` pixels. */
 export async function crop(photo, step, candidate, side) {
   const [x, y, w, h] = step.candidates.find(Boolean).box;
   const margin = Math.max(16, Math.max(w, h) / 3);
@@ -166,19 +165,20 @@ export async function crop(photo, step, candidate, side) {
   return canvas;
 }
 
-const seen = new WeakMap(); // photo -> {steps, pixels}: for the wand
+const cache = new WeakMap(); // photo -> {steps, pixels}
 
-/** Reads the pixels of the photo as it is seen, so that they are at hand. */
+/** Caches the pixels of the displayed photo, for the wand. */
 export async function readPixels(photo) {
   const steps = photo.steps.map((step) => chosen(step).result).join();
-  if (seen.get(photo)?.steps === steps) return;
+  if (cache.get(photo)?.steps === steps) return;
   const canvas = document.createElement("canvas");
   canvas.width = photo.width;
   canvas.height = photo.height;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   await draw(context, photo);
   const { data } = context.getImageData(0, 0, photo.width, photo.height);
-  seen.set(photo, { steps, pixels: data });
+  cache.set(photo, { steps, pixels: data });
 }
 
-export const pixels = (photo) => seen.get(photo)?.pixels ?? null;
+/** Returns the cached pixels, RGBA; null if there are none. */
+export const pixels = (photo) => cache.get(photo)?.pixels ?? null;

@@ -1,18 +1,19 @@
-// Completions: started, watched, cancelled, shown; and made once more if they got lost.
+// Completions: starts, watches and cancels jobs, and repeats those whose results the
+// server has dropped.
 
 import * as api from "./api.js";
-import { held } from "./photos.js";
+import { ensureUploaded } from "./photos.js";
 import { changed, chosen, currentId, shown, state } from "./state.js";
 import { S } from "./strings.js";
 import { banner, toast } from "./toasts.js";
 
-const PAUSE = 120; // milliseconds between two questions
-const RETRY = 1000;
+const PAUSE = 120; // milliseconds between two requests for a job's state
+const RETRY = 1000; // milliseconds between two attempts to reach the server
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Completes what is marked with every ticked method. Nothing marked after a completion
- *  means that one again, beside what there is. */
+/** Completes the marked pixels with every ticked method. If nothing is marked after a
+ *  completion, its hole is completed again, and the results join its candidates. */
 export async function run(photo, { mask = photo.mask.packed(), onDone }) {
   const again = !mask && shown(photo);
   if (!mask && !again) {
@@ -31,7 +32,7 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
       const job = await start(photo, id, method, recipe, options, again);
       photo.running.jobs.push({ ...job, options });
     }
-    onDone(photo); // kept from here on, so that a reload finds the jobs
+    onDone(photo); // stores the jobs, so that a reload finds them
     await watch(photo, onDone);
   } catch (error) {
     report(error);
@@ -42,7 +43,7 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
   }
 }
 
-/** Goes on with the jobs that a reloaded page had started. */
+/** Continues to watch the jobs that were started before a reload. */
 export async function resume(photo, { onDone }) {
   try {
     await watch(photo, onDone);
@@ -112,13 +113,13 @@ async function candidateOf({ method, options, result, box, seconds }) {
   return { method, options, result, box, seconds, patch, url: URL.createObjectURL(patch) };
 }
 
-/** The job once it has ended; an absent server is waited for. */
-async function finished(id, tell) {
+/** Returns the job when it has ended; waits while the server is unreachable. */
+async function finished(id, onProgress) {
   for (;;) {
     try {
       const job = await api.job(id);
       online();
-      tell(job);
+      onProgress(job);
       if (!["queued", "running"].includes(job.state)) return job;
       await sleep(PAUSE);
     } catch (error) {
@@ -129,7 +130,7 @@ async function finished(id, tell) {
   }
 }
 
-/** Says what went wrong. */
+/** Shows an error. */
 export function report(error) {
   if (error instanceof api.Unreachable) offline();
   else if (error.status === 401) banner(S.errors.token);
@@ -166,9 +167,10 @@ function online() {
   changed();
 }
 
-/** Makes the results of a photo once more, if the server let go of them. */
+/** Computes the results of a photo again that the server has dropped; returns the
+ *  identifier of the last one. */
 export async function replay(photo) {
-  let { id } = await held(photo);
+  let { id } = await ensureUploaded(photo);
   for (const step of photo.steps) {
     const candidate = chosen(step);
     const lost = await api.facts(candidate.result).then(() => false, (error) => {

@@ -1,4 +1,4 @@
-// Results leave the page: as files, as a ZIP, into the server's folder, as a copy.
+// Saves results: as downloads, as a ZIP, into the server's folder, to the clipboard.
 
 import * as api from "./api.js";
 import { replay } from "./runs.js";
@@ -6,21 +6,21 @@ import { changed, currentId, shown, state } from "./state.js";
 import { S } from "./strings.js";
 import { toast } from "./toasts.js";
 
-const said = (notices) => notices.forEach((notice) => toast(notice));
+const showAll = (notices) => notices.forEach((notice) => toast(notice));
 
-/** Saves the photo as it is seen: into the folder if there is one, else as a download. */
+/** Saves the displayed photo: into the folder if there is one, else as a download. */
 export async function save(photo, options = {}, { download = !state.about.folder } = {}) {
-  await again(photo, async (id) => {
+  await withResult(photo, async (id) => {
     if (download) {
       const { blob, name, notices } = await api.file(id, options);
-      // Beside the photo itself, which lies in the same folder as often as not.
-      const beside = name.replace(/(\.[^.]*)?$/, "_completed$1");
-      offer(blob, beside);
-      said(notices);
-      toast(S.savedAs(beside));
+      // Another name, because the photo itself is often in the same folder.
+      const renamed = name.replace(/(\.[^.]*)?$/, "_completed$1");
+      offer(blob, renamed);
+      showAll(notices);
+      toast(S.savedAs(renamed));
     } else {
       const { name, notices } = await api.saveIntoFolder(id, photo.key, options);
-      said(notices);
+      showAll(notices);
       toast(S.savedAs(`${state.about.folder}/${name}`));
     }
     photo.saved = true;
@@ -30,7 +30,7 @@ export async function save(photo, options = {}, { download = !state.about.folder
 
 export const completed = () => state.photos.filter(shown);
 
-/** All results, as one file. */
+/** Downloads all results as a ZIP. */
 export async function saveZip(options = {}) {
   const photos = completed();
   const ids = [];
@@ -40,7 +40,7 @@ export async function saveZip(options = {}) {
   changed();
 }
 
-/** All results, each into the folder. */
+/** Saves each result into the folder. */
 export async function saveAll(options = {}) {
   for (const photo of completed()) await save(photo, options);
 }
@@ -60,15 +60,15 @@ export async function saveMask(photo) {
 
 export async function copy(photo) {
   if (!navigator.clipboard?.write) throw new Error(S.errors.copy);
-  await again(photo, async (id) => {
+  await withResult(photo, async (id) => {
     const png = api.file(id, { format: "png" }).then(({ blob }) => blob);
     await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
     toast(S.copied);
   });
 }
 
-/** Does it with the photo's identifier; once more if the server let go of the result. */
-async function again(photo, action) {
+/** Runs `action` with the photo's identifier, again if the server has dropped the result. */
+async function withResult(photo, action) {
   try {
     await action(currentId(photo));
   } catch (error) {
@@ -87,7 +87,7 @@ function offer(blob, name) {
 
 const FORMATS = ["png", "jpg", "webp", "tif", "avif"];
 
-/** Connects the dialog; `tried(action)` says what goes wrong in an action. */
+/** Connects the dialog; `tried(action)` shows the errors of an action. */
 export function connect(tried) {
   const find = (selector) => document.querySelector(selector);
   find("#save-as").addEventListener("click", () => {

@@ -1,11 +1,11 @@
-// What the page knows, and who wants to hear of changes.
+// The page's state, and the listeners to its changes.
 
 export const state = {
   about: null,
   photos: [],
   current: null,
   lastMask: null, // packed, of the last run or load
-  methods: new Set(), // names of those that are ticked
+  methods: new Set(), // names of the ticked methods
   options: { blend: "poisson", feather: 0, resize_to: "" },
   online: true,
 };
@@ -15,7 +15,7 @@ let waiting = false;
 
 export const onChange = (listener) => listeners.push(listener);
 
-/** Tells the listeners, once for all changes until the next frame. */
+/** Notifies the listeners, once for all changes of the current task. */
 export function changed() {
   if (waiting) return;
   waiting = true;
@@ -25,11 +25,11 @@ export function changed() {
   });
 }
 
-/** The step of a photo that is seen: its last completion. */
+/** Returns the displayed step of a photo, its last completion; null if it has none. */
 export const shown = (photo) => photo?.steps.at(-1) ?? null;
 export const chosen = (step) => step.candidates[step.chosen];
 
-/** The identifier of what the photo is now: its last result, or itself. */
+/** Returns the identifier of the photo's last result, or of the photo itself. */
 export const currentId = (photo) => {
   const step = shown(photo);
   return step ? chosen(step).result : photo.serverId;

@@ -1,8 +1,8 @@
-// What the browser keeps of unsaved work, for a reload, a crash, a server that went away.
-// Each tab has a session; one that no tab has any more is offered to the next tab.
+// Keeps unsaved work in the browser, for a reload, a crash or a lost server. Each tab has
+// a session; the session of a closed tab is offered to the next tab.
 
 const DATABASE = "gl_jax";
-const DAYS = 7;
+const DAYS = 7; // after which stored work is deleted
 
 let opened = null;
 let session = null;
@@ -21,7 +21,7 @@ function database() {
   return opened;
 }
 
-/** Does some work on both stores as one transaction, and returns what `work` requested. */
+/** Runs `work` on both stores in one transaction; returns the result of its request. */
 async function within(mode, work) {
   const transaction = (await database()).transaction(["photos", "blobs"], mode);
   const request = work(transaction.objectStore("photos"), transaction.objectStore("blobs"));
@@ -31,10 +31,10 @@ async function within(mode, work) {
   });
 }
 
-/** All blobs of a photo. */
+/** Returns the key range of a photo's blobs. */
 const blobsOf = (session, key) => IDBKeyRange.bound([session, key], [session, key, []]);
 
-/** Begins; returns this tab's own records if it was reloaded, and those of lost tabs. */
+/** Opens this tab's session; returns its own records and those of closed tabs. */
 export async function begin() {
   const before = sessionStorage.getItem("session");
   session = before ?? crypto.getRandomValues(new Uint32Array(3)).join("-");
@@ -51,15 +51,15 @@ export async function begin() {
   };
 }
 
-/** Says that this tab lives, and returns the sessions of all tabs that do. */
+/** Marks this tab as open; returns the sessions of all open tabs. */
 async function claim() {
-  if (!navigator.locks) return new Set(); // not over plain HTTP from another machine
+  if (!navigator.locks) return new Set(); // missing over plain HTTP from another machine
   navigator.locks.request(`session-${session}`, () => new Promise(() => {}));
   const { held } = await navigator.locks.query();
   return new Set((held ?? []).map((lock) => lock.name.replace("session-", "")));
 }
 
-/** Keeps a photo as it is now. */
+/** Stores the current state of a photo. */
 export function keep(photo, order) {
   if (!session || !photo.mask) return Promise.resolve();
   const { key, name, file, serverId, saved, running } = photo;
@@ -87,8 +87,8 @@ export function keep(photo, order) {
   });
 }
 
-/** The record with its file and its patches again. */
-export async function whole(record) {
+/** Returns the record with its file and its patches. */
+export async function withBlobs(record) {
   const all = await within("readonly", (photos, blobs) =>
     blobs.getAll(blobsOf(record.session, record.key)));
   const content = new Map(all.map((blob) => [blob.name, blob.content]));
@@ -101,8 +101,8 @@ export async function whole(record) {
 export const remove = (photo) =>
   session
     ? within("readwrite", (photos, blobs) => {
-        const of = photo.session ?? session;
-        photos.delete([of, photo.key]);
-        blobs.delete(blobsOf(of, photo.key));
+        const owner = photo.session ?? session;
+        photos.delete([owner, photo.key]);
+        blobs.delete(blobsOf(owner, photo.key));
       })
     : Promise.resolve();

@@ -1,4 +1,4 @@
-// Every text of the page. A translation is a copy of this file.
+// All texts of the page. To translate the page, translate this file.
 
 const modifier = navigator.platform.startsWith("Mac") ? "⌘" : "Ctrl";
 
@@ -16,12 +16,12 @@ export const S = {
   help: "Keys",
   settings: "Settings",
   close: "Close",
-  stage: "Photo. Paint over what should go.",
+  stage: "Photo. Paint over an object to remove it.",
   tools: "Tools",
   strip: "Photos",
   fit: "Fit to window",
 
-  welcome: "Paint over what should go",
+  welcome: "Paint over an object to remove it",
   welcomeText: "Drop photos here, paste one, or open them.",
   welcomeSmall: "They stay on the machine that runs gl-jax.",
 
@@ -30,18 +30,18 @@ export const S = {
     eraser: "Eraser",
     rectangle: "Rectangle",
     lasso: "Lasso",
-    wand: "Wand: alike in colour",
+    wand: "Wand: similar colours",
     hand: "Hand: move the photo",
   },
   size: "Size",
   tolerance: "Tolerance",
-  toleranceHelp: "How far a colour may be from the one clicked, in levels of 255.",
+  toleranceHelp: "Largest difference from the clicked colour, in levels of 255.",
   rectangleLeft: "Left",
   rectangleTop: "Top",
   rectangleWidth: "Width",
   rectangleHeight: "Height",
   rectangleAdd: "Mark",
-  rectangleHelp: "Drag on the photo, or give the numbers in pixels.",
+  rectangleHelp: "Drag on the photo, or enter the numbers in pixels.",
 
   mask: "Mask",
   invert: "Invert",
@@ -56,25 +56,25 @@ export const S = {
   methodHelp: "Tick several to see their results side by side.",
   methods: {
     // In this order.
-    gl: ["gl_jax", "The network: learned from photographs."],
+    gl: ["gl_jax", "The network, trained on photographs."],
     patchmatch: ["PatchMatch", "Copies patches of the surroundings. Good for texture."],
-    telea: ["Telea", "Continues the border inwards. Quick; for scratches."],
+    telea: ["Telea", "Continues the colours inwards. Quick; good for scratches."],
     ns: ["Navier-Stokes", "Continues lines of equal brightness."],
-    biharmonic: ["Biharmonic", "The smoothest surface. For smooth places."],
-    shift_map: ["Shift map", "Shifted copies of the photo along invisible seams."],
-    criminisi: ["Criminisi", "Patch by patch, edges first. Minutes for large holes."],
-    mean: ["Mean", "One colour, to compare with."],
+    biharmonic: ["Biharmonic", "The smoothest surface. Good for smooth areas."],
+    shift_map: ["Shift map", "Copies shifted parts of the photo, with hidden seams."],
+    criminisi: ["Criminisi", "Copies patches, edges first. Minutes for large holes."],
+    mean: ["Mean", "One colour, for comparison."],
   },
   trained: (hole) => `Trained on holes of up to ${hole} pixels.`,
   options: "Options of the network",
   blend: "Invisible seam",
   blendHelp: "Poisson blending, as in the paper. On by default.",
   feather: "Feather",
-  featherHelp: "Fade into the photo over this many pixels around the hole. By default 0.",
+  featherHelp: "Pixels around the hole over which it fades into the photo. By default 0.",
   resize: "Work at",
   resizeHelp:
-    "Holes far larger than the trained ones are completed at this longer side, in pixels, " +
-    "and enlarged. Empty: the size of the training. 0: their own size.",
+    "Holes far larger than the trained ones are completed in a copy with this longer " +
+    "side, in pixels, and enlarged. Empty: the size of the training. 0: full size.",
   resizeAuto: (size) => `${size}`,
 
   run: "Remove",
@@ -84,7 +84,7 @@ export const S = {
   runAllOwn: "own masks",
   runAllShared: "this mask",
   running: "Working …",
-  waiting: (before) => `Waiting for ${before} before it`,
+  waiting: (before) => `Waiting, ${before} ahead`,
   preparing: "Preparing …",
   windows: (done, count) => `${done} of ${count} windows`,
   stopping: "Stopping …",
@@ -97,7 +97,7 @@ export const S = {
   format: "Format",
   formatOwn: (format) => (format ? `as the photo (${format})` : "as the photo"),
   quality: "Quality",
-  qualityHelp: "1 to 100. Empty: a JPEG keeps its own, others take a high one.",
+  qualityHelp: "1 to 100. Empty: a JPEG keeps its own, other formats get a high one.",
   download: "Download",
   intoFolder: (folder) => `Into ${folder}`,
   allIntoFolder: (count, folder) => `All ${count} results into ${folder}`,
@@ -112,20 +112,20 @@ export const S = {
   restoreNo: "Discard",
 
   notice: {
-    nothing: "Nothing is marked: paint over what should go first.",
+    nothing: "Nothing is marked: paint over an object first.",
     noPhoto: "Open a photo first.",
     noLast: "There is no earlier mask.",
     maskResized: (w, h) => `The mask was resized to ${w}x${h} pixels.`,
-    replayed: "The server had let go of the result, so it was made again.",
+    replayed: "The server had dropped the result, so it was computed again.",
   },
   errors: {
     unreachable: "The server does not answer.",
     gone: "The server does not answer. Your work is kept; trying again …",
     back: "The server is back.",
     token:
-      "This address has no valid token. Open the address that gl-jax printed: what was " +
-      "done here is offered there.",
-    lost: (name) => `${name} is not held by the server any more: open it again.`,
+      "This address has no valid token. Open the address that gl-jax printed: your work " +
+      "is offered there.",
+    lost: (name) => `The server no longer has ${name}: open it again.`,
     undecodable: (name) => `${name} cannot be shown.`,
     tooLarge: (name, limit) => `${name} is larger than ${limit} MB.`,
     copy: "This browser does not allow copying here.",
@@ -143,7 +143,7 @@ export const S = {
       ["B  E  R  L  W", "Brush, eraser, rectangle, lasso, wand"],
       ["[  ]  Alt+wheel", "Smaller, larger brush"],
       ["Shift+click", "A straight stroke from the last point"],
-      ["Alt+drag", "Take away instead"],
+      ["Alt+drag", "Erase"],
       ["I", "Invert"],
       ["+  −", "Grow, shrink"],
       ["Del", "Clear"],
@@ -151,7 +151,7 @@ export const S = {
       [`${modifier}+Z`, "Undo"],
       [`${modifier}+Shift+Z`, "Redo"],
     ]],
-    ["See", [
+    ["View", [
       ["Space+drag", "Move the photo"],
       ["Wheel", "Zoom"],
       ["0  Esc", "Fit to the window"],
@@ -167,7 +167,7 @@ export const S = {
   ],
 };
 
-/** Puts the texts into the elements that name one in data-t, and into their labels. */
+/** Sets the text of elements with data-t, and the label of those with data-label. */
 export function translate(root = document) {
   const text = (path) => path.split(".").reduce((at, name) => at[name], S);
   for (const element of root.querySelectorAll("[data-t]")) {

@@ -1,9 +1,9 @@
-// The photos that are open, in a row.
+// The row of open photos.
 
 import { isUnsaved, onChange, shown, state } from "./state.js";
 import { S } from "./strings.js";
 
-/** Shows the row; `select(photo)` and `close(photo)` are what its buttons do. */
+/** Shows the row; its buttons call `select(photo)` and `close(photo)`. */
 export function connect(element, { select, close }) {
   onChange(() => {
     const focused = document.activeElement?.closest?.("#strip .photo")?.dataset.key;

@@ -1,4 +1,4 @@
-// Light, dark, or as the system is.
+// The theme: light, dark, or the system's.
 
 import { S } from "./strings.js";
 import { toast } from "./toasts.js";

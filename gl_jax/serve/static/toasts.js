@@ -1,8 +1,8 @@
-// Short lines at the edge of the page, which a screen reader reads out.
+// Short messages at the edge of the page, which screen readers read out.
 
-const SECONDS = { info: 6, error: 12 };
+const SECONDS = { info: 6, error: 12 }; // until a message disappears
 
-/** Shows a line; an error stays longer. */
+/** Shows a message for some seconds. */
 export function toast(text, kind = "info") {
   const place = document.querySelector("#toasts");
   for (const old of place.children) if (old.textContent === text) old.remove();
@@ -15,7 +15,7 @@ export function toast(text, kind = "info") {
   setTimeout(() => line.remove(), 1000 * SECONDS[kind]);
 }
 
-/** Shows a line until it is taken back with null; buttons are [text, action]. */
+/** Shows a message until it is replaced or removed by null; buttons are [text, action]. */
 export function banner(text, buttons = []) {
   const place = document.querySelector("#banner");
   place.hidden = !text;

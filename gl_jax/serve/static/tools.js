@@ -1,24 +1,24 @@
-// Pointers on the photo become marks: brush, eraser, rectangle, lasso, wand, hand.
+// The tools, which turn pointer events on the photo into marks.
 
 import { union } from "./mask.js";
 
 export const TOOLS = ["brush", "eraser", "rectangle", "lasso", "wand", "hand"];
 
 export class Tools {
-  /** `pixels(photo)` are the RGBA of what is seen; `onChange(photo)` follows a mark. */
+  /** `pixels(photo)` returns its displayed RGBA; `onChange(photo)` is called after a mark. */
   constructor(viewer, { pixels, onChange, onSize, mayDraw }) {
     this.viewer = viewer;
     this.tool = "brush";
     this.size = 40; // pixels of the photo
     this.tolerance = 24; // levels of 255
-    this.space = false; // held to pan
+    this.space = false; // true while the space key is held, to pan
     this.pixels = pixels;
     this.onChange = onChange;
     this.onSize = onSize;
     this.mayDraw = mayDraw;
     this.pointers = new Map();
     this.gesture = null;
-    this.last = null; // where the last stroke ended, with its photo
+    this.last = null; // end of the last stroke, with its photo
     this.hover = null;
     const { stage } = viewer;
     const listen = (name, handler, options) => stage.addEventListener(name, handler, options);
@@ -44,13 +44,13 @@ export class Tools {
     this.onSize(this.size);
   }
 
-  /** One step of `[` or `]`. */
+  /** Makes the brush one step smaller (-1) or larger (1). */
   step(direction) {
     const next = this.size * (direction > 0 ? 1.2 : 1 / 1.2);
     this.resize(direction > 0 ? Math.max(this.size + 1, next) : Math.min(this.size - 1, next));
   }
 
-  /** Breaks off what is being drawn; says if there was something. */
+  /** Abandons the current stroke; returns true if there was one. */
   abandon() {
     const { gesture } = this;
     this.gesture = null;
@@ -77,13 +77,13 @@ export class Tools {
 
   #down(event) {
     const { photo, stage } = this.viewer;
-    // Whatever lies above the photo is pressed as anywhere else.
+    // Elements above the photo handle their own clicks.
     if (!photo || event.target.closest("#work, #toasts")) return;
     stage.focus({ preventScroll: true });
     stage.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
     if (this.pointers.size === 2) {
-      // Two fingers move the photo; what the first one began is no stroke.
+      // Two fingers move the photo; the first finger's stroke is abandoned.
       this.abandon();
       this.gesture = { pinch: true };
       return;
@@ -97,8 +97,8 @@ export class Tools {
     }
     if (!this.mayDraw(photo)) return;
     const point = this.viewer.toPhoto(event);
-    const away = event.altKey || event.button === 2 || this.tool === "eraser";
-    const gesture = { photo, value: away ? 0 : 1, points: [point], box: null };
+    const erases = event.altKey || event.button === 2 || this.tool === "eraser";
+    const gesture = { photo, value: erases ? 0 : 1, points: [point], box: null };
     this.gesture = gesture;
     if (this.tool === "wand") {
       const [x, y] = point.map(Math.floor);
@@ -138,11 +138,11 @@ export class Tools {
     }
   }
 
-  #up(event, broken = false) {
+  #up(event, cancelled = false) {
     this.pointers.delete(event.pointerId);
     const { gesture } = this;
     this.viewer.stage.classList.remove("panning");
-    if (broken && gesture && !gesture.pinch) {
+    if (cancelled && gesture && !gesture.pinch) {
       this.abandon();
       return;
     }

@@ -1,10 +1,10 @@
-// The photo on the screen: pan, zoom, the layers above it, the slider that compares.
-// All layers lie in one element, which the browser's compositor moves and scales.
+// The displayed photo: pan, zoom, the layers above it, the comparison slider.
+// All layers are in one element, which the browser's compositor moves and scales.
 
 import { Overlay } from "./overlay.js";
 
-const CLOSEST = 32;
-const SETTLED = 250; // milliseconds after the last movement
+const CLOSEST = 32; // largest zoom, in CSS pixels per pixel of the photo
+const SETTLED = 250; // milliseconds from the last movement to the sharp redraw
 
 export class Viewer {
   constructor(stage) {
@@ -27,7 +27,7 @@ export class Viewer {
     this.#slide();
   }
 
-  /** Shows a photo, or with null nothing. */
+  /** Shows a photo; null shows nothing. */
   show(photo) {
     this.photo = photo;
     this.world.hidden = !photo;
@@ -78,7 +78,7 @@ export class Viewer {
     this.zoom(1 / devicePixelRatio / this.view.scale);
   }
 
-  /** Zooms by a factor around a place of the stage, by default its middle. */
+  /** Zooms by a factor around a point of the stage, by default its middle. */
   zoom(factor, x = this.stage.clientWidth / 2, y = this.stage.clientHeight / 2) {
     if (!this.photo) return;
     const { view } = this;
@@ -98,14 +98,14 @@ export class Viewer {
     this.#moving();
   }
 
-  /** The pixel of the photo, with its fraction, under a pointer. */
+  /** Returns a pointer's position in pixels of the photo, with fractions. */
   toPhoto(event) {
     const { left, top } = this.stage.getBoundingClientRect();
     const { x, y, scale } = this.view;
     return [(event.clientX - left - x) / scale, (event.clientY - top - y) / scale];
   }
 
-  /** The ring of a brush of that diameter in pixels of the photo. */
+  /** Shows the brush's ring at a pointer, null hides it; `diameter` in the photo's pixels. */
   showRing(event, diameter) {
     this.ring.hidden = !event;
     if (!event) return;
@@ -116,7 +116,7 @@ export class Viewer {
     this.ring.style.transform = `translate(${x}px, ${y}px)`;
   }
 
-  /** An outline while it is drawn: points [x, y] in pixels of the photo. */
+  /** Shows an unfinished outline: points [x, y] in pixels of the photo. */
   showOutline(points) {
     this.shape.querySelector("polygon").setAttribute(
       "points", points.map(([x, y]) => `${x},${y}`).join(" "),
@@ -146,7 +146,7 @@ export class Viewer {
     this.#moving();
   }
 
-  /** While it moves, the compositor moves what is drawn; then it is drawn sharply. */
+  /** Lets the compositor move the layers; redraws them sharply after the movement. */
   #moving() {
     this.world.classList.add("moving");
     clearTimeout(this.settling);
