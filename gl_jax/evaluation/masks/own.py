@@ -37,8 +37,8 @@ def box(count: int, height: int, width: int, seed: int = 0) -> Masks:
     """
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
-        mask[:] = random_rectangle(rng, mask.shape, mask.shape)
+        generator = np.random.default_rng((seed, index))
+        mask[:] = random_rectangle(generator, mask.shape, mask.shape)
     return masks
 
 
@@ -59,10 +59,10 @@ def freeform(count: int, height: int, width: int, seed: int = 0) -> Masks:
                 f"an image of {width}x{height} pixels is too small for a mask of "
                 f"{low:.0%} to {high:.0%} of it."
             )
-        rng = np.random.default_rng((seed, index))
-        enough = int(rng.integers(fewest, most, endpoint=True))
+        generator = np.random.default_rng((seed, index))
+        enough = int(generator.integers(fewest, most, endpoint=True))
         while np.count_nonzero(mask) < enough:
-            _stroke(mask, rng, enough, most)
+            _stroke(mask, generator, enough, most)
     return masks
 
 
@@ -78,18 +78,18 @@ TURN = 0.9
 
 def _stroke(
     mask: Bool[np.ndarray, "h w"],
-    rng: np.random.Generator,
+    generator: np.random.Generator,
     enough: int,
     most: int,
 ) -> None:
     """Paints one stroke until `enough` pixels are missing, and never more than `most`."""
     side = math.sqrt(mask.size)
-    position = rng.uniform((0, 0), mask.shape)
-    angle = rng.uniform(0, 2 * math.pi)
-    width = rng.uniform(*WIDTH) * side
-    for _ in range(rng.integers(*PIECES, endpoint=True)):
-        length = rng.uniform(*LENGTH) * side
-        angle += rng.normal(0, TURN)
+    position = generator.uniform((0, 0), mask.shape)
+    angle = generator.uniform(0, 2 * math.pi)
+    width = generator.uniform(*WIDTH) * side
+    for _ in range(generator.integers(*PIECES, endpoint=True)):
+        length = generator.uniform(*LENGTH) * side
+        angle += generator.normal(0, TURN)
         end = position + length * np.array([math.sin(angle), math.cos(angle)])
         painted = mask | line(mask.shape, position, end, width)
         while np.count_nonzero(painted) > most:

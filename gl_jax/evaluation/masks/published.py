@@ -40,8 +40,8 @@ def random(
             "between 0 and 1, like random:0.8."
         )
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
-        mask.reshape(-1)[rng.permutation(mask.size)[:missing]] = True
+        generator = np.random.default_rng((seed, index))
+        mask.reshape(-1)[generator.permutation(mask.size)[:missing]] = True
     return masks
 
 
@@ -54,9 +54,11 @@ def pattern(count: int, height: int, width: int, seed: int = 0) -> Masks:
     masks = np.zeros((count, height, width), bool)
     least, most = PATTERN_AREA
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
-        order = np.argsort(_smooth_noise(rng, mask.shape), axis=None, kind="stable")
-        missing = round(rng.uniform(least, most) * mask.size)
+        generator = np.random.default_rng((seed, index))
+        order = np.argsort(
+            _smooth_noise(generator, mask.shape), axis=None, kind="stable"
+        )
+        missing = round(generator.uniform(least, most) * mask.size)
         mask.reshape(-1)[order[:missing]] = True
     return masks
 
@@ -65,19 +67,19 @@ def half(count: int, height: int, width: int, seed: int = 0) -> Masks:
     """Returns masks of the upper, lower, left or right half."""
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
-        view = mask if rng.integers(2) else mask.T
-        view = view if rng.integers(2) else view[::-1]
+        generator = np.random.default_rng((seed, index))
+        view = mask if generator.integers(2) else mask.T
+        view = view if generator.integers(2) else view[::-1]
         view[: len(view) // 2] = True
     return masks
 
 
 def _smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, ...]
+    generator: np.random.Generator, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "h w"]:
     """Returns uniform noise, enlarged by cubic interpolation (Catmull and Rom)."""
     cells = [math.ceil(length * PATTERN_CELLS) + 4 for length in shape]
-    noise, shift = rng.random(cells), rng.random(2)
+    noise, shift = generator.random(cells), generator.random(2)
     for axis, length in enumerate(shape):
         places = (np.arange(length) + 0.5) * PATTERN_CELLS + shift[axis]
         first, t = np.floor(places).astype(int), places % 1
@@ -143,28 +145,28 @@ def lama(name: str, count: int, height: int, width: int, seed: int = 0) -> Masks
     numbers = LAMA[name, _side(f"lama-{name}", height, width)]
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
+        generator = np.random.default_rng((seed, index))
         while not mask.any() or mask.mean() > MOST_AREA:
             mask[:] = False
             boxes = numbers.boxes
-            if boxes and rng.random() < BOX_WEIGHT / (1 + BOX_WEIGHT):
-                _lama_boxes(rng, mask, boxes)
+            if boxes and generator.random() < BOX_WEIGHT / (1 + BOX_WEIGHT):
+                _lama_boxes(generator, mask, boxes)
             else:
-                _lama_strokes(rng, mask, numbers)
+                _lama_strokes(generator, mask, numbers)
     return masks
 
 
-def _lama_strokes(rng: np.random.Generator, mask: Mask, numbers: Strokes) -> None:
+def _lama_strokes(generator: np.random.Generator, mask: Mask, numbers: Strokes) -> None:
     # LaMa's program adds one to the number of the file.
     fewest, most = numbers.times[0], numbers.times[1] + 1
-    for number in range(rng.integers(fewest, most, endpoint=True)):
-        position = rng.integers(mask.shape).astype(float)
-        for _ in range(rng.integers(1, MOST_PIECES, endpoint=True)):
+    for number in range(generator.integers(fewest, most, endpoint=True)):
+        position = generator.integers(mask.shape).astype(float)
+        for _ in range(generator.integers(1, MOST_PIECES, endpoint=True)):
             # One of four directions: 0.01, 1.01, 2.01 or 3.01 radians.
-            angle = 0.01 + rng.integers(4)
+            angle = 0.01 + generator.integers(4)
             angle = angle if number % 2 else -angle
-            length = LEAST_LENGTH + rng.integers(numbers.length)
-            width = LEAST_WIDTH + int(rng.integers(numbers.width))
+            length = LEAST_LENGTH + generator.integers(numbers.length)
+            width = LEAST_WIDTH + int(generator.integers(numbers.width))
             step = length * np.array([math.cos(angle), math.sin(angle)])
             end = np.clip(position + step, 0, mask.shape)
             # OpenCV's lines cover a pixel more than their width.
@@ -172,11 +174,11 @@ def _lama_strokes(rng: np.random.Generator, mask: Mask, numbers: Strokes) -> Non
             position = end
 
 
-def _lama_boxes(rng: np.random.Generator, mask: Mask, boxes: Boxes) -> None:
-    for _ in range(rng.integers(1, boxes.most, endpoint=True)):
-        sides = rng.integers(*boxes.sides, size=2, endpoint=True)
+def _lama_boxes(generator: np.random.Generator, mask: Mask, boxes: Boxes) -> None:
+    for _ in range(generator.integers(1, boxes.most, endpoint=True)):
+        sides = generator.integers(*boxes.sides, size=2, endpoint=True)
         room = np.array(mask.shape) - 2 * boxes.margin - sides
-        top, left = boxes.margin + rng.integers(room + 1)
+        top, left = boxes.margin + generator.integers(room + 1)
         mask[top : top + sides[0], left : left + sides[1]] = True
 
 
@@ -216,33 +218,35 @@ def mat(name: str, count: int, height: int, width: int, seed: int = 0) -> Masks:
     tries = MAT[name, _side(f"mat-{name}", height, width)]
     masks = np.zeros((count, height, width), bool)
     for index, mask in enumerate(masks):
-        rng = np.random.default_rng((seed, index))
+        generator = np.random.default_rng((seed, index))
         while not mask.any() or mask.all():
             mask[:] = False
             for most, limit in ((tries.small, height // 2), (tries.large, height)):
-                for _ in range(rng.integers(most)):
-                    sides = rng.integers(limit, size=2)
-                    corner = rng.integers(-(sides // 2), height - sides + sides // 2)
+                for _ in range(generator.integers(most)):
+                    sides = generator.integers(limit, size=2)
+                    corner = generator.integers(
+                        -(sides // 2), height - sides + sides // 2
+                    )
                     top, left = np.maximum(corner, 0)
                     bottom, right = np.maximum(corner + sides, 0)
                     mask[top:bottom, left:right] = True
             strokes = np.zeros_like(mask)
-            for _ in range(rng.integers(tries.strokes)):
-                _mat_stroke(rng, strokes)
-            flips = [(-1) ** rng.integers(2) for _ in range(2)]
+            for _ in range(generator.integers(tries.strokes)):
+                _mat_stroke(generator, strokes)
+            flips = [(-1) ** generator.integers(2) for _ in range(2)]
             mask |= strokes[:: flips[0], :: flips[1]]
     return masks
 
 
-def _mat_stroke(rng: np.random.Generator, mask: Mask) -> None:
+def _mat_stroke(generator: np.random.Generator, mask: Mask) -> None:
     mean = math.hypot(*mask.shape) / 8
-    corners = rng.integers(*MAT_CORNERS)
-    low, high = MAT_ANGLE + np.array([-1, 1]) * rng.uniform(0, MAT_SPREAD, 2)
-    position = rng.integers(mask.shape).astype(float)
-    width = int(rng.uniform(*MAT_WIDTH))
+    corners = generator.integers(*MAT_CORNERS)
+    low, high = MAT_ANGLE + np.array([-1, 1]) * generator.uniform(0, MAT_SPREAD, 2)
+    position = generator.integers(mask.shape).astype(float)
+    width = int(generator.uniform(*MAT_WIDTH))
     for number in range(corners):
-        angle = rng.uniform(low, high) * (-1 if number % 2 == 0 else 1)
-        length = np.clip(rng.normal(mean, mean // 2), 0, 2 * mean)
+        angle = generator.uniform(low, high) * (-1 if number % 2 == 0 else 1)
+        length = np.clip(generator.normal(mean, mean // 2), 0, 2 * mean)
         step = length * np.array([math.sin(angle), math.cos(angle)])
         end = np.clip(position + step, 0, mask.shape)
         mask |= line(mask.shape, position, end, width)

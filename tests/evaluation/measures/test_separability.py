@@ -81,5 +81,5 @@ def test_an_unsolved_machine_has_no_value_and_a_line(
     values = separability.of_set(np.stack(sets(), axis=1))
     assert np.isnan(values["p_ids_hinge_percent"])
     (line,) = separability.notes({0: values}, 60, 3)
-    assert "without a solution after 1 passes" in line
+    assert "did not converge in 1 iterations" in line
     assert "fewer than their 61 features" in separability.notes({}, 60, 61)[0]
