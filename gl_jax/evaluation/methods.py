@@ -137,8 +137,8 @@ def measured(
     parse(word)
     if model is not None or experiment is not None:
         raise UsageError(
-            f"--model and --experiment belong to the method gl, not to {word}; leave them "
-            "out."
+            f"--model and --experiment apply to the method gl only, not to {word}; leave "
+            "them out."
         )
     method = load(word)
     return method.model, method

@@ -265,7 +265,7 @@ def test_a_photo_is_completed_by_another_method(complete, weights, word) -> None
     ("words", "code", "rule"),
     [
         ("--method pathmatch", 2, "Did you mean 'patchmatch'"),
-        ("--method telea --model demo", 2, "--model, --experiment and --resize-to are of"),
+        ("--method telea --model demo", 2, "--resize-to apply to the method gl only"),
         ("--model {whole}", 2, "give it as --method context_encoder=FILE"),
         ("--method context_encoder={middle} --dilate 20", 1, "does not fit into the square"),
     ],
