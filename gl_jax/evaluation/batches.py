@@ -48,12 +48,12 @@ class Batches:
         if scorer.measures_features:
             fields.append(("features", "<f4", (2, inception.FEATURES)))
         self.fields = np.dtype(fields)
-        """The type of a record: what the measures of a set need of an entry."""
+        """Type of a record: the arrays of an entry for measures over all photographs."""
 
     def measure(
         self, entries: Sequence[Entry], journal: Journal, records: ArrayRecords
     ) -> dict[Key, Row]:
-        """Returns the rows of all entries, measuring those that a file lacks."""
+        """Returns the rows of all entries; measures the entries missing from the files."""
         kept = {(int(r["seed"]), int(r["index"])) for r in records.read()}
         rows: dict[Key, Row] = {
             key: record["values"]
@@ -110,7 +110,7 @@ class Batches:
     def _completed(
         self, photographs: list[Photograph]
     ) -> tuple[list[Photograph], list[Image] | None]:
-        """Completes photographs by a method other than ours, without those it fails on."""
+        """Completes photographs by a baseline; leaves out photographs it fails on."""
         if self._fill is None:
             return photographs, None
         done, completed = [], []
@@ -132,12 +132,12 @@ class Batches:
     def _scores(
         self, photographs: list[Photograph], completed: list[Image] | None
     ) -> Scores:
-        """Scores a batch, filled up to its size with the last picture."""
+        """Scores a batch, padded to its size with the last photograph."""
         missing = self._size - len(photographs)
         full = [*photographs, *[photographs[-1]] * missing]
-        given = None
+        padded = None
         if completed is not None:
-            given = np.stack([*completed, *[completed[-1]] * missing])
+            padded = np.stack([*completed, *[completed[-1]] * missing])
         masks = [entry.mask() for entry, _ in full]
         where = [
             texture.places(mask, entry.index, patches=self._patches)
@@ -147,7 +147,7 @@ class Batches:
             np.stack([image for _, image in full]),
             np.stack(masks),
             Places.stacked(where),
-            given,
+            padded,
         )
 
     def tiles(self, result: Evaluation, count: int) -> list[list[Tile]]:

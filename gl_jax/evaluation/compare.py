@@ -1,10 +1,10 @@
 """Compares methods on the same photographs with the same holes: `gl-jax compare`.
 
-A method is a function (image, mask) to image: ours, under the name `gl` (the network's
-own output, without post-processing, at the photograph's size), and the baselines. All
-are measured on the 8-bit picture with the known pixels put back, which is what a user
-gets. Every score is kept in a journal: the same call goes on after an interruption, and
-one with more methods runs only those.
+A method is a function from (image, mask) to an image: ours, named `gl` (the network's
+output without post-processing, at the photograph's size), and the baselines. All are
+measured on the 8-bit picture with the known pixels put back, as a user gets it. Every
+score is kept in a journal: the call, repeated, continues after an interruption, and with
+more methods runs only the new ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,12 +61,12 @@ def run(
 ) -> Comparison:
     """Compares `methods` and writes comparison.md, .csv, .json and .png into `output`.
 
-    `model` and `experiment` are those of `gl_jax.load`; they matter if `gl` is among the
-    methods. A further model is a method by its path, and goes by the path's stem.
-    `metrics` are those of `catalogue.METRICS` without weights, by default all.
+    `model` and `experiment` are as in `gl_jax.load` and belong to the method `gl`. A path
+    is a method, too: a further model, named by the path's stem. `metrics` are names of
+    `catalogue.METRICS` that need no weights, by default all of them.
     `selection` has one seed, and no mask list. The sheet shows the first `sheet_rows`
     photographs; their pictures are kept in `pictures/METHOD/`, and the photographs under
-    the same names in `truth/`, as `gl-jax study` takes them.
+    the same names in `truth/`, as input of `gl-jax study`.
 
     If a method fails on a photograph, the failure is named below the table and the rest
     goes on. A method whose library is missing and a photograph that cannot be read are

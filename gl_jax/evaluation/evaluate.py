@@ -1,8 +1,8 @@
-"""Measures how well a model completes photographs: the story of `gl-jax evaluate`.
+"""Measures how well a model completes photographs: `gl-jax evaluate`.
 
-The mask list is written first. Then every photograph of it is completed and measured, a
-batch at a time over all devices, each host of several its own share, and every result is
-kept in a journal. In the end the first host gathers all rows and writes the report.
+The mask list is written first. Then all photographs are completed and measured in batches
+over all devices, each host its own share, and every result is kept in a journal. In the
+end the first host gathers all rows and writes the report.
 """
 
 import json
@@ -60,16 +60,15 @@ def run(
 ) -> Evaluation:
     """Measures a model; writes masks.jsonl, per_image.csv, evaluation.md, .json, .png.
 
-    `model` and `experiment` are those of `gl_jax.load`; `loaded` is that model, if it is
-    loaded already. A `method` other than ours is one of `methods.parse`. Each device takes
+    `model` and `experiment` are as in `gl_jax.load`; `loaded` is the model, if it is loaded
+    already. `method` is `gl`, ours, or as in `methods.parse`. Each device takes
     `batch_size` photographs at once. The sheet shows the first `sheet_rows` photographs.
 
     `metrics` are names of `catalogue.METRICS`; by default those of the protocol, or all
     whose weights are given. PSNR is always among them.
 
-    The same call again goes on after an interruption. A photograph that cannot be read, or
-    that the method cannot complete, is left out and named, as are holes too small for SWD
-    and grid energy.
+    Repeated, the call continues after an interruption. A photograph that cannot be read or
+    completed is left out and named, as are holes too small for SWD and grid energy.
 
     Raises UsageError for mistakes of the caller, if `output` holds results with other
     settings, and if the model's output is not finite.
@@ -176,7 +175,7 @@ def _networks(
 
 
 def _trained_size(model: Model | None) -> int:
-    """Returns the side of the model's training, or the paper's."""
+    """Returns the side in pixels of the model's training, or the paper's 256."""
     trained = model.training.get("image size") if model else None
     if isinstance(trained, int) and trained >= SMALLEST:
         return trained
@@ -184,7 +183,7 @@ def _trained_size(model: Model | None) -> int:
 
 
 def _settings(selection: Selection, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Returns the settings that results depend on; the digest covers the rest."""
+    """Returns the settings on which the results depend; a digest stands for the masks."""
     path = Path(selection.masks).expanduser()
     files = "folder" if path.is_dir() else "list"
     return {
@@ -205,7 +204,7 @@ def _labels(
     method: Method | None,
     metrics: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Returns the settings that only explain, among them the command of a rerun."""
+    """Returns the settings for the reader, with the command that repeats the run."""
     label = "the shipped model" if model is None else f"model {model}"
     label = f"method {method.name}" if method and model is None else label
     name = loaded.name if loaded else ""
@@ -224,7 +223,7 @@ def _labels(
 def _measure_share(
     batches: Batches, entries: list[Entry], settings: dict[str, Any], output: Path
 ) -> tuple[dict[Key, Row], np.ndarray]:
-    """Returns this host's rows; a mistake on one of several hosts ends all of them."""
+    """Returns this host's rows; a mistake on one host ends all hosts."""
     hosts, host = jax.process_count(), jax.process_index()
     part = "" if hosts == 1 else f"-{host + 1}-of-{hosts}"
     share = [entry for entry in entries if entry.index % hosts == host]
@@ -249,7 +248,7 @@ def _measure_share(
 def _gathered(
     rows: dict[Key, Row], arrays: np.ndarray, unreadable: dict[str, str]
 ) -> tuple[dict[Key, Row], np.ndarray, dict[str, str]]:
-    """Returns the rows, arrays and unreadable photographs of all hosts, on each of them."""
+    """Returns the rows, arrays and unreadable photographs of all hosts, on every host."""
     if jax.process_count() == 1:
         return rows, arrays, unreadable
     here = {

@@ -1,4 +1,4 @@
-"""Runs the methods of a comparison, each on each photograph, and keeps what came out."""
+"""Runs each method of a comparison on each photograph and keeps scores and failures."""
 
 import base64
 import functools
@@ -36,7 +36,11 @@ class Outcomes:
         metrics: tuple[str, ...],
         sheet_rows: int,
     ) -> None:
-        """Takes the finished scores from the journal; `fingerprints` are of our models."""
+        """Takes the finished scores from the journal.
+
+        `fingerprints` are those of the networks, by method; a score of another network is
+        measured again. Pictures of the first `sheet_rows` photographs are kept in `output`.
+        """
         self._journal = journal
         self._photographs = photographs
         self._shown = photographs[:sheet_rows]
@@ -61,7 +65,7 @@ class Outcomes:
         notes: list[str],
         log: Callable[[str], None],
     ) -> tuple[tuple[str, ...], tuple[Score, ...], tuple[Failure, ...]]:
-        """Runs the methods that lack results; returns those that ran, scores and failures."""
+        """Runs methods without results; returns the methods that ran, scores and failures."""
         numbers = range(len(self._photographs))
         unfinished = {
             name: method
@@ -74,7 +78,7 @@ class Outcomes:
             raise UsageError(f"no method is left to compare; {notes[-1]}")
         kept = sum((name, i) in self._outcomes for name in names for i in numbers)
         if kept:
-            log(f"{kept} results of an earlier session are kept.")
+            log(f"{kept} results of an earlier run are kept.")
         for number, photograph in enumerate(self._photographs):
             if number < len(self._shown):
                 truth = images.from_array(photograph.image, photograph.entry.photograph)
@@ -94,12 +98,14 @@ class Outcomes:
     def of_sets(
         self, methods: Sequence[str], notes: list[str]
     ) -> dict[str, dict[str, float]]:
-        """Returns the measures of each method's pictures together, by method and name.
+        """Returns the measures over all pictures of a method, by method and name.
 
-        `notes` says which holes are too small for them.
+        `notes` gets a line on the holes that are too small for them.
         """
 
-        def of_keys(keys: Sequence[tuple[str, int]]) -> tuple[np.ndarray, np.ndarray]:
+        def texture_and_grid(
+            keys: Sequence[tuple[str, int]],
+        ) -> tuple[np.ndarray, np.ndarray]:
             outcomes = [self._outcomes[key] for key in keys]
             grids = [
                 [o.values[n] for n in texture.GRIDS]
@@ -110,14 +116,16 @@ class Outcomes:
 
         measured = sorted(self._textures)
         sets = {
-            name: texture.of_set(*of_keys(keys))
+            name: texture.of_set(*texture_and_grid(keys))
             for name in methods
             if (keys := [key for key in measured if key[0] == name])
         }
         # The holes are the same for all methods.
         once = {number: (name, number) for name, number in measured}
         if once:
-            notes += texture.left_out(*of_keys([once[n] for n in sorted(once)]))
+            notes += texture.left_out(
+                *texture_and_grid([once[n] for n in sorted(once)])
+            )
         return sets
 
     def tiles(self, methods: Sequence[str]) -> list[list[Tile]]:
@@ -200,7 +208,7 @@ def _available(
             notes.append(f"{name} left out, a library is missing: {one_line(error)}")
             continue
         except Exception:
-            # It fails again, and is reported, in the measured call.
+            # The measured call fails again and reports it.
             pass
         available.add(name)
     return available

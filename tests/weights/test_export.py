@@ -128,7 +128,9 @@ def test_an_earlier_step_can_be_asked_for(tmp_path):
     [
         (
             {},
-            architectures.DiscriminatorArchitecture(32, 16, "both", 1 / 16, "activation_norm"),
+            architectures.DiscriminatorArchitecture(
+                32, 16, "both", 1 / 16, "activation_norm"
+            ),
         ),
         (
             {"discriminator_norm": "none", "spectral_norm": True},
