@@ -1,6 +1,6 @@
 """Writes the tables of docs/comparison.md and its sheets from the results of run.sh.
 
-    python docs/comparison/report.py RUNS
+python docs/comparison/report.py RUNS
 """
 
 import json

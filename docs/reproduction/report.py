@@ -66,9 +66,10 @@ def curve(lines: Lines, metric: str) -> tuple[np.ndarray, np.ndarray]:
     points = [(line["step"], line[metric]) for line in lines if metric in line]
     steps, values = (np.array(column, float) for column in zip(*points, strict=True))
     if metric.endswith("accuracy"):
-        block = np.ceil(steps / 200)
-        steps = np.unique(block) * 200
-        values = np.array([values[block == at / 200].mean() for at in steps])
+        blocks = np.ceil(steps / 200)
+        members = [blocks == number for number in np.unique(blocks)]
+        values = np.array([values[block].mean() for block in members])
+        steps = np.array([steps[block].max() for block in members])
     return steps, values
 
 
@@ -138,7 +139,9 @@ def draw_curves(logs: dict[str, list[Lines]], names: tuple[str, ...]) -> bytes:
                 own = [last(lines, "val_grid_photographs") for lines in logs[names[0]]]
                 axis.axhline(np.mean(own), color="0.5", ls=":", label="photographs")
             axis.set_title(title, loc="left", weight="bold")
-            axis.legend(loc="upper right", ncols=5)
+            axis.legend(
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=5, borderaxespad=0.2
+            )
         axes[-1].set_xlabel("step of the joint phase; dashed: about completions")
         return png(figure)
 
