@@ -6,8 +6,8 @@ On every host at once (on Cloud TPU: `gcloud compute tpus tpu-vm ssh NAME --work
     gl-jax train experiments/large_batch.py --workdir /shared/runs/large-batch \
         --data.data-dir gs://BUCKET/tensorflow_datasets --distributed
 
-Hardware: 32 to 128 chips. 1,536 photographs are 48 for each of 32 chips and 12 for each
-of 128; the batch statistics are over all 1,536. Cost, expected (`gl-jax plan
+Hardware: 32 to 256 chips. 1,536 photographs are 48 for each of 32 chips and 6 for each
+of 256; the batch statistics are over all 1,536. Cost, expected (`gl-jax plan
 experiments/large_batch.py --topology gpu:h100x32`, not measured): 0.18, 0.10 and 0.24
 TFLOP for a photograph in the three phases, as in places2, so 1.1e19 FLOP in all. 32 H100
 need at least 6 minutes, and 14 at 40 % of their speed; a card needs at least 7.3 GB.
