@@ -40,8 +40,8 @@ TABLES = {
     "validation-center": "Validation, the middle",
     "validation-box": "Validation, a rectangle",
 }
-SHEET_QUALITY = 90
-"""Quality of the sheets as JPEG."""
+SHEETS, SHEET_WIDTH, SHEET_QUALITY = ("kodak24-center", "validation-box"), 1700, 84
+"""Sheets that the page shows; their width in pixels and quality as JPEG."""
 
 
 def cell(value: Any, digits: int) -> str:
@@ -83,8 +83,11 @@ def main(runs: Path) -> None:
     for name, title in TABLES.items():
         parts.append(f"**{title}**")
         parts.append(table(runs / name, measured if name == "kodak24-center" else {}))
+    for name in SHEETS:
         with Image.open(runs / name / "comparison.png") as sheet:
-            sheet.convert("RGB").save(HERE / f"{name}.jpg", quality=SHEET_QUALITY)
+            size = SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width)
+            small = sheet.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        small.save(HERE / f"{name}.jpg", quality=SHEET_QUALITY)
     text = PAGE.read_text()
     begin, end = "<!-- tables -->", "<!-- end of tables -->"
     before, after = text.split(begin)[0], text.split(end)[1]

@@ -20,7 +20,7 @@ train() { # EXPERIMENT NAME WORD...
 }
 
 train context_encoder.py:small context_encoder --schedule.total-steps 1500
-train dcgan.py:small dcgan --schedule.total-steps 2000 --model.width 0.375
+train dcgan.py:small dcgan --schedule.total-steps 800 --model.width 0.375
 [ -e "$runs/context_encoder.safetensors" ] || gl-jax export \
     --workdir "$runs/context_encoder" --output "$runs/context_encoder.safetensors"
 [ -e "$runs/dcgan.safetensors" ] || gl-jax export --discriminators \
