@@ -37,6 +37,6 @@ done
 # Seconds and memory by themselves: nothing else should run beside this one.
 gl-jax compare --methods "$methods" --masks center --image-size 128 --metrics psnr \
     --data "$kodak" --count 6 --output "$runs/time"
-gl-jax evaluate --protocol yeh --method "semantic=$runs/dcgan.safetensors" \
-    --data "$photographs/val" --count 24 --seeds 0 --output "$runs/yeh-semantic"
+gl-jax compare --protocol yeh --metrics psnr --data "$photographs/val" --count 12 \
+    --methods "mean,${methods#*criminisi,}" --output "$runs/yeh"
 python "$(dirname "$0")/report.py" "$runs"
