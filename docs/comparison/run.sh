@@ -4,7 +4,8 @@
 #   docs/comparison/run.sh PHOTOGRAPHS KODAK RUNS
 #
 # PHOTOGRAPHS is a folder with train/ and val/ in it, KODAK the 24 photographs of Kodak's
-# PhotoCD. SHARP is the weights file of a model after its joint phase, if there is one.
+# PhotoCD. SHARP is sharp.safetensors, the export of demo_model.py:sharp; without it that row
+# is left out.
 set -euo pipefail
 
 photographs=$(realpath "$1") kodak=$(realpath "$2") runs=$3
