@@ -81,8 +81,6 @@ def run(
     _check_methods(methods)
     selection.check()
     chosen = _chosen(metrics)
-    with writing(f"output {output}"):
-        output.mkdir(parents=True, exist_ok=True)
     made: dict[str, Method] = {}
     step, side = None, selection.side(0)
     for name in methods:
@@ -104,6 +102,8 @@ def run(
     notes += [note for m in made.values() for note in notes_on(m, side)]
     photographs, facts = _photographs(selection, source, side, notes)
     facts |= {"seed": seed, "metrics": list(chosen)}
+    with writing(f"output {output}"):
+        output.mkdir(parents=True, exist_ok=True)
     with Journal(output / "journal.jsonl", facts) as journal:
         outcomes = Outcomes(
             journal, photographs, output, fingerprints, chosen, sheet_rows

@@ -247,12 +247,13 @@ def test_fewer_photographs_than_asked_for_are_said_to_be_fewer(
         ({"data": "nowhere"}, "'nowhere' does not exist"),
     ],
 )
-def test_mistakes_are_refused_in_one_line(
+def test_mistakes_are_refused_in_one_line_and_leave_no_folder(
     changes: dict[str, Any], rule: str, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=rule) as caught:
-        compare(folder, tmp_path, **changes)
+        compare(folder, tmp_path / "output", **changes)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "output").exists()
 
 
 def test_an_output_that_is_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
