@@ -1,10 +1,11 @@
-"""Speed of the page of `gl-jax serve`: first paint, frames during a stroke.
+"""Speed of the page of `gl-jax serve`: first paint, frames during a stroke, first fill.
 
     python -m benchmarks.page [--megapixels 12]
 
-Starts the server with one classical method and Debian's Chromium, draws one long stroke
-on a photograph made of noise, and reads the browser's own trace. Thread times are those
-of the processor, so that other work on the machine does not count; frames do.
+Starts the server with the shipped model and Debian's Chromium, draws one long stroke on a
+photograph made of noise, and reads the browser's own trace. Then it completes a spot.
+Thread times are those of the processor, so that other work on the machine does not count;
+frames do.
 """
 
 import argparse
@@ -23,9 +24,9 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from gl_jax.inpainting import completer
 from gl_jax.serve.app import Server
-from gl_jax.serve.baseline import Process
-from gl_jax.serve.methods import Classical
+from gl_jax.serve.methods import Network
 from gl_jax.serve.security import Guard
 
 MOVES = 240
@@ -64,6 +65,10 @@ def main() -> None:
             print(f"open {width}x{height}            {opened:8.1f} s")
             for name, line in _stroke(page).items():
                 print(f"{name:26}{line}")
+            fill, completion = _fill(page)
+            print(
+                f"first fill                {fill:8.1f} s, {completion:.1f} s of it completion"
+            )
             browser.close()
         server.should_exit = server.force_exit = True
 
@@ -75,7 +80,7 @@ def _write_photo(path: Path, width: int, height: int) -> None:
 
 
 def _serve(listening: socket.socket) -> uvicorn.Server:
-    app = Server({"mean": Classical("mean", Process())}).app()
+    app = Server({"gl": Network(completer.load())}).app()
     config = uvicorn.Config(
         Guard(app, "measure"), lifespan="off", ws="none", log_level="error",
         timeout_graceful_shutdown=1,
@@ -125,6 +130,25 @@ def _stroke(page: Page) -> dict[str, str]:
         "a movement, thread time": f"{statistics.median(moves):8.2f} ms, "
         f"slowest {max(moves):.2f} ms, {len(moves)} of them",
     }
+
+
+def _fill(page: Page) -> tuple[float, float]:
+    """Returns the seconds from Enter to the result, and those of the completion itself."""
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    page.keyboard.press("Delete")
+    page.mouse.click(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
+    page.keyboard.press("Enter")
+    start = time.perf_counter()
+    expect(page.locator("#patches img")).to_have_count(1, timeout=120_000)
+    fill = time.perf_counter() - start
+    completion: float = page.evaluate(
+        """async () => {
+            const { state } = await import("/state.js");
+            return state.current.steps[0].candidates[0].seconds;
+        }"""
+    )
+    return fill, completion
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.responses import StreamingResponse
 
 from gl_jax import images
+from gl_jax.config import UsageError
 from gl_jax.files import write_output, writing
 from gl_jax.inpainting.batch import Look
 from gl_jax.serve.store import Picture, Store
@@ -40,6 +41,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Makes the folder; raises UsageError if that is impossible."""
         self.path = path
+        if path.is_file():
+            raise UsageError(f"output {path} is a file; name a folder for the results.")
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         self._origins: dict[Path, str] = {}

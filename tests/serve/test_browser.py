@@ -221,6 +221,10 @@ def test_paint_erase_undo_run_compare_and_save_as_complete_does(page, photo, tmp
     page.keyboard.press("Control+Shift+z")
     assert np.array_equal(mask_of(page), erased)
 
+    page.keyboard.press("Control+s")
+    expect(page.locator("#toasts")).to_contain_text("Nothing is removed yet")
+    expect(page.locator("#compare")).to_be_disabled()
+
     mask = tmp_path / "mask.png"
     Image.fromarray(erased).save(mask)
     run(page)
@@ -233,6 +237,7 @@ def test_paint_erase_undo_run_compare_and_save_as_complete_does(page, photo, tmp
     page.keyboard.up("Tab")
     expect(stage).not_to_have_class(re.compile("original"))
     page.keyboard.press("c")
+    assert page.locator("#slider span").all_inner_texts() == ["Before", "After"]
     handle = page.locator("#slider").bounding_box()
     page.mouse.move(handle["x"] + 14, handle["y"] + 200)
     page.mouse.down()
@@ -286,6 +291,12 @@ def test_every_tool_marks_what_it_says(page, photo):
     page.mouse.click(*place(page, 250, 150))
     page.keyboard.up("Shift")
     assert mask_of(page)[150, 50:250].all()
+    page.click("#clear")
+    page.keyboard.down("Shift")
+    stroke(page, (50, 60), (150, 20), (250, 60))
+    page.keyboard.up("Shift")
+    straight = mask_of(page)
+    assert straight[60, 50:250].all() and not straight[:50].any()
 
 
 def test_the_arithmetic_of_masks_is_that_of_python(page):
@@ -348,6 +359,16 @@ def test_methods_side_by_side(page, photo):
     page.click("#enlarge")
     page.locator("#side-by-side .cards button").nth(1).click()
     expect(cards.nth(0)).to_have_attribute("aria-pressed", "true")
+    names = page.evaluate(
+        """async () => {
+            const { state } = await import("/state.js");
+            const { described } = await import("/panel.js");
+            const paths = ["/a/run/best.safetensors", "b/run/best.safetensors", "c/run"];
+            state.about.methods.push(...paths.map((name) => ({ name })));
+            return paths.map((path) => described(path)[0]);
+        }"""
+    )
+    assert names == ["/a/run/best.safetensors", "b/run/best.safetensors", "run"]
 
 
 # --- several photos
@@ -378,13 +399,48 @@ def test_one_mask_for_all_photos_into_a_zip_and_the_folder(page, photo, site, tm
     expect(page.locator("#results .cards button")).to_have_count(2)
 
 
-# --- what happens to a page
-
-
 def noise(path: Path) -> Path:
     values = np.random.default_rng(0).integers(0, 256, (600, 800, 3))
     Image.fromarray(values.astype(np.uint8)).save(path)
     return path
+
+
+def test_a_dropped_folder_is_opened_and_cancel_stops_all_its_photos(page, tmp_path):
+    (tmp_path / "folder" / "more").mkdir(parents=True)
+    (tmp_path / "folder" / "notes.txt").touch()
+    for name in ("1.png", "2.png", "more/3.png"):
+        noise(tmp_path / "folder" / name)
+    client = page.context.new_cdp_session(page)
+    dropped = {
+        "items": [],
+        "files": [str(tmp_path / "folder")],
+        "dragOperationsMask": 1,
+    }
+    for kind in ("dragEnter", "dragOver", "drop"):
+        client.send(
+            "Input.dispatchDragEvent",
+            {"type": kind, "x": 400, "y": 300, "data": dropped},
+        )
+    photos = page.locator("#strip .photo")
+    expect(photos).to_have_count(3)
+    expect(page).to_have_title(re.compile(r"^3\.png"))
+    expect(page.locator("#save")).to_be_enabled()
+    stroke(page, (200, 200), (600, 400))
+    method(page, "criminisi")
+    page.click("#run-all button")
+    expect(page.locator("#work span")).to_have_text("0 of 3 photos")
+    expect(page.locator("#strip .state.running")).to_have_count(2)
+    photos.nth(1).locator("button").first.click()
+    expect(page).to_have_title(re.compile(r"^2\.png"))
+    page.click("#work button")
+    expect(page.locator("#work")).to_be_hidden(timeout=5000)
+    expect(page.locator("#strip .state:not(.marked)")).to_have_count(0)
+    page.wait_for_timeout(400)  # until it is kept
+    page.reload()
+    expect(photos).to_have_count(3)
+
+
+# --- what happens to a page
 
 
 def test_a_reload_in_the_middle_goes_on_and_cancel_stops(page, tmp_path):
@@ -449,12 +505,14 @@ def test_a_server_that_went_away_and_came_back(page, photo, site):
     assert Image.open(io.BytesIO(data)).size == (300, 200)
 
 
-def test_a_wrong_token_says_where_the_right_one_stands(page, site):
+def test_a_wrong_token_says_where_the_right_one_stands(page, photo, site):
     page.goto("about:blank")
     page.goto(f"http://127.0.0.1:{site.port}/")
     expect(page.locator("#banner")).to_contain_text(
         "Open the address that gl-jax printed"
     )
+    page.set_input_files("#files", photo)
+    expect(page.locator("#toasts")).to_be_empty()
 
 
 def test_unsaved_work_is_asked_about(page, photo):
@@ -505,7 +563,7 @@ def test_on_a_phone_a_finger_paints_and_two_zoom(phone, photo):
 def test_everything_to_press_has_a_name_and_keys_are_listed(page, photo):
     open_photos(page, photo)
     nameless = page.evaluate(
-        """[...document.querySelectorAll("button, input, select, nav, aside, footer")]
+        """[...document.querySelectorAll("button, input, select, progress, nav, aside, footer")]
             .filter((e) => e.type !== "file" && !e.hidden)
             .filter((e) => !e.textContent.trim() && !e.labels?.length)
             .filter((e) => !e.getAttribute("aria-label"))
@@ -516,6 +574,11 @@ def test_everything_to_press_has_a_name_and_keys_are_listed(page, photo):
     expect(page.locator("#keys")).to_contain_text("straight stroke")
     page.keyboard.press("Escape")
     expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("2")
+    expect(page.locator("#zoom")).to_have_text("200 %")
+    before = page.locator("#base").bounding_box()["x"]
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#base").bounding_box()["x"] == pytest.approx(before - 80)
 
 
 def test_drop_and_paste_open_photos(page, photo):

@@ -41,6 +41,7 @@ def refusal(capsys, *words: str) -> str:
         (["--max-pixels", "0"], "max_pixels (=0) must be at least 1"),
         (["--port", "0", "--model", "nothing"], "model 'nothing' is not a file"),
         (["--output", "/dev/null/x"], "/dev/null/x cannot be written"),
+        (["--output", __file__], "is a file; name a folder"),
     ],
 )
 def test_a_wrong_call_is_refused_in_one_line(words, expected, capsys):

@@ -1,6 +1,7 @@
 """The server without a browser: photos, jobs, results, files."""
 
 import io
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -336,6 +337,13 @@ def test_the_page_comes_without_a_token_and_loads_nothing_from_elsewhere(client)
         assert b"https://" not in content, path
         outside = content.replace(b"http://www.w3.org/2000/svg", b"")
         assert b"http://" not in outside, path
+
+
+def test_all_texts_of_the_page_are_in_its_file_of_strings():
+    content, _ = endpoints.static_files()["/"]
+    body = content.decode().partition("<body>")[2]
+    assert set(re.findall(r">\s*([^<>\s][^<>]*?)\s*<", body)) == {"gl_jax", "?"}
+    assert not re.search(r"\b(title|aria-label|placeholder)=", body)
 
 
 def test_too_long_bodies_are_refused_before_they_are_read(client, monkeypatch):

@@ -2,6 +2,8 @@
 
 import { S } from "./strings.js";
 
+const ARROW = 80; // CSS pixels by which an arrow key moves the photo
+
 /** Connects keys with actions; `actions` are functions by name. */
 export function connect(actions, tools, viewer) {
   const plain = {
@@ -12,10 +14,13 @@ export function connect(actions, tools, viewer) {
     i: actions.invert, m: actions.last, c: actions.compare,
     "+": () => actions.grow(1), "=": () => actions.grow(1), "-": () => actions.grow(-1),
     delete: actions.clear, backspace: actions.clear,
-    0: () => viewer.fit(), 1: () => viewer.actualSize(),
+    0: () => viewer.fit(),
+    arrowleft: () => viewer.pan(ARROW, 0), arrowright: () => viewer.pan(-ARROW, 0),
+    arrowup: () => viewer.pan(0, ARROW), arrowdown: () => viewer.pan(0, -ARROW),
     "?": actions.help, enter: actions.run, escape: actions.escape,
     pageup: () => actions.next(-1), pagedown: () => actions.next(1),
   };
+  for (let times = 1; times <= 8; times++) plain[times] = () => viewer.actualSize(times);
   const control = {
     o: actions.open, s: actions.save, c: actions.copy, y: actions.redo,
     z: (event) => (event.shiftKey ? actions.redo() : actions.undo()),
@@ -36,6 +41,7 @@ export function connect(actions, tools, viewer) {
     }
     if (typing || event.altKey) return;
     const onButton = target.closest?.("button, summary, input, [role=slider]");
+    if (key.startsWith("arrow") && onButton) return; // the element's own
     if (key === " " && !onButton) {
       event.preventDefault();
       actions.space(true);

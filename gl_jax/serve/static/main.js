@@ -14,6 +14,7 @@ import { connect as connectTheme } from "./theme.js";
 import { banner, toast } from "./toasts.js";
 import { Tools } from "./tools.js";
 import { Viewer } from "./viewer.js";
+import { showWork } from "./work.js";
 
 const find = (selector) => document.querySelector(selector);
 const GROWTH = 4; // pixels for each press of + or -
@@ -90,7 +91,9 @@ const select = tried(async (photo) => {
 });
 
 const open = tried(async (files) => {
+  if (!state.about) return; // a banner tells why
   const added = await photos.addFiles(files);
+  added.forEach(keep);
   if (added.length) await select(added.at(-1));
 });
 
@@ -124,7 +127,8 @@ const actions = {
     else toast(S.notice.noLast);
   },
   compare() {
-    viewer.compare(!viewer.comparing);
+    if (shown(state.current)) viewer.compare(!viewer.comparing);
+    else toast(S.notice.noResult);
     changed();
   },
   run: tried(async () => {
@@ -132,9 +136,10 @@ const actions = {
     if (!photo?.mask) toast(S.notice.noPhoto);
     else if (!photo.running) await runs.run(photo, { onDone: refresh });
   }),
-  cancel: tried(() => runs.cancel(state.current)),
+  cancel: tried(() => (state.batch ? runs.cancelAll() : runs.cancel(state.current))),
   save: tried(async () => {
-    if (state.current?.mask) await saving.save(state.current);
+    if (shown(state.current)) await saving.save(state.current);
+    else toast(S.notice.noResult);
   }),
   copy: tried(async () => {
     if (state.current?.mask) await saving.copy(state.current);
@@ -142,7 +147,7 @@ const actions = {
   help: () => find("#keys").showModal(),
   escape() {
     if (tools.abandon()) return;
-    if (state.current?.running) actions.cancel();
+    if (state.current?.running || state.batch) actions.cancel();
     else viewer.fit();
   },
   next(direction) {
@@ -183,28 +188,20 @@ const loadMask = tried(async (file) => {
 const runAll = tried(async () => {
   const shared = find("#run-all select").value === "shared";
   const mask = state.current?.mask?.packed() ?? shown(state.current)?.mask;
-  if (shared && !mask) {
-    toast(S.notice.nothing);
-    return;
-  }
-  for (const photo of state.photos) {
-    await photos.load(photo);
-    const own = photo.mask.packed();
-    if (photo.running || (!shared && !own)) continue;
-    runs.run(photo, { mask: shared ? mask : own, onDone: refresh });
-  }
+  if (shared && !mask) toast(S.notice.nothing);
+  else await runs.runAll({ mask: shared ? mask : null, onDone: refresh });
 });
 
 function showSize(size) {
   if (state.current) state.current.brush = size;
   find("#size").value = Math.round(1000 * Math.log(size) / Math.log(2000));
-  find("#size-value").textContent = `${size} px`;
+  find("#size-value").textContent = S.pixels(size);
 }
 
 // --- display
 
 viewer.onZoom = (scale) => {
-  find("#zoom").textContent = state.current ? `${Math.round(100 * scale)} %` : "";
+  find("#zoom").textContent = S.percent(Math.round(100 * scale));
 };
 
 onChange(() => {
@@ -216,12 +213,15 @@ onChange(() => {
   const history = photo?.history;
   find("#undo").disabled = !history?.done.length || Boolean(running);
   find("#redo").disabled = !history?.undone.length || Boolean(running);
-  const needsPhoto = "#save, #save-as, #compare, #zoom, [data-run], #invert, #grow, #shrink, " +
-    "#clear, #last, #load-mask, #save-mask";
+  const needsPhoto = "#save, #save-as, #zoom, #invert, #grow, #shrink, #clear, #load-mask, #save-mask";
   for (const button of document.querySelectorAll(needsPhoto)) button.disabled = !ready;
   for (const button of document.querySelectorAll("[data-run]")) {
     button.disabled = !ready || Boolean(running) || !state.online;
   }
+  find("#zoom").hidden = !ready;
+  find("#last").disabled = !ready || !state.lastMask;
+  find("#compare").disabled = !ready || !shown(photo);
+  if (viewer.comparing && !shown(photo)) viewer.compare(false);
   find("#compare").setAttribute("aria-pressed", viewer.comparing);
   for (const button of document.querySelectorAll("[data-tool]")) {
     button.setAttribute("aria-pressed", button.dataset.tool === tools.tool);
@@ -230,35 +230,18 @@ onChange(() => {
   for (const element of document.querySelectorAll("#tool-options [data-for]")) {
     element.hidden = !element.dataset.for.split(" ").includes(tools.tool);
   }
+  for (const [name, side] of [["x", photo?.width], ["y", photo?.height]]) {
+    find(`#rectangle [name=${name}]`).max = ready ? side - 1 : "";
+  }
   const hand = tools.space || tools.tool === "hand";
   stage.classList.toggle("grab", ready && hand);
   stage.classList.toggle("drawing", ready && !hand && ["brush", "eraser"].includes(tools.tool));
   stage.classList.toggle("pointing", ready && !hand);
   find("#run-all").hidden = state.photos.length < 2;
   find("#run-all button").textContent = S.runAll(state.photos.length);
-  showWork(running);
+  find("#run-all button").disabled = Boolean(state.batch) || !state.online;
+  showWork(running, state.batch);
 });
-
-function showWork(running) {
-  const work = find("#work");
-  work.hidden = !running;
-  if (!running) return;
-  const job = running.jobs.find(({ state: now }) => ["queued", "running"].includes(now));
-  const bar = work.querySelector("progress");
-  let text = S.preparing;
-  bar.removeAttribute("value");
-  if (running.stopping) text = S.stopping;
-  else if (job?.state === "queued" && job.before) text = S.waiting(job.before);
-  else if (job?.windows) {
-    text = S.windows(job.done, job.windows);
-    bar.max = job.windows;
-    bar.value = job.done;
-  } else if (job?.state === "running") text = S.running;
-  const several = running.total > 1 && job;
-  work.querySelector("span").textContent =
-    several ? `${panel.described(job.method)[0]}: ${text}` : text;
-  work.querySelector("button").disabled = Boolean(running.stopping);
-}
 
 // --- clicks, drops and pastes
 
@@ -279,6 +262,7 @@ clicked("#enlarge", tried(panel.enlarge));
 clicked("#zoom", () => viewer.fit());
 clicked("#settings", () => {
   const isOpen = find("#panel").classList.toggle("open");
+  find("#panel").scrollTop = 0;
   find("#settings").setAttribute("aria-expanded", isOpen);
 });
 for (const name of ["undo", "redo", "compare", "save", "help", "invert", "clear", "last"]) {
@@ -299,7 +283,10 @@ for (const [input, action] of [["#files", open], ["#mask-file", ([file]) => file
     action(files);
   });
 }
-find("#size").addEventListener("input", ({ target }) => tools.resize(2000 ** (target.value / 1000)));
+find("#size").addEventListener("input", ({ target }) => {
+  tools.resize(2000 ** (target.value / 1000));
+  tools.preview();
+});
 find("#tolerance").value = tools.tolerance;
 const showTolerance = () => (find("#tolerance-value").textContent = tools.tolerance);
 find("#tolerance").addEventListener("input", ({ target }) => {
@@ -319,11 +306,11 @@ addEventListener("dragover", (event) => {
   stage.classList.add("dropping");
 });
 addEventListener("dragleave", (event) => event.relatedTarget ?? stage.classList.remove("dropping"));
-addEventListener("drop", (event) => {
+addEventListener("drop", tried(async (event) => {
   event.preventDefault();
   stage.classList.remove("dropping");
-  open([...event.dataTransfer.files]);
-});
+  await open(await photos.filesOf(event.dataTransfer));
+}));
 addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length) open(files);

@@ -4,6 +4,8 @@ import { crop } from "./photos.js";
 import { onChange, shown, state } from "./state.js";
 import { S } from "./strings.js";
 
+const LARGE = 760; // pixels of a result in the dialog
+
 const find = (selector) => document.querySelector(selector);
 
 /** Returns the title and the description of a method. */
@@ -14,7 +16,18 @@ export function described(name) {
     const [title, text] = known;
     return [title, about?.hole ? `${text} ${S.trained(about.hole)}` : text];
   }
-  return [name.split("/").at(-1) || name, about?.hole ? S.trained(about.hole) : ""];
+  return [shortName(name), about?.hole ? S.trained(about.hole) : ""];
+}
+
+/** Returns the end of a model's path, as long as no other method has the same. */
+function shortName(path) {
+  const parts = path.split("/").filter(Boolean);
+  for (let count = 1; count < parts.length; count++) {
+    const end = parts.slice(-count).join("/");
+    const same = state.about.methods.filter(({ name }) => `/${name}`.endsWith(`/${end}`));
+    if (same.length < 2) return end;
+  }
+  return path;
 }
 
 /** Fills the list of methods, and connects the options. */
@@ -66,7 +79,7 @@ let shownStep = null;
 /** Shows the candidates of the last completion, to choose among. */
 async function showResults() {
   const photo = state.current;
-  const step = shown(photo);
+  const step = photo?.mask ? shown(photo) : null;
   find("#results").hidden = !step;
   if (!step) return;
   const key = [photo.key, step.chosen, ...step.candidates.map((c) => c.result)].join();
@@ -85,10 +98,10 @@ export async function enlarge() {
   const step = shown(photo);
   if (!step) return;
   const dialog = find("#side-by-side");
-  const cards = await cardsOf(photo, step, 520, () => dialog.close());
+  const cards = await cardsOf(photo, step, LARGE, () => dialog.close());
   const before = document.createElement("button");
   before.disabled = true;
-  before.append(await crop(photo, step, null, 520), S.original);
+  before.append(await crop(photo, step, null, LARGE), S.original);
   dialog.querySelector(".cards").replaceChildren(before, ...cards);
   dialog.showModal();
 }

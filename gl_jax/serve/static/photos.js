@@ -33,6 +33,28 @@ export function addServed(photos) {
   changed();
 }
 
+/** Returns the dropped files, and the photos in dropped folders, by name. */
+export async function filesOf(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
+  if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files];
+  const files = (await Promise.all(entries.filter(Boolean).map(filesIn))).flat();
+  const readable = ({ name }) =>
+    state.about?.suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
+  return files.filter(readable).sort((a, b) => a.name.localeCompare(b.name));
+}
+
+async function filesIn(entry) {
+  if (entry.isFile) return [await new Promise((resolve, fail) => entry.file(resolve, fail))];
+  const reader = entry.createReader();
+  const all = [];
+  for (;;) {
+    // A hundred entries at a time, until there are none.
+    const some = await new Promise((resolve, fail) => reader.readEntries(resolve, fail));
+    if (!some.length) return (await Promise.all(all.map(filesIn))).flat();
+    all.push(...some);
+  }
+}
+
 /** Uploads and adds files; returns the photos among them. */
 export async function addFiles(files) {
   const added = [];

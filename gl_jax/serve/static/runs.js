@@ -2,13 +2,16 @@
 // server has dropped.
 
 import * as api from "./api.js";
-import { ensureUploaded } from "./photos.js";
+import { described } from "./panel.js";
+import { ensureUploaded, load } from "./photos.js";
 import { changed, chosen, currentId, shown, state } from "./state.js";
 import { S } from "./strings.js";
-import { banner, toast } from "./toasts.js";
+import { announce, banner, toast } from "./toasts.js";
 
 const PAUSE = 120; // milliseconds between two requests for a job's state
 const RETRY = 1000; // milliseconds between two attempts to reach the server
+
+const AT_ONCE = 2; // photos of a batch in the server's queue: one runs, one is next
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -26,12 +29,16 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
   photo.running = { again: Boolean(again), mask: recipe, jobs: [], total: methods.length };
   changed();
   try {
+    // Other photos need not be loaded: a thousand would fill the browser's memory.
+    if (photo.stored) await load(photo);
     const options = { ...state.options };
     for (const method of methods) {
+      if (photo.running.stopping) break;
       const id = again ? beforeStep(photo, again) : currentId(photo);
       const job = await start(photo, id, method, recipe, options, again);
       photo.running.jobs.push({ ...job, options });
     }
+    if (photo.running.stopping) await cancel(photo);
     onDone(photo); // stores the jobs, so that a reload finds them
     await watch(photo, onDone);
   } catch (error) {
@@ -41,6 +48,40 @@ export async function run(photo, { mask = photo.mask.packed(), onDone }) {
     changed();
     onDone(photo);
   }
+}
+
+/** Completes all photos with one mask, or each with its own if `mask` is null. */
+export async function runAll({ mask, onDone }) {
+  const own = (photo) => (photo.mask ? photo.mask.packed() : photo.stored?.mask);
+  const waiting = state.photos.filter((photo) => !photo.running && (mask ?? own(photo)));
+  if (!waiting.length) {
+    toast(S.notice.nothing);
+    return;
+  }
+  const batch = { total: waiting.length, done: 0, stopping: false };
+  state.batch = batch;
+  changed();
+  const work = async () => {
+    while (waiting.length && state.online && !batch.stopping) {
+      const photo = waiting.shift();
+      const isOpen = state.photos.includes(photo) && !photo.running;
+      if (isOpen) await run(photo, { mask: mask ?? own(photo), onDone });
+      batch.done++;
+      changed();
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+  } finally {
+    state.batch = null;
+    changed();
+  }
+}
+
+/** Cancels the completion of all photos. */
+export async function cancelAll() {
+  state.batch.stopping = true;
+  await Promise.all(state.photos.map(cancel));
 }
 
 /** Continues to watch the jobs that were started before a reload. */
@@ -89,7 +130,8 @@ async function watch(photo, onDone) {
       Object.assign(job, now);
       changed();
     });
-    for (const notice of job.notices) toast(notice);
+    // Those of a thousand photos would hide the current one.
+    if (!state.batch || photo === state.current) for (const notice of job.notices) toast(notice);
     if (job.state === "failed") toast(job.error, "error");
     if (job.state === "cancelled") toast(S.cancelled);
     if (job.state !== "done" || job.taken) continue;
@@ -99,10 +141,16 @@ async function watch(photo, onDone) {
       if (step.candidates.length === first + 1) step.chosen = first;
     } else {
       step = { mask: running.mask, candidates: [candidate], chosen: 0 };
-      photo.history.complete(step);
+      if (photo.history) {
+        photo.history.complete(step);
+      } else {
+        step.before = null; // never opened, so without marks
+        photo.steps.push(step);
+      }
       running.again = true; // for a reload: the others belong to this step
     }
     job.taken = true;
+    announce(S.finished(described(job.method)[0], S.seconds(job.seconds)));
     photo.saved = false;
     onDone(photo);
   }

@@ -8,6 +8,7 @@ export const state = {
   methods: new Set(), // names of the ticked methods
   options: { blend: "poisson", feather: 0, resize_to: "" },
   online: true,
+  batch: null, // {total, done, stopping} while all photos are completed
 };
 
 const listeners = [];

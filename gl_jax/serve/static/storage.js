@@ -61,7 +61,9 @@ async function claim() {
 
 /** Stores the current state of a photo. */
 export function keep(photo, order) {
-  if (!session || !photo.mask) return Promise.resolve();
+  // A stored photo that is not loaded again has no changes; one of the server has a file.
+  const isNew = photo.mask || photo.file || photo.steps.length;
+  if (!session || photo.stored || !isNew) return Promise.resolve();
   const { key, name, file, serverId, saved, running } = photo;
   const blobs = new Map();
   if (file) blobs.set("file", file);
@@ -76,7 +78,7 @@ export function keep(photo, order) {
   }));
   const record = {
     session, key, name, serverId, saved, running, steps, order,
-    mask: photo.mask.packed(), time: Date.now(),
+    mask: photo.mask?.packed() ?? null, time: Date.now(),
   };
   photo.kept ??= new Set();
   const fresh = [...blobs].filter(([blob]) => !photo.kept.has(blob));

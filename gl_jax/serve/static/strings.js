@@ -3,6 +3,7 @@
 const modifier = navigator.platform.startsWith("Mac") ? "⌘" : "Ctrl";
 
 export const S = {
+  language: "en",
   name: "gl_jax",
   open: "Open",
   openLong: "Open photos",
@@ -34,6 +35,8 @@ export const S = {
     hand: "Hand: move the photo",
   },
   size: "Size",
+  pixels: (count) => `${count} px`,
+  percent: (count) => `${count} %`,
   tolerance: "Tolerance",
   toleranceHelp: "Largest difference from the clicked colour, in levels of 255.",
   rectangleLeft: "Left",
@@ -93,6 +96,11 @@ export const S = {
   enlarge: "Side by side",
   seconds: (seconds) => `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`,
   original: "Before",
+  completed: "After",
+  finished: (method, seconds) => `${method}: done after ${seconds}`,
+  progress: "Progress",
+  photosDone: (done, count) => `${done} of ${count} photos`,
+  states: { marked: "marked", running: "in work", done: "completed" },
 
   format: "Format",
   formatOwn: (format) => (format ? `as the photo (${format})` : "as the photo"),
@@ -115,6 +123,7 @@ export const S = {
     nothing: "Nothing is marked: paint over an object first.",
     noPhoto: "Open a photo first.",
     noLast: "There is no earlier mask.",
+    noResult: "Nothing is removed yet: paint over an object and press Enter.",
     maskResized: (w, h) => `The mask was resized to ${w}x${h} pixels.`,
     replayed: "The server had dropped the result, so it was computed again.",
   },
@@ -131,6 +140,14 @@ export const S = {
     copy: "This browser does not allow copying here.",
   },
 
+  // Of the buttons with these labels.
+  shortcuts: {
+    openLong: `${modifier}+O`, undo: `${modifier}+Z`, redo: `${modifier}+Shift+Z`,
+    compare: "C", fit: "0", help: "?", save: `${modifier}+S`, run: "Enter",
+    "tool.brush": "B", "tool.eraser": "E", "tool.rectangle": "R", "tool.lasso": "L",
+    "tool.wand": "W", "tool.hand": "H", invert: "I", grow: "+", shrink: "−",
+    clear: "Del", last: "M",
+  },
   keys: [
     ["Photo", [
       [`${modifier}+O`, "Open"],
@@ -140,10 +157,11 @@ export const S = {
       ["PgUp  PgDn", "Previous, next photo"],
     ]],
     ["Mark", [
-      ["B  E  R  L  W", "Brush, eraser, rectangle, lasso, wand"],
+      ["B  E  R  L  W  H", "Brush, eraser, rectangle, lasso, wand, hand"],
       ["[  ]  Alt+wheel", "Smaller, larger brush"],
+      ["Shift+drag", "A straight stroke"],
       ["Shift+click", "A straight stroke from the last point"],
-      ["Alt+drag", "Erase"],
+      ["Alt+drag  Right button", "Erase"],
       ["I", "Invert"],
       ["+  −", "Grow, shrink"],
       ["Del", "Clear"],
@@ -152,10 +170,10 @@ export const S = {
       [`${modifier}+Shift+Z`, "Redo"],
     ]],
     ["View", [
-      ["Space+drag", "Move the photo"],
+      ["Space+drag  Arrows", "Move the photo"],
       ["Wheel", "Zoom"],
       ["0  Esc", "Fit to the window"],
-      ["1", "100 %"],
+      ["1 to 8", "100 to 800 %"],
       ["Hold Tab or O", "The original"],
       ["C", "Compare with a slider"],
     ]],
@@ -170,12 +188,14 @@ export const S = {
 /** Sets the text of elements with data-t, and the label of those with data-label. */
 export function translate(root = document) {
   const text = (path) => path.split(".").reduce((at, name) => at[name], S);
+  document.documentElement.lang = S.language;
   for (const element of root.querySelectorAll("[data-t]")) {
     element.textContent = text(element.dataset.t);
   }
   for (const element of root.querySelectorAll("[data-label]")) {
     const label = text(element.dataset.label);
     element.setAttribute("aria-label", label);
-    if (element.matches("button, label")) element.title = label + (element.dataset.key ? ` (${element.dataset.key})` : "");
+    const key = S.shortcuts[element.dataset.label];
+    if (element.matches("button")) element.title = key ? `${label} (${key})` : label;
   }
 }

@@ -15,6 +15,9 @@ export function toast(text, kind = "info") {
   setTimeout(() => line.remove(), 1000 * SECONDS[kind]);
 }
 
+/** Has screen readers say a text that is visible elsewhere. */
+export const announce = (text) => (document.querySelector("#said").textContent = text);
+
 /** Shows a message until it is replaced or removed by null; buttons are [text, action]. */
 export function banner(text, buttons = []) {
   const place = document.querySelector("#banner");

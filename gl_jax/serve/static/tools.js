@@ -2,7 +2,8 @@
 
 import { union } from "./mask.js";
 
-export const TOOLS = ["brush", "eraser", "rectangle", "lasso", "wand", "hand"];
+const PREVIEW = 1000; // milliseconds
+const CLICK = 4; // CSS pixels by which a pointer may move in a click
 
 export class Tools {
   /** `pixels(photo)` returns its displayed RGBA; `onChange(photo)` is called after a mark. */
@@ -48,6 +49,16 @@ export class Tools {
   step(direction) {
     const next = this.size * (direction > 0 ? 1.2 : 1 / 1.2);
     this.resize(direction > 0 ? Math.max(this.size + 1, next) : Math.min(this.size - 1, next));
+    this.preview();
+  }
+
+  /** Shows the brush's size for a moment if no pointer is over the photo. */
+  preview() {
+    if (this.hover || !this.viewer.photo) return;
+    const { left, top, width, height } = this.viewer.stage.getBoundingClientRect();
+    this.viewer.showRing({ clientX: left + width / 2, clientY: top + height / 2 }, this.size);
+    clearTimeout(this.fading);
+    this.fading = setTimeout(() => this.#hovering(this.hover), PREVIEW);
   }
 
   /** Abandons the current stroke; returns true if there was one. */
@@ -107,8 +118,13 @@ export class Tools {
       this.viewer.overlay.update(gesture.box);
     } else if (this.tool === "brush" || this.tool === "eraser") {
       gesture.brush = this.size / 2;
-      const straight = event.shiftKey && this.last?.photo === photo;
-      this.#stroke(straight ? [this.last.point, point] : [point, point]);
+      if (event.shiftKey) {
+        gesture.down = point;
+        gesture.from = this.last?.photo === photo ? this.last.point : point;
+        this.#showStraight(gesture);
+      } else {
+        this.#stroke(gesture, [point, point]);
+      }
     }
   }
 
@@ -126,8 +142,15 @@ export class Tools {
     if (!gesture || this.tool === "wand") return;
     const events = event.getCoalescedEvents?.() ?? [];
     const points = (events.length ? events : [event]).map((e) => this.viewer.toPhoto(e));
-    if (gesture.brush) {
-      this.#stroke([gesture.points.at(-1), ...points]);
+    if (gesture.from) {
+      const [x, y] = points.at(-1);
+      const moved = Math.hypot(x - gesture.down[0], y - gesture.down[1]) * this.viewer.view.scale;
+      // A click continues the last stroke, a drag begins where the button was pressed.
+      if (moved > CLICK) gesture.from = gesture.down;
+      gesture.points = [[x, y]];
+      this.#showStraight(gesture);
+    } else if (gesture.brush) {
+      this.#stroke(gesture, [gesture.points.at(-1), ...points]);
     } else if (this.tool === "rectangle") {
       gesture.points = [gesture.points[0], points.at(-1)];
       const [[x0, y0], [x1, y1]] = gesture.points;
@@ -152,7 +175,9 @@ export class Tools {
     if (!gesture?.photo) return;
     const { photo, points, value } = gesture;
     const { mask } = photo;
-    if (this.tool === "rectangle" && points.length > 1) {
+    if (gesture.from) {
+      this.#stroke(gesture, [gesture.from, points.at(-1)]);
+    } else if (this.tool === "rectangle" && points.length > 1) {
       gesture.box = mask.rectangle(...points[0], ...points[1], value);
     } else if (this.tool === "lasso" && points.length > 2) {
       gesture.box = mask.polygon(points, value);
@@ -162,8 +187,17 @@ export class Tools {
     if (photo.history.commit(gesture.box)) this.onChange(photo);
   }
 
-  #stroke(points) {
-    const { gesture } = this;
+  /** Outlines a straight stroke, which is drawn when the pointer is released. */
+  #showStraight({ from: [x0, y0], points, brush }) {
+    const [x1, y1] = points.at(-1);
+    const length = Math.hypot(x1 - x0, y1 - y0) || 1;
+    const [nx, ny] = [((y0 - y1) / length) * brush, ((x1 - x0) / length) * brush];
+    this.viewer.showOutline([
+      [x0 + nx, y0 + ny], [x1 + nx, y1 + ny], [x1 - nx, y1 - ny], [x0 - nx, y0 - ny],
+    ]);
+  }
+
+  #stroke(gesture, points) {
     const { mask } = gesture.photo;
     let box = null;
     for (let i = 0; i + 1 < points.length; i++) {

@@ -74,8 +74,9 @@ export class Viewer {
     this.fitted = true;
   }
 
-  actualSize() {
-    this.zoom(1 / devicePixelRatio / this.view.scale);
+  /** Shows a pixel of the photo as `times` pixels of the screen. */
+  actualSize(times = 1) {
+    this.zoom(times / devicePixelRatio / this.view.scale);
   }
 
   /** Zooms by a factor around a point of the stage, by default its middle. */
@@ -92,6 +93,7 @@ export class Viewer {
   }
 
   pan(dx, dy) {
+    if (!this.photo) return;
     this.view.x += dx;
     this.view.y += dy;
     this.fitted = false;
