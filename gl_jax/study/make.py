@@ -75,6 +75,8 @@ def make(
         orders, kind, seed=seed, seconds=seconds, methods=list(methods),
         photographs=list(photographs), digest=digest.hexdigest(),
     )  # fmt: skip
+    for photograph in photographs:
+        _read(photograph, photographs, methods)  # refuses before anything is written
     _require_place(output, key)
     names = {picture: name for name, picture in key.pictures.items()}
     for photograph in photographs:
@@ -166,6 +168,15 @@ def _shown(
     resize_to: int | None,
 ) -> dict[str, RgbImage]:
     """Returns a photograph as `truth` and `check`, and its completions by method."""
+    truth, completions = _read(name, photographs, methods)
+    shown = {**completions, "truth": truth, "check": _spoiled(truth, seed)}
+    return {name: _fitted(image, resize_to) for name, image in shown.items()}
+
+
+def _read(
+    name: str, photographs: Folder, methods: dict[str, Folder]
+) -> tuple[RgbImage, dict[str, RgbImage]]:
+    """Returns a photograph, and its completions by method; UsageError for wrong ones."""
     path = photographs[name]
     truth = images.read_rgb(path, str(path), opaque=True)
     completions = {}
@@ -183,8 +194,7 @@ def _shown(
                 f"{result} equals {path}, so nothing in it is completed; leave out both."
             )
         completions[method] = image
-    shown = {**completions, "truth": truth, "check": _spoiled(truth, seed)}
-    return {name: _fitted(image, resize_to) for name, image in shown.items()}
+    return truth, completions
 
 
 def _spoiled(image: RgbImage, seed: int) -> RgbImage:

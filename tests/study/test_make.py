@@ -129,4 +129,4 @@ def test_mistakes_are_refused_in_one_line(
     assert cli.main(command(tmp_path / "in", tmp_path / "study", *more)) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
-    assert not (tmp_path / "study" / "page" / "index.html").exists()
+    assert not (tmp_path / "study").exists()
