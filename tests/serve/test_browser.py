@@ -438,6 +438,9 @@ def test_a_dropped_folder_is_opened_and_cancel_stops_all_its_photos(page, tmp_pa
     page.wait_for_timeout(400)  # until it is kept
     page.reload()
     expect(photos).to_have_count(3)
+    expect(photos.nth(1).locator("button").first).to_have_attribute(
+        "aria-current", "true"
+    )
 
 
 # --- what happens to a page

@@ -76,6 +76,7 @@ const readPixels = tried(async () => {
 const select = tried(async (photo) => {
   state.current = photo;
   changed();
+  sessionStorage.setItem("current", photo?.key ?? "");
   if (photo) {
     await photos.load(photo);
     if (state.current !== photo) return;
@@ -353,9 +354,12 @@ async function begin() {
   const { own, lost } = await storage.begin().catch(() => ({ own: [], lost: [] }));
   await photos.addStored(own);
   const known = new Set(own.map(({ key }) => key));
-  photos.addServed(state.about.photos.filter(({ id }) => !known.has(`served-${id}`)));
+  const served = state.about.photos.map((photo, order) => ({ ...photo, order }));
+  photos.addServed(served.filter(({ id }) => !known.has(`served-${id}`)));
+  state.photos.sort((a, b) => a.order - b.order);
   changed();
-  if (state.photos.length) await select(state.photos[0]);
+  const current = state.photos.find(({ key }) => key === sessionStorage.getItem("current"));
+  if (state.photos.length) await select(current ?? state.photos[0]);
   if (lost.some((record) => !record.saved)) offerLost(lost);
 }
 

@@ -20,10 +20,10 @@ function entry(about) {
   };
 }
 
-/** Adds photos of the command line: {id, name}. */
+/** Adds photos of the command line: {id, name, order}. */
 export function addServed(photos) {
-  for (const { id, name } of photos) {
-    const photo = entry({ key: `served-${id}`, serverId: id, name });
+  for (const { id, name, order } of photos) {
+    const photo = entry({ key: `served-${id}`, serverId: id, name, order });
     state.photos.push(photo);
     api.thumbnail(id).then((blob) => {
       photo.thumbnail = URL.createObjectURL(blob);
@@ -82,8 +82,8 @@ export async function addFiles(files) {
 export async function addStored(records) {
   for (const kept of records) {
     const record = await storage.withBlobs(kept);
-    const { key, name, file, serverId, saved, running, steps } = record;
-    const photo = entry({ key, name, file, serverId, saved, running, steps, stored: record });
+    const { key, name, file, serverId, saved, running, steps, order } = record;
+    const photo = entry({ key, name, file, serverId, saved, running, steps, order, stored: record });
     for (const candidate of steps.flatMap((step) => step.candidates)) {
       candidate.url = URL.createObjectURL(candidate.patch);
     }

@@ -38,4 +38,4 @@ export const currentId = (photo) => {
 
 export const isUnsaved = (photo) =>
   !photo.saved && (photo.steps.length > 0 || Boolean(photo.running) ||
-    photo.mask?.bits.includes(1));
+    (photo.mask ? photo.mask.bits.includes(1) : Boolean(photo.stored?.mask)));
