@@ -95,10 +95,10 @@ def parts(config: Config) -> Any:
             f"holes.max_size (={holes.max_size}) must be below {side - 2 * margin}: "
             f"mmediting's boxes stay {margin} pixels away from the border."
         )
-    if holes.max_count > 1 or holes.shared_window:
+    if holes.max_count > 1 or holes.shared_window or holes.strokes > 0:
         raise UsageError(
-            "holes.max_count and holes.shared_window must be left out: an image has one "
-            "box here, in a window of its own."
+            "holes.max_count, holes.shared_window and holes.strokes must be left out: an "
+            "image has one box here, in a window of its own."
         )
 
     def box(key: Any) -> Any:

@@ -166,6 +166,10 @@ class HolesConfig(Section, prefix="holes."):
     """Show the local discriminator photographs in the windows of their holes (mmediting).
     By default their windows are drawn independently, as if for other holes."""
 
+    strokes: Annotated[float, within("[0, 1]")] = 0.0
+    """Share of the photographs with a brush stroke instead of a rectangle.
+    It lies inside the rectangle that was drawn."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         least, most = self.min_size, self.local_size

@@ -60,6 +60,44 @@ def rectangle(
     return (rows[:, None, None] & columns[None, :, None]).astype(jnp.float32)
 
 
+STROKE_POINTS = 4
+STROKE_RADIUS = (1 / 8, 1 / 4)
+"""Least and largest radius of a stroke, as a share of its box's shorter side."""
+
+
+def stroke(
+    image_shape: tuple[int, ...],
+    top_left: Int[Array, " 2"],
+    size: Int[Array, " 2"],
+    shares: Float[Array, "n 2"],
+) -> Float[Array, "h w 1"]:
+    """Returns a mask that is 1 along a line through points of a box, as a brush paints it.
+
+    `shares` are numbers in [0, 1): the first row gives the radius, the others the points,
+    which lie as far inside the box as the radius.
+    """
+    least, largest = STROKE_RADIUS
+    corner, sides = (x.astype(jnp.float32)[None] for x in (top_left, size))
+    radius = jnp.min(sides) * (least + (largest - least) * shares[0, 0])
+    # Every point has a pixel's centre within sqrt(1/2), so that no stroke is empty.
+    radius = jnp.maximum(radius, 0.75)
+    points = corner + radius + shares[1:] * (sides - 2 * radius)
+    rows, columns = (jnp.arange(0.5, length) for length in image_shape)
+
+    def squared_distance(
+        start: Float[Array, " 2"], end: Float[Array, " 2"]
+    ) -> Float[Array, "h w"]:
+        """Returns each pixel's squared distance from a segment."""
+        step = end - start
+        y, x = (rows - start[0])[:, None], (columns - start[1])[None, :]
+        nearest = (y * step[0] + x * step[1]) / (jnp.sum(jnp.square(step)) + 1e-9)
+        nearest = jnp.clip(nearest, 0.0, 1.0)
+        return jnp.square(y - nearest * step[0]) + jnp.square(x - nearest * step[1])
+
+    squares = jnp.min(jax.vmap(squared_distance)(points[:-1], points[1:]), axis=0)
+    return (squares <= jnp.square(radius)).astype(jnp.float32)[..., None]
+
+
 def sample_holes(
     key: Key[Array, " b"],
     image_shape: tuple[int, ...],
@@ -70,8 +108,9 @@ def sample_holes(
     local_size: int,
     max_count: int = 1,
     shared_window: bool = False,
+    strokes: float = 0.0,
 ) -> Holes:
-    """Samples rectangular holes for each key, inside a local window.
+    """Samples holes for each key, inside a local window.
 
     Width and height are drawn independently from [min_size, max_size] (paper: 96 to
     128). The first hole lies anywhere inside the image; the window of `local_size` is
@@ -79,6 +118,9 @@ def sample_holes(
     is drawn first, from `batch_key`, at one place for all images, and the hole lies
     anywhere inside it (GLCIC-PyTorch). An image has 1 to `max_count` holes with equal
     probability; further holes lie anywhere inside the window and may overlap.
+
+    Holes are rectangles. With probability `strokes` the first one is a brush stroke
+    inside its rectangle instead.
     """
     bounds = jnp.array(image_shape, jnp.int32)
     if shared_window:
@@ -107,6 +149,12 @@ def sample_holes(
             corner = top_left + size // 2 - local_size // 2
             corner = jnp.clip(corner, 0, bounds - local_size)
         mask = rectangle(image_shape, top_left, size)
+        if strokes > 0:
+            shares = jax.random.uniform(
+                jax.random.fold_in(key, 2), (STROKE_POINTS + 2, 2)
+            )
+            painted = stroke(image_shape, top_left, size, shares[1:])
+            mask = jnp.where(shares[0, 0] < strokes, painted * mask, mask)
         if max_count > 1:
             # The first of these rows only gives the number of further holes.
             shares = jax.random.uniform(jax.random.fold_in(key, 1), (max_count, 2, 2))

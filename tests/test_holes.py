@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import label
 
 from gl_jax.holes import (
     HOLES,
@@ -349,3 +350,50 @@ def test_crop_is_what_slicing_gives(setting, seed):
     np.testing.assert_array_equal(
         crop(jnp.asarray(images), jnp.asarray(corners), size), expected
     )
+
+
+# ---- brush strokes --------------------------------------------------------------------------
+
+
+def painted(setting: Setting, strokes: float, count: int = 1000):
+    keys = example_keys(jax.random.key(4), HOLES, 0, count)
+    draw = jax.jit(
+        lambda keys: sample_holes(
+            keys,
+            (setting.height, setting.width),
+            min_size=setting.low,
+            max_size=setting.high,
+            local_size=setting.local,
+            strokes=strokes,
+        )
+    )
+    return jax.device_get(draw(keys))
+
+
+@EVERY
+def test_a_stroke_lies_inside_the_rectangle_that_is_drawn_without_it(setting):
+    masks, corners = painted(setting, 1.0)
+    rectangles, windows = painted(setting, 0.0)
+    np.testing.assert_array_equal(corners, windows)
+    assert ((masks == 0) | (masks == 1)).all()
+    assert (masks <= rectangles).all()
+    assert masks.any(axis=(1, 2, 3)).all()
+
+
+def test_strokes_are_bent_connected_and_cover_part_of_the_box():
+    masks, _ = painted(SETTINGS[0], 1.0, count=200)
+    assert 0.2 < masks.sum() / painted(SETTINGS[0], 0.0, count=200)[0].sum() < 0.7
+    for mask in masks[..., 0]:
+        assert label(mask)[1] == 1
+    # Neither rectangles nor convex: half of a mask's rows and columns differ in length.
+    lengths = [len(set(mask.sum(axis=0)[mask.any(axis=0)])) for mask in masks[..., 0]]
+    assert np.mean(lengths) > 3
+
+
+def test_the_share_of_strokes():
+    masks, _ = painted(HOLES_OF_TWO_SIZES, 0.3, count=2000)
+    rectangles, _ = painted(HOLES_OF_TWO_SIZES, 0.0, count=2000)
+    # Some strokes fill their small box; a box of 6 x 6 is filled by none.
+    large = rectangles.sum(axis=(1, 2, 3)) == 36
+    other = (masks != rectangles).any(axis=(1, 2, 3))[large]
+    assert 0.2 < other.mean() < 0.4

@@ -154,6 +154,7 @@ def default_parts(config: Config, *, ops: Ops | None = None) -> Parts:
             local_size=holes.local_size,
             max_count=holes.max_count,
             shared_window=holes.shared_window,
+            strokes=holes.strokes,
         ),
         paired_windows=holes.paired_windows,
         encoding=ENCODINGS[config.data.encoding],
