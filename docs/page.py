@@ -54,11 +54,10 @@ def main() -> None:
                 page.check(f"#methods [value={name}]")
             page.keyboard.press("l")
             _draw(page, ISLAND)
-            page.keyboard.press("Enter")
-            expect(page.locator("#results .cards button")).to_have_count(
-                3, timeout=120_000
-            )
-            expect(page.locator("#work")).to_be_hidden()
+            _run(page)
+            # Compiling was in the times of the first run.
+            page.keyboard.press("Control+z")
+            _run(page)
             page.locator("#results .cards button").nth(1).click()
             page.keyboard.press("b")
             _draw(page, BOAT)
@@ -69,6 +68,13 @@ def main() -> None:
     target = Path(__file__).with_name("page.webp")
     picture.convert("RGB").save(target, quality=80, method=6)
     print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
+
+
+def _run(page: Page) -> None:
+    page.keyboard.press("Enter")
+    cards = page.locator("#results .cards button")
+    expect(cards).to_have_count(3, timeout=120_000)
+    expect(page.locator("#work")).to_be_hidden()
 
 
 def _draw(page: Page, points: list[tuple[int, int]]) -> None:
