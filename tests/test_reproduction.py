@@ -35,9 +35,9 @@ def write_run(folder: Path, psnr: float, status: str = "finished") -> None:
         lines.append(line | measures | {"val_grid_photographs": 0.2})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     (folder / "samples").mkdir()
-    mask = np.zeros((3, 16, 16, 1), bool)
-    mask[:, 4:12, 4:12] = True
-    photo = np.full((3, 16, 16, 3), 90, np.uint8)
+    mask = np.zeros((3, 32, 32, 1), bool)
+    mask[:, 4:24, 4:24] = True
+    photo = np.full((3, 32, 32, 3), 90, np.uint8)
     arrays = {"photo": photo, "mask": mask, "completed": photo + np.uint8(psnr)}
     np.savez(folder / "samples" / "step_00000600.npz", **arrays)
 
@@ -61,7 +61,7 @@ def test_the_page_gets_its_table_and_its_figures(report, tmp_path, monkeypatch):
     assert "| 2 | 16.10 ± 0.50 | 0.100 ± 0.000 | 20.0 ± 0.0 |" in row
     assert "| 0.70 ± 0.00 | 0.85 ± 0.00 |" in row
     assert "The photographs' own grid energy is 0.200." in text
-    for name in ("curves.png", "pictures.png"):
+    for name in ("curves.png", "pictures.png", "spectra.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -78,3 +78,15 @@ def test_its_settings_are_those_of_the_experiment_and_of_the_script(report):
     for setting in settings.split():
         assert load_experiment(f"{EXPERIMENT}:{setting}").config.name == setting
     subprocess.run(["bash", "-n", FOLDER / "run.sh"], check=True)
+
+
+def test_stripes_are_power_along_the_axes_and_others_are_not(report):
+    mask = np.zeros((1, 32, 32, 1), bool)
+    mask[:, 8:24, 8:24] = True
+    rows, columns = np.mgrid[:32, :32]
+    for wave, more in ((columns, 0), (rows, 0), (rows + columns, 1)):
+        image = 128 + 80 * np.cos(2 * np.pi * wave / 4)
+        spectrum = report.power(np.repeat(image[None, ..., None], 3, 3), mask)
+        assert np.nansum(spectrum[more]) > 100 * np.nansum(spectrum[1 - more])
+        # Four waves in 16 pixels; along the diagonal 4 in each direction, together 6.
+        assert np.nanargmax(spectrum[more]) + 2 == (6 if more else 4)

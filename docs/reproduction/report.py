@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from gl_jax.figures.sheets import Tile, draw_sheet
 from gl_jax.figures.style import LINE_COLORS, plain_style, png
+from gl_jax.texture import SQUARE, places
 from gl_jax.training.report import read_metrics
 
 HERE = Path(__file__).parent
@@ -102,9 +103,8 @@ def table(logs: dict[str, list[Lines]]) -> str:
                 cell += f" ± {error:.{digits}f}"
             cells.append(cell)
         rows.append(f"| {SETTINGS[name]} | {len(runs)} | " + " | ".join(cells) + " |")
-    grids = [
-        last(lines, "val_grid_photographs") for runs in logs.values() for lines in runs
-    ]
+    # Those of the first setting: a recipe may draw other holes.
+    grids = [last(lines, "val_grid_photographs") for lines in next(iter(logs.values()))]
     rows.append(f"\nThe photographs' own grid energy is {np.mean(grids):.3f}.")
     return "\n".join(rows)
 
@@ -163,8 +163,72 @@ def draw_pictures(folders: dict[str, list[Path]]) -> bytes:
     return draw_sheet(titles, rows)
 
 
+def power(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Mean power of the waves along the axes (row 0) and of all others, by wave number.
+
+    In the grey square of SQUARE pixels inside each hole that is closest to its centre, under
+    a Hann window; column k is of k + 2 waves in the square's side. NaN where there are none.
+    """
+    window = np.hanning(SQUARE + 2)[1:-1]
+    total = np.zeros((SQUARE, SQUARE))
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        y, x = places(mask[..., 0] > 0, number).square
+        grey = image[y : y + SQUARE, x : x + SQUARE].mean(axis=2) / 255
+        total += (
+            np.abs(np.fft.fft2((grey - grey.mean()) * np.outer(window, window))) ** 2
+        )
+    total /= len(images)
+    waves = np.abs(np.fft.fftfreq(SQUARE, 1 / SQUARE))
+    rows, columns = np.meshgrid(waves, waves, indexing="ij")
+    lengths, along = np.rint(np.hypot(rows, columns)), np.minimum(rows, columns) == 0
+    # The window spreads the axes' waves over their neighbours.
+    away = np.minimum(rows, columns) >= 2
+    spectra = np.full((2, SQUARE // 2 - 1), np.nan)
+    for row, part in enumerate((along, away)):
+        for k in range(2 + row, SQUARE // 2 + 1):
+            spectra[row, k - 2] = total[part & (lengths == k)].mean()
+    return spectra
+
+
+def draw_spectra(folders: dict[str, list[Path]]) -> bytes:
+    """The spectra inside the holes of the photographs and of each setting's seeds."""
+    spectra: dict[str, list[np.ndarray]] = {"photographs": []}
+    for name, paths in folders.items():
+        for path in paths:
+            with np.load(max((path / "samples").glob("*.npz"))) as arrays:
+                for label in ("photographs", name):
+                    key = "photo" if label == "photographs" else "completed"
+                    spectra.setdefault(label, []).append(
+                        power(arrays[key], arrays["mask"])
+                    )
+    periods = SQUARE / np.arange(2, SQUARE // 2 + 1)
+    with plain_style():
+        figure = Figure(figsize=(9, 3), dpi=100, layout="constrained")
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+        for side, (axis, title) in enumerate(
+            zip(axes, ("Waves along the axes", "All other waves"), strict=True)
+        ):
+            for (name, each), color in zip(
+                spectra.items(), ("0.5", *LINE_COLORS), strict=False
+            ):
+                axis.loglog(
+                    periods,
+                    np.mean(each, axis=0)[side],
+                    color=color,
+                    label=SETTINGS.get(name, name),
+                    ls=":" if name == "photographs" else "-",
+                )
+            axis.set_title(title, loc="left", weight="bold")
+            axis.set_xlabel("period, pixels")
+            axis.set_xticks([2, 3, 4, 5, 8], ["2", "3", "4", "5", "8"], minor=False)
+            axis.set_xticks([], minor=True)
+        axes[0].set_ylabel("power")
+        axes[1].legend(loc="upper right")
+        return png(figure)
+
+
 def main(runs: Path) -> None:
-    """Writes curves.png and pictures.png beside this file and the table into the page."""
+    """Writes the figures beside this file and the table into the page."""
     folders = finished(runs)
     if not folders:
         sys.exit(f"{runs} holds no finished run: make reproduce trains them.")
@@ -176,6 +240,9 @@ def main(runs: Path) -> None:
     ablation = tuple(name for name in ABLATION if name in logs)
     if ablation:
         (HERE / "curves.png").write_bytes(draw_curves(logs, ablation))
+        (HERE / "spectra.png").write_bytes(
+            draw_spectra({name: folders[name] for name in ablation})
+        )
     (HERE / "pictures.png").write_bytes(
         draw_pictures({name: folders[name] for name in ("completion", *drawn)})
     )
