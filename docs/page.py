@@ -1,11 +1,12 @@
 """Makes docs/page.webp, the picture of the page in the README, by using the page.
 
-python docs/page.py
+python docs/page.py [PICTURE]
 """
 
 import io
 import shutil
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -30,7 +31,7 @@ BOAT = [(352, 284), (366, 286)]
 """Pixels of the first photo."""
 
 
-def main() -> None:
+def main(target: Path) -> None:
     """Paints over an island in the lake with three methods, and begins with a boat."""
     process = Process()
     methods = {name: Classical(name, process) for name in ("patchmatch", "telea")}
@@ -38,7 +39,8 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         guarded = Guard(server.app(), "picture")
         program = uvicorn.Server(uvicorn.Config(guarded, log_level="error"))
-        threading.Thread(target=program.run, args=([listening],), daemon=True).start()
+        thread = threading.Thread(target=program.run, args=([listening],), daemon=True)
+        thread.start()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
@@ -64,8 +66,8 @@ def main() -> None:
             picture = Image.open(io.BytesIO(page.screenshot()))
             browser.close()
         program.should_exit = True
+        thread.join()
     process.close()
-    target = Path(__file__).with_name("page.webp")
     picture.convert("RGB").save(target, quality=80, method=6)
     print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 
@@ -74,7 +76,7 @@ def _run(page: Page) -> None:
     page.keyboard.press("Enter")
     cards = page.locator("#results .cards button")
     expect(cards).to_have_count(3, timeout=120_000)
-    expect(page.locator("#work")).to_be_hidden()
+    expect(page.locator("#work")).to_be_hidden(timeout=120_000)
 
 
 def _draw(page: Page, points: list[tuple[int, int]]) -> None:
@@ -90,4 +92,4 @@ def _draw(page: Page, points: list[tuple[int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(*sys.argv[1:] or [Path(__file__).with_name("page.webp")]))

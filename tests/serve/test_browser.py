@@ -4,6 +4,8 @@ import io
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -599,3 +601,14 @@ def test_drop_and_paste_open_photos(page, photo):
         )
         expect(page).to_have_title(re.compile(f"^{event}"))
     expect(page.locator("#strip .photo")).to_have_count(2)
+
+
+def test_the_picture_in_the_readme_shows_the_page_as_it_is(browser, tmp_path):
+    script = Path(__file__).parents[2] / "docs" / "page.py"
+    subprocess.run([sys.executable, script, tmp_path / "page.webp"], check=True)
+    new, old = (
+        np.asarray(Image.open(path).resize((90, 55)), np.float32)
+        for path in (tmp_path / "page.webp", script.with_name("page.webp"))
+    )
+    # The times differ, and fonts do between machines.
+    assert np.abs(new - old).mean() < 5
