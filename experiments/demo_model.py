@@ -125,6 +125,23 @@ configs = {
         ),
         run=replace(config.run, eval_every=100, sample_every=100, keep_every=100),
     ),
+    "sharper": replace(
+        config,
+        name="demo_sharper",
+        model=ModelConfig(width=0.5, discriminator_norm="none"),
+        data=replace(config.data, batch_size=16, resize=(128, 160)),
+        holes=HolesConfig(min_size=32, max_size=64, local_size=64),
+        loss=LossConfig(r1=2.0, penalty_every=4, adversarial_ratio=1.5),
+        augment=AugmentConfig(color=True, translation=0.125),
+        completion_optimizer=OptimizerConfig(
+            "adam", 2e-4, {"b1": 0.5}, warmup_steps=20
+        ),
+        discriminator_optimizer=OptimizerConfig("adam", 4e-4, {"b1": 0.5}),
+        schedule=ScheduleConfig(
+            completion_steps=0, discriminator_steps=20, total_steps=1_500
+        ),
+        run=replace(config.run, eval_every=100, sample_every=100, keep_every=100),
+    ),
     "joint": replace(
         config,
         name="demo_joint",
