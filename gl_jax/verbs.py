@@ -292,6 +292,8 @@ def export(
     format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     discriminators: bool = False,
+    toward: str | None = None,
+    share: float | None = None,
     licence: str | None = None,
     size: tuple[int, int] = (256, 256),
 ) -> None:
@@ -309,6 +311,9 @@ def export(
             size on CPU, CUDA and TPU (jax.export). `onnx`: a program for one size.
         dtype: Type of the kernels in a safetensors file; float16 and bfloat16 halve it.
         discriminators: Include the discriminators in a safetensors file.
+        toward: A second model, from or to which the first one was trained: a weights
+            file, or a shipped model's name. The export lies between them.
+        share: Share of the second model in the export, from 0 to 1.
         licence: Licence that the file states; by default the model's.
         size: Height and width in pixels of an ONNX program; multiples of 4.
     """
@@ -318,6 +323,8 @@ def export(
 
     if (workdir is None) == (model is None):
         raise UsageError("gl-jax export needs either --workdir or --model.")
+    if (toward is None) != (share is None):
+        raise UsageError("--toward and --share need each other.")
     if workdir is not None:
         loaded = load_experiment(str(experiment)) if experiment else None
         network = exports.from_run(
@@ -329,6 +336,10 @@ def export(
         _require_other(Path(model or ""), output)
         network = loading.load_model(model, experiment)
         network = exports.select(network, discriminators=discriminators)
+    if toward is not None and share is not None:
+        _require_other(Path(toward), output)
+        other = loading.load_model(toward, experiment)
+        network = exports.interpolate(network, other, share)
     network = dataclasses.replace(network, licence=licence or network.licence)
     if format == "stablehlo":
         exports.to_stablehlo(network, output)

@@ -135,6 +135,34 @@ def select(model: Model, *, discriminators: bool) -> Model:
     return model if discriminators else replace(model, discriminator=None)
 
 
+def interpolate(model: Model, other: Model, share: float) -> Model:
+    """Returns a model whose arrays lie between two models': (1 - share) and share of them.
+
+    Between a model before the joint phase and one after it lie all degrees of texture
+    (Wang et al. 2018, "ESRGAN", section 3.4). This needs weights that were trained from
+    each other. Raises UsageError for other networks or encodings, and for discriminators.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"share (={share}) must be from 0 to 1.")
+    for name in ("architecture", "convention"):
+        if getattr(model, name) != getattr(other, name):
+            raise UsageError(
+                f"the models {model.name!r} and {other.name!r} differ in their {name}; "
+                "only weights that were trained from each other have models between them."
+            )
+    if model.discriminator is not None:
+        raise UsageError("discriminators cannot be interpolated; leave them out.")
+
+    def between(ours: Any, theirs: Any) -> Any:
+        return (1 - share) * np.asarray(ours) + share * np.asarray(theirs)
+
+    return replace(
+        model,
+        variables=jax.tree.map(between, model.variables, other.variables),
+        training=model.training | {"interpolated": f"{share:g} of {other.name}"},
+    )
+
+
 def _architecture(
     extra: dict[str, Any], role: Role, config: Config, experiment: Experiment | None
 ) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,51 @@ def test_an_exported_model_keeps_its_licence_unless_another_is_given(tmp_path, t
         command = ["export", "--model", str(source), "--output", str(output), *words]
         assert cli.main(command) == 0
         assert native.load(output).licence == licence
+
+
+def test_a_model_between_two_others(tmp_path, tiny, capsys):
+    more = jax.tree.map(lambda array: array + 1, tiny.variables)
+    other = dataclasses.replace(tiny, variables=more, name="other")
+    native.save(tiny, tmp_path / "first.safetensors")
+    native.save(other, tmp_path / "second.safetensors")
+    words = (
+        f"--model {tmp_path}/first.safetensors --output {tmp_path}/between.safetensors"
+    )
+    words += f" --toward {tmp_path}/second.safetensors --share 0.25"
+    assert cli.main(["export", *words.split()]) == 0
+    assert re.search("^interpolated +0.25 of other$", capsys.readouterr().out, re.M)
+    between = native.load(tmp_path / "between.safetensors")
+    jax.tree.map(
+        lambda made, array: np.testing.assert_allclose(made, array + 0.25, atol=1e-6),
+        between.variables,
+        tiny.variables,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--toward {0}/other.safetensors", "need each other"),
+        ("--share 0.5", "need each other"),
+        ("--toward {0}/other.safetensors --share 1.5", "from 0 to 1"),
+        ("--toward {0}/other.safetensors --share 0.5", "differ in their convention"),
+        ("--toward demo --share 0.5", "differ in their architecture"),
+        ("--toward {0}/out.safetensors --share 0.5", "overwrite"),
+    ],
+)
+def test_models_with_none_between_them_are_refused(
+    tmp_path, tiny, capsys, words, message
+):
+    other = dataclasses.replace(tiny, convention=Convention(scale=2.0))
+    native.save(tiny, tmp_path / "tiny.safetensors")
+    native.save(other, tmp_path / "other.safetensors")
+    native.save(tiny, tmp_path / "out.safetensors")
+    words = f"--model {tmp_path}/tiny.safetensors {words.format(tmp_path)}".split()
+    output = tmp_path / "out.safetensors"
+    if "out.safetensors" not in " ".join(words):
+        output.unlink()
+    assert cli.main(["export", "--output", str(output), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_export_never_writes_over_its_source(tmp_path, tiny, capsys):
