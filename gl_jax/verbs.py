@@ -491,8 +491,9 @@ def serve(
         photos: Photos to open, or folders of them; the page can open more.
         model: A weights file, a training run's folder, or the name of a shipped model;
             by default the shipped one.
-        methods: Other methods on the page, separated by commas: paths of further models
-            and names of classical methods; by default all classical methods.
+        methods: Other methods on the page, separated by commas: paths and names of further
+            models, and names of classical methods; by default the other shipped models
+            and all classical methods.
         host: Address to listen on. By default only this machine can open the page; with
             0.0.0.0 every machine in its networks that has the token can.
         port: Port to listen on; 0 takes any free port.

@@ -45,6 +45,7 @@ from gl_jax.evaluation.resume import Journal
 from gl_jax.files import writing
 from gl_jax.inpainting.completer import Completer
 from gl_jax.inpainting.loading import load_model, trained_sizes
+from gl_jax.weights import native
 from gl_jax.weights.native import Model
 
 
@@ -144,8 +145,10 @@ def _label(model: str | Path | None, methods: Sequence[str]) -> str | None:
 
 
 def _check_methods(methods: Sequence[str]) -> None:
+    shipped = native.shipped()
     for name in methods:
-        if name != OURS and (is_named(name) or not Path(name).exists()):
+        is_model = name == OURS or Path(name).exists() or name in shipped
+        if is_named(name) or not is_model:
             parse(name)
     titles = [_title(name) for name in methods]
     twice = {title for title in titles if titles.count(title) > 1}

@@ -65,7 +65,7 @@ def parse(word: str) -> tuple[str, str]:
     if not is_named(word):
         raise UsageError(
             f"method {name!r} is unknown.{did_you_mean(name, known())} "
-            f"Known: {', '.join(known())}, or in a comparison the path of a model."
+            f"Known: {', '.join(known())}, or in a comparison the path or name of a model."
         )
     if name in BASELINES and weights:
         raise UsageError(f"method {name} has no weights; leave out ={weights}.")

@@ -134,23 +134,29 @@ def _files(photo: Path, log: Callable[[str], None]) -> list[Path]:
 
 
 def _methods(model: str | None, names: Sequence[str], process: Process) -> Methods:
-    """Returns the model, then the named methods: models by path, and classical ones."""
+    """Returns the model, then the named methods: other models, and classical ones.
+
+    Without names they are the other shipped models and all classical methods.
+    """
     wanted = [name for word in names for name in word.split(",") if name]
     others = [name for name in wanted if name not in BASELINES and name != OURS]
+    from gl_jax.weights import native
+
+    shipped = native.shipped()
     for name in others:
-        if not Path(name).exists():
-            near = did_you_mean(name, BASELINES)
+        if not Path(name).exists() and name not in shipped:
+            near = did_you_mean(name, (*shipped, *BASELINES))
             raise UsageError(
                 f"method {name!r} is neither a model's file nor one of "
-                f"{', '.join(BASELINES)}.{near}"
+                f"{', '.join((*shipped, *BASELINES))}.{near}"
             )
-    # Loads JAX; mistakes in the options have been refused by now.
     from gl_jax import compilation
-    from gl_jax.inpainting import completer
+    from gl_jax.inpainting import completer, loading
 
     compilation.use_compilation_cache()
     methods: dict[str, Method] = {OURS: Network(completer.load(model))}
-    for name in wanted or BASELINES:
+    further = () if model else (n for n in shipped if n != loading.DEFAULT_MODEL)
+    for name in wanted or (*further, *BASELINES):
         if name in BASELINES:
             methods[name] = Classical(name, process)
         elif name != OURS:

@@ -60,6 +60,7 @@ export const S = {
   methods: {
     // In this order.
     gl: ["gl_jax", "The network, trained on photographs."],
+    "demo-sharp": ["gl_jax, sharper", "With some texture, for busy surroundings."],
     patchmatch: ["PatchMatch", "Copies patches of the surroundings. Good for texture."],
     telea: ["Telea", "Continues the colours inwards. Quick; good for scratches."],
     ns: ["Navier-Stokes", "Continues lines of equal brightness."],
