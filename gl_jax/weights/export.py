@@ -160,6 +160,7 @@ def interpolate(model: Model, other: Model, share: float) -> Model:
         model,
         variables=jax.tree.map(between, model.variables, other.variables),
         training=model.training | {"interpolated": f"{share:g} of {other.name}"},
+        sha256="",
     )
 
 
