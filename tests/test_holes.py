@@ -49,7 +49,7 @@ many = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 @cache
-def sampler(setting: Setting):
+def sampler(setting: Setting, strokes: float = 0.0):
     return jax.jit(
         lambda keys: sample_holes(
             keys,
@@ -57,6 +57,7 @@ def sampler(setting: Setting):
             min_size=setting.low,
             max_size=setting.high,
             local_size=setting.local,
+            strokes=strokes,
         )
     )
 
@@ -357,17 +358,7 @@ def test_crop_is_what_slicing_gives(setting, seed):
 
 def painted(setting: Setting, strokes: float, count: int = 1000):
     keys = example_keys(jax.random.key(4), HOLES, 0, count)
-    draw = jax.jit(
-        lambda keys: sample_holes(
-            keys,
-            (setting.height, setting.width),
-            min_size=setting.low,
-            max_size=setting.high,
-            local_size=setting.local,
-            strokes=strokes,
-        )
-    )
-    return jax.device_get(draw(keys))
+    return jax.device_get(sampler(setting, strokes)(keys))
 
 
 @EVERY

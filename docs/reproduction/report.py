@@ -103,7 +103,7 @@ def table(logs: dict[str, list[Lines]]) -> str:
                 cell += f" ± {error:.{digits}f}"
             cells.append(cell)
         rows.append(f"| {SETTINGS[name]} | {len(runs)} | " + " | ".join(cells) + " |")
-    # Those of the first setting: a recipe may draw other holes.
+    # The first setting's, because a recipe may draw other holes.
     grids = [last(lines, "val_grid_photographs") for lines in next(iter(logs.values()))]
     rows.append(f"\nThe photographs' own grid energy is {np.mean(grids):.3f}.")
     return "\n".join(rows)
