@@ -22,7 +22,8 @@ REFERENCES += [
     f"{FOLDER / 'context_encoder.py'}:{name}" for name in ("center", "random")
 ]
 REFERENCES += [
-    f"{FOLDER / 'demo_model.py'}:{name}" for name in ("tuned", "larger", "sharper")
+    f"{FOLDER / 'demo_model.py'}:{name}"
+    for name in ("tuned", "larger", "annealed", "textured", "sharp")
 ]
 
 

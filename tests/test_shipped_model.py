@@ -12,8 +12,7 @@ from gl_jax import cli
 from gl_jax.inpainting import completer as room
 from gl_jax.weights import native
 
-# What version 0.1.0 makes with it; see tests/golden/README.md.
-PICTURES = Path(__file__).parent / "golden" / "0.1.0" / "pictures.npz"
+GOLDEN = Path(__file__).parent / "golden"  # see its README.md
 KEEP = 3
 CARDS = {
     "demo": native.ASSETS / "MODEL_CARD.md",
@@ -33,11 +32,10 @@ def test_the_models_are_small_and_say_where_they_come_from():
     files = native.shipped()
     assert set(files) == set(CARDS)
     assert sum(file.stat().st_size for file in files.values()) <= 20e6
-    for name, experiment in (("demo", "demo_tuned"), ("demo-sharp", "demo_sharper")):
+    for name, experiment in (("demo", "demo_annealed"), ("demo-sharp", "demo_sharp")):
         model = native.load(files[name])
         assert model.licence == "CC BY 4.0"
         assert model.training["experiment"] == experiment
-        assert model.training["image size"] == 128
         assert not Path(model.training["data"]).is_absolute()
 
 
@@ -79,13 +77,19 @@ def test_the_first_command_completes_a_photograph(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", ["small", "square"])
-def test_its_pictures_stay_what_they_are(size):
-    with np.load(PICTURES) as stored:
+@pytest.mark.parametrize("model", CARDS)
+def test_their_pictures_stay_what_they_are(model, size):
+    with np.load(GOLDEN / "0.1.0" / "pictures.npz") as stored:
         image, mask = stored[f"{size}.image"], stored[f"{size}.mask"]
-        output, hole = stored[f"demo.{size}.raw"], stored[f"demo.{size}.completed"]
-    raw = gl_jax.load().raw(image, mask)
+    with np.load(GOLDEN / "shipped.npz") as stored:
+        output, hole = (
+            stored[f"{model}.{size}.raw"],
+            stored[f"{model}.{size}.completed"],
+        )
+    completer = gl_jax.load(model)
+    raw = completer.raw(image, mask)
     np.testing.assert_allclose(raw[::KEEP, ::KEEP], output, rtol=0, atol=1e-5)
-    completed = gl_jax.complete(image, mask)
+    completed = completer(image, mask)
     np.testing.assert_array_equal(completed[~mask], image[~mask])
     # A value halfway between two levels may be rounded to either.
     assert np.abs(completed[mask].astype(int) - hole).max() <= 1

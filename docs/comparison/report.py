@@ -13,8 +13,8 @@ from PIL import Image
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "comparison.md"
 NAMES = {
-    "gl": "ours, `demo`",
-    "sharp": "ours after a joint phase",
+    "demo": "ours, `demo`",
+    "demo-sharp": "ours, `demo-sharp`",
     "mean": "mean colour",
     "telea": "Telea",
     "ns": "Navier-Stokes",

@@ -4,8 +4,7 @@
 #   docs/comparison/run.sh PHOTOGRAPHS KODAK RUNS
 #
 # PHOTOGRAPHS is a folder with train/ and val/ in it, KODAK the 24 photographs of Kodak's
-# PhotoCD. SHARP is sharp.safetensors, the export of demo_model.py:sharp; without it that row
-# is left out.
+# PhotoCD.
 set -euo pipefail
 
 photographs=$(realpath "$1") kodak=$(realpath "$2") runs=$3
@@ -27,7 +26,7 @@ train dcgan.py:small dcgan --schedule.total-steps 800 --model.width 0.375
 [ -e "$runs/dcgan.safetensors" ] || gl-jax export --discriminators \
     --workdir "$runs/dcgan" --output "$runs/dcgan.safetensors"
 
-methods=gl,${SHARP:+$SHARP,}mean,telea,ns,biharmonic,patchmatch,shift_map,criminisi
+methods=demo,demo-sharp,mean,telea,ns,biharmonic,patchmatch,shift_map,criminisi
 methods+=,context_encoder=$runs/context_encoder.safetensors,semantic=$runs/dcgan.safetensors
 for masks in center box; do
     gl-jax compare --methods "$methods" --masks $masks --image-size 128 \

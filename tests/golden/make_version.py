@@ -158,7 +158,6 @@ def make_activation_norm() -> None:
 def make_pictures() -> None:
     """pictures.npz: photographs with holes, and what each model makes of them."""
     models = {
-        "demo": None,
         "run": FOLDER / "run.safetensors",
         "activation_norm": FOLDER / "activation_norm.safetensors",
     }
@@ -166,15 +165,10 @@ def make_pictures() -> None:
     for size, (height, width) in {"small": (80, 96), "square": (128, 128)}.items():
         image, mask = photograph(height, height, width), hole(height, width)
         arrays |= {f"{size}.image": image, f"{size}.mask": mask}
-        for name, file in models.items():
-            if name != "demo" and size != "small":
-                continue
-            completer = gl_jax.load(file)
-            raw = completer.raw(image, mask)
-            alive(f"{name}.{size}", raw)
-            arrays[f"{name}.{size}.raw"] = raw[::KEEP, ::KEEP]
-            if name == "demo":
-                arrays[f"{name}.{size}.completed"] = completer(image, mask)[mask]
+    for name, file in models.items():
+        raw = gl_jax.load(file).raw(arrays["small.image"], arrays["small.mask"])
+        alive(name, raw)
+        arrays[f"{name}.small.raw"] = raw[::KEEP, ::KEEP]
     np.savez_compressed(FOLDER / "pictures.npz", **arrays)
 
 
