@@ -62,7 +62,8 @@ def fast_march(photo: Colors, hole: Hole, rim: Hole) -> Colors:
 
     Equations 2 and 3 of Telea's paper, for the outermost pixels of the hole: the weighted
     mean of I(q) + grad I(q) (p - q) over the known pixels q within RADIUS. The weight is
-    larger for close pixels and along the normal of the hole's border.
+    larger for close pixels and along the normal of the hole's border. Unlike Telea's, the
+    gradient is limited at edges (`_gradient`).
 
     Every pixel in `rim` must have a known pixel among its eight neighbours.
     """
@@ -233,19 +234,33 @@ def _shrunk(hole: Hole) -> Hole:
 
 
 def _gradient(
-    photo: Colors, known: Bool[np.ndarray, "h w"], axis: int
+    photo: Float[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"], axis: int
 ) -> Float[np.ndarray, "h w 3"]:
-    """Returns the slope at each known pixel, from its known neighbours on this axis."""
-    first, last = [slice(None)] * 2, [slice(None)] * 2
-    first[axis], last[axis] = slice(None, -1), slice(1, None)
-    before, after = tuple(first), tuple(last)
-    both = (known[before] & known[after])[..., None]
-    step = np.where(both, photo[after] - photo[before], 0)
-    total, count = np.zeros_like(photo), np.zeros((*known.shape, 1), photo.dtype)
-    for end in (before, after):
-        total[end] += step
-        count[end] += both
-    return total / np.maximum(count, 1)
+    """Returns the slope at each known pixel along this axis, limited at edges.
+
+    It is the smaller of the two steps beside the pixel, and 0 if one rises and the other
+    falls (the minmod limiter). A step to an unknown pixel is replaced by the one after
+    the other. So a ramp is continued, and a line or an edge is not: it would overshoot
+    and leave dots of false colours at the rim.
+    """
+    values, flags = np.moveaxis(photo, axis, 0), np.moveaxis(known, axis, 0)
+    count = len(values)
+    # steps[i + 2] leads from pixel i to pixel i + 1.
+    steps = np.full((count + 3, *values.shape[1:]), np.nan, photo.dtype)
+    both = (flags[:-1] & flags[1:])[..., None]
+    steps[2 : count + 1] = np.where(both, values[1:] - values[:-1], np.nan)
+    earlier, before, after, later = (steps[i : i + count] for i in range(4))
+    before, after = (
+        np.where(np.isnan(before), later, before),
+        np.where(np.isnan(after), earlier, after),
+    )
+    # fmin and fmax pass over a step that is not known.
+    slope = np.where(
+        np.fmin(before, after) > 0,
+        np.fmin(before, after),
+        np.where(np.fmax(before, after) < 0, np.fmax(before, after), 0),
+    )
+    return np.moveaxis(slope, 0, axis)
 
 
 def _slope(values: Float[np.ndarray, "h w"], axis: int) -> Float[np.ndarray, "h w"]:

@@ -143,6 +143,18 @@ def test_fast_marching_continues_a_ramp_across_the_rim() -> None:
     np.testing.assert_array_equal(marched[~rim], hidden[~rim])
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_fast_marching_continues_no_line_beyond_its_colours(axis: int) -> None:
+    photo, hole = np.full((*SIZE, 3), np.float32(0.8)), np.zeros(SIZE, bool)
+    hole[10:30, 12:40] = True
+    np.moveaxis(photo, axis, 0)[9] = 0.1
+    np.moveaxis(photo, axis, 0)[20] = 0.3
+    photo[:, 41] = 0.2
+    rim = hole & ~blending._shrunk(hole)
+    marched = blending.fast_march(photo, hole, rim)[rim]
+    assert photo[~hole].min() <= marched.min() and marched.max() <= 0.8 + 1e-6
+
+
 @given(st.integers(0, 10**6))
 def test_holes_of_any_shape_are_blended(seed: int) -> None:
     chance = np.random.default_rng(seed)
