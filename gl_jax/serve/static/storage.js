@@ -39,22 +39,34 @@ export async function begin() {
   const before = sessionStorage.getItem("session");
   session = before ?? crypto.getRandomValues(new Uint32Array(3)).join("-");
   sessionStorage.setItem("session", session);
-  const alive = await claim();
+  claim();
   const records = await within("readonly", (photos) => photos.getAll());
   const old = records.filter((r) => Date.now() - r.time > DAYS * 86_400_000);
   for (const record of old) await remove(record);
   const kept = records.filter((record) => !old.includes(record));
   kept.sort((a, b) => a.order - b.order);
+  const others = kept.filter((record) => record.session !== session);
+  let open = await openSessions();
+  if (others.some((record) => open.has(record.session))) {
+    // A tab that was closed a moment ago may still hold its lock.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    open = await openSessions();
+  }
   return {
     own: kept.filter((record) => record.session === session),
-    lost: kept.filter((record) => record.session !== session && !alive.has(record.session)),
+    lost: others.filter((record) => !open.has(record.session)),
   };
 }
 
-/** Marks this tab as open; returns the sessions of all open tabs. */
-async function claim() {
-  if (!navigator.locks) return new Set(); // missing over plain HTTP from another machine
-  navigator.locks.request(`session-${session}`, () => new Promise(() => {}));
+/** Marks this tab as open, until it is closed. */
+function claim() {
+  // Missing over plain HTTP from another machine.
+  navigator.locks?.request(`session-${session}`, () => new Promise(() => {}));
+}
+
+/** Returns the sessions of all open tabs. */
+async function openSessions() {
+  if (!navigator.locks) return new Set();
   const { held } = await navigator.locks.query();
   return new Set((held ?? []).map((lock) => lock.name.replace("session-", "")));
 }
