@@ -51,11 +51,12 @@ Why these numbers, against the paper's (256 x 256, batch 96, 8 million photograp
 - `textured`: the balanced joint phase of `reproduction`. R1 grows with the pixels of a view
   and falls with the batch: 6 times as many as there, 0.6 times the batch, 10 times the gamma.
   The learning rate stays: while it falls, texture becomes stripes along the axes
-  (docs/reproduction.md, "Longer"). That gamma is too strong: after 538 steps the loss of the
-  discriminators was still 1.38, that of a coin, and the texture nearly `demo`'s.
+  (docs/reproduction.md, "Longer"). That gamma seems too strong: after 538 steps the loss of
+  the discriminators was still 1.38, that of a coin, and the texture nearly `demo`'s.
 - `sharp`: from there, with its discriminators, a fifth of that gamma. A grid comes and goes (35
   times the photographs' after 200 steps, 0.4 times after 600), and after 600 steps the coarse
-  texture in the holes is half as far from the photographs' as before. Later it recedes.
+  texture in the holes is half as far from the photographs' as before. In the next 304 steps
+  it comes no nearer.
 """
 
 from dataclasses import replace

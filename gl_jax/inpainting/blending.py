@@ -255,11 +255,7 @@ def _gradient(
         np.where(np.isnan(after), earlier, after),
     )
     # fmin and fmax pass over a step that is not known.
-    slope = np.where(
-        np.fmin(before, after) > 0,
-        np.fmin(before, after),
-        np.where(np.fmax(before, after) < 0, np.fmax(before, after), 0),
-    )
+    slope = np.fmax(np.fmin(before, after), 0) + np.fmin(np.fmax(before, after), 0)
     return np.moveaxis(slope, 0, axis)
 
 

@@ -510,6 +510,26 @@ def test_a_server_that_went_away_and_came_back(page, photo, site):
     assert Image.open(io.BytesIO(data)).size == (300, 200)
 
 
+LINGERING = """
+    let release;
+    navigator.locks.request(`session-SESSION`, () => new Promise((done) => release = done));
+    const query = navigator.locks.query.bind(navigator.locks);
+    navigator.locks.query = async () => { const all = await query(); release(); return all; };
+"""
+
+
+def test_work_is_offered_while_the_closed_tab_lets_go(page, photo, site):
+    open_photos(page, photo)
+    stroke(page, (100, 100), (120, 100))
+    page.wait_for_timeout(400)
+    session = page.evaluate("sessionStorage.getItem('session')")
+    other = page.context.new_page()
+    page.close(run_before_unload=False)
+    other.add_init_script(LINGERING.replace("SESSION", session))
+    other.goto(site.url)
+    expect(other.locator("#banner button >> nth=0")).to_have_text("Restore")
+
+
 def test_a_wrong_token_says_where_the_right_one_stands(page, photo, site):
     page.goto("about:blank")
     page.goto(f"http://127.0.0.1:{site.port}/")
